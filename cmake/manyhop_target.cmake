@@ -1,0 +1,16 @@
+# Settings shared by every target of the tree.
+function(manyhop_target target)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
+                                              $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  if(PROJECT_IS_TOP_LEVEL)
+    target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
+                                             -Wold-style-cast -Wnon-virtual-dtor -Werror)
+  endif()
+  if(MANYHOP_SANITIZE)
+    target_compile_options(${target} PUBLIC -fsanitize=${MANYHOP_SANITIZE} -fno-omit-frame-pointer
+                                            -fno-sanitize-recover=all)
+    target_link_options(${target} PUBLIC -fsanitize=${MANYHOP_SANITIZE})
+  endif()
+  # One rounding for a formula on every machine: no contraction behind the writer's back; kernels ask for FMA by name.
+  target_compile_options(${target} PRIVATE -ffp-contract=off)
+endfunction()

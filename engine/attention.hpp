@@ -1,0 +1,50 @@
+// Sparse attention and its K-hop diffusion: A = softmax over the edges of each row of (scale q.k + bias),
+// then Z_0 = V, Z_{t+1} = (1 - a) A Z_t + a V, out = Z_K. hops = 1, teleport = 0 is plain sparse attention.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "manyhop/engine/plan.hpp"
+#include "manyhop/graphs/base/tensor.hpp"
+#include "manyhop/ops/context.hpp"
+
+namespace manyhop {
+
+enum class AttentionBackward : std::uint8_t { stored, checkpointed, implicit };
+
+struct AttentionOptions {
+  int hops = 1;                     // K >= 0; 0 returns V
+  double teleport = 0;              // in [0, 1]
+  std::optional<double> scale;      // 1 / sqrt(d) when absent
+  TensorView<const float> bias;     // added to scaled scores, CSR edge order: [m], [h, m] or [b, h, m]
+  std::span<const Offset> lengths;  // [b]: positions at or past a length are never read and are written 0
+  double dropout_p = 0;             // on A, once; key (seed, batch, head, edge)
+  double hop_dropout_p = 0;         // on Z in every hop; key (seed, batch, head, hop, token, channel)
+  std::uint64_t seed = 0;
+  TensorView<float> lse;      // out: [b, h, n], natural log; -inf for rows without edges
+  TensorView<float> weights;  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
+  AttentionBackward backward = AttentionBackward::stored;
+};
+
+/// q [b, h, n_rows, d], k [b, h_kv, n_cols, d], v [b, h_kv, n_cols, d_v], out [b, h, n_rows, d_v]: any
+/// strides, inner stride 1 is fastest.   T: float, bf16 (fp32 sums), double. Throws ValueError with both
+/// sizes; LimitError; Interrupted.
+template <class T>
+void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+               TensorView<const T> v, TensorView<T> out, const AttentionOptions& options = {});
+
+template <class T>
+struct AttentionGradients {
+  TensorView<T> q, k, v;   // overwritten; empty ones are not computed
+  TensorView<float> bias;  // like options.bias
+  double teleport = 0;     // overwritten
+};
+
+/// Gradients of sum(out * g) (+ sum(lse * g_lse) when given).
+template <class T>
+void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+                        TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
+                        const AttentionOptions& options = {}, TensorView<const float> g_lse = {});
+
+}  // namespace manyhop

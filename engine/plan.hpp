@@ -1,0 +1,60 @@
+// Inspect once, run many times: a Plan is an immutable choice of tiles, tasks and workspace for a graph (or
+// one graph per head) and a shape of q, k, v. Threads may share it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "manyhop/graphs/base/tensor.hpp"
+#include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/tiling.hpp"
+#include "manyhop/ops/context.hpp"
+
+namespace manyhop {
+
+struct PlanOptions {
+  Offset batch = 1;
+  int heads = 1;
+  int kv_heads = 0;          // 0: heads; else a divisor of heads (grouped queries)
+  int head_dim = 64;         // of q and k
+  int value_dim = 0;         // of v and out; 0: head_dim
+  DType dtype = DType::f32;  // f64, f32, bf16
+  int hops = 1;
+  bool backward = false;  // memory() counts the backward pass too
+};
+
+/// What a run will hold, in bytes.
+struct MemoryEstimate {
+  std::size_t inputs = 0;     // q, k, v, out
+  std::size_t graph = 0;      // CSR and tiling
+  std::size_t workspace = 0;  // scratch of the context
+  std::size_t total() const { return inputs + graph + workspace; }
+};
+
+class Plan {
+ public:
+  const PlanOptions& options() const;
+  const Graph& graph(int head = 0) const;
+  const Tiling& tiling(int head = 0) const;
+  bool per_head() const;
+  Offset edges() const;  // of all heads together when there is one graph per head, else of the one graph
+  MemoryEstimate memory() const;
+  /// Human-readable lines: tiles, chosen kernel for each part, units in flight, FLOPs, bytes.
+  std::vector<std::string> explain() const;
+
+  struct Data;
+  explicit Plan(std::shared_ptr<const Data> data);
+  const Data& data() const { return *data_; }
+
+ private:
+  std::shared_ptr<const Data> data_;
+};
+
+/// Throws ValueError for shapes that cannot be, LimitError when even the smallest split passes the context's
+/// limit.
+Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& options);
+Plan plan(const Context& ctx, const Graph& graph, const PlanOptions& options);
+
+}  // namespace manyhop

@@ -1,0 +1,7 @@
+#include "manyhop/engine/version.hpp"
+
+namespace manyhop {
+
+std::string_view version() { return MANYHOP_VERSION; }
+
+}  // namespace manyhop

@@ -1,0 +1,140 @@
+// Set algebra and whole-graph facts, all on runs: an implicit graph is never written out.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/runs.hpp"
+
+namespace manyhop {
+
+namespace {
+
+constexpr Offset kRowGrain = 1024;
+
+std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+void read_row(const Graph& graph, Offset i, RunList& out) {
+  out.clear();
+  graph.for_each_run(i, [&](Run run) { out.push_back(run); });
+}
+
+using Combine = void (*)(std::span<const Run>, std::span<const Run>, RunList&);
+
+Graph combine(const char* name, const Graph& a, const Graph& b, Combine op) {
+  if (a.n_rows() != b.n_rows() || a.n_cols() != b.n_cols()) {
+    throw ValueError(fmt::format("{}: left graph is {} x {}, right graph is {} x {}, equal sizes wanted",
+                                 name, a.n_rows(), a.n_cols(), b.n_rows(), b.n_cols()));
+  }
+  return build_rows(a.n_rows(), a.n_cols(), [&](Offset i, RunList& out) {
+    RunList left;
+    RunList right;
+    read_row(a, i, left);
+    read_row(b, i, right);
+    op(left, right, out);
+  });
+}
+
+}  // namespace
+
+Graph unite(const Graph& a, const Graph& b) {
+  return combine("unite", a, b, [](auto l, auto r, RunList& o) { unite(l, r, o); });
+}
+Graph intersect(const Graph& a, const Graph& b) {
+  return combine("intersect", a, b, [](auto l, auto r, RunList& o) { intersect(l, r, o); });
+}
+Graph subtract(const Graph& a, const Graph& b) {
+  return combine("subtract", a, b, [](auto l, auto r, RunList& o) { subtract(l, r, o); });
+}
+
+Graph symmetrised(const Graph& a) {
+  if (!a.square()) {
+    throw ValueError(
+        fmt::format("sym: the graph is {} x {}, a square one is wanted", a.n_rows(), a.n_cols()));
+  }
+  return unite(a, a.transpose());
+}
+
+DegreeSummary degrees(const Graph& graph) {
+  DegreeSummary summary;
+  if (graph.n_rows() == 0) return summary;
+  summary.min = graph.degree(0);
+  for (Offset i = 0; i < graph.n_rows(); ++i) {
+    summary.min = std::min(summary.min, graph.degree(i));
+    summary.max = std::max(summary.max, graph.degree(i));
+  }
+  summary.mean = static_cast<double>(graph.nnz()) / static_cast<double>(graph.n_rows());
+  return summary;
+}
+
+Offset self_loop_count(const Graph& graph) {
+  std::atomic<Offset> loops{0};
+  parallel_ranges(graph.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
+    Offset found = 0;
+    for (Offset i = begin; i < end; ++i) {
+      graph.for_each_run(i, [&](Run run) { found += run.begin <= i && i < run.end ? 1 : 0; });
+    }
+    loops += found;
+  });
+  return loops;
+}
+
+bool is_symmetric(const Graph& graph) { return graph.square() && graph.same_edges(graph.transpose()); }
+
+Components components(const Graph& graph) {
+  // Union-find over vertices; a run joins its columns once, remembered by the interval [c, joined[c]).
+  const Offset rows = graph.n_rows();
+  const Offset shift = graph.square() ? 0 : rows;
+  const Offset total = graph.square() ? rows : rows + graph.n_cols();
+  std::vector<Index> parent(at(total));
+  std::iota(parent.begin(), parent.end(), Index{0});
+  const auto find = [&](Index v) {
+    while (parent[at(v)] != v) {
+      parent[at(v)] = parent[at(parent[at(v)])];
+      v = parent[at(v)];
+    }
+    return v;
+  };
+  const auto join = [&](Index a, Index b) {
+    a = find(a);
+    b = find(b);
+    if (a != b) parent[at(std::max(a, b))] = std::min(a, b);
+  };
+  std::vector<Index> joined(at(graph.n_cols()));  // columns c .. joined[c] - 1 are known to be one component
+  std::iota(joined.begin(), joined.end(), Index{1});
+  std::vector<char> touched(at(total));
+  for (Offset i = 0; i < rows; ++i) {
+    graph.for_each_run(i, [&](Run run) {
+      const bool only_self = shift == 0 && run.begin == i && run.end == i + 1;
+      if (only_self) return;
+      touched[at(i)] = 1;
+      join(static_cast<Index>(i), static_cast<Index>(run.begin + shift));
+      for (Index c = run.begin; c < run.end;) {
+        const Index reach = std::min(joined[at(c)], run.end);
+        if (c > run.begin) join(static_cast<Index>(run.begin + shift), static_cast<Index>(c + shift));
+        joined[at(c)] = std::max(joined[at(c)], run.end);
+        touched[at(c + shift)] = 1;
+        c = reach;
+      }
+      touched[at(run.end - 1 + shift)] = 1;
+    });
+  }
+  // Columns inside a joined interval were touched when the interval was first walked one by one.
+  Components result;
+  result.label.assign(at(total), -1);
+  for (Offset v = 0; v < total; ++v) {
+    const Index root = find(static_cast<Index>(v));
+    if (root == v)
+      result.label[at(v)] = static_cast<Index>(result.count++);
+    else
+      result.label[at(v)] = result.label[at(root)];
+    if (!touched[at(v)]) ++result.isolated;
+  }
+  return result;
+}
+
+}  // namespace manyhop

@@ -1,0 +1,55 @@
+// Where and under which limits work runs: threads, memory, backend, stop flag, progress; and the workspace
+// that run-type calls take their scratch memory from. One context for each caller's thread.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace manyhop {
+
+enum class Backend : std::uint8_t { reference, cpu, cuda };
+
+/// Grows to the largest request and keeps it; memory is not initialised. 64-byte aligned.
+class Workspace {
+ public:
+  Workspace();
+  ~Workspace();
+  Workspace(Workspace&&) noexcept;
+  Workspace& operator=(Workspace&&) noexcept;
+  std::byte* reserve(std::size_t bytes);
+  std::size_t capacity() const;
+  void release();
+
+ private:
+  struct Free {
+    void operator()(std::byte* pointer) const;
+  };
+  std::unique_ptr<std::byte, Free> block_;
+  std::size_t capacity_ = 0;
+};
+
+struct Context {
+  int threads = 0;               // 0: MANYHOP_THREADS, else the hardware's count
+  std::size_t memory_limit = 0;  // bytes; 0: half of the machine's memory
+  Backend backend = Backend::cpu;
+  const std::atomic<bool>* stop = nullptr;  // polled between tasks; raised: Interrupted
+  std::function<void(std::string_view, double)>
+      progress;  // stage, share done in [0, 1]; called from the caller's thread or a worker
+  mutable Workspace workspace = {};
+
+  std::size_t limit() const;  // memory_limit resolved
+};
+
+/// Backends linked into this build, by name.
+std::vector<std::string> available_backends();
+std::string_view name_of(Backend backend);
+/// Throws ValueError listing the available ones.
+Backend backend_of(std::string_view name);
+
+}  // namespace manyhop
