@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 namespace manyhop {
@@ -70,7 +71,7 @@ class CounterRng {
   std::array<std::uint32_t, 2> key_;
   std::array<std::uint32_t, 4> counter_;
   std::array<std::uint32_t, 4> block_{};
-  int used_ = 4;
+  std::size_t used_ = 4;
 };
 
 }  // namespace manyhop
