@@ -9,7 +9,7 @@
 
 namespace manyhop {
 
-namespace reference {
+namespace ops::reference {
 
 template <class T>
 void sddmm(const Context& ctx, const Graph& graph, TensorView<const T> q, TensorView<const T> k, double scale,
@@ -32,9 +32,9 @@ void spmm_backward(const Context& ctx, const Graph& graph, TensorView<const Edge
                    TensorView<const T> x, TensorView<const T> g, TensorView<EdgeValue<T>> dweights,
                    TensorView<T> dx);
 
-}  // namespace reference
+}  // namespace ops::reference
 
-namespace cpu {
+namespace ops::cpu {
 
 template <class T>
 void sddmm(const Context& ctx, const Graph& graph, TensorView<const T> q, TensorView<const T> k, double scale,
@@ -57,6 +57,6 @@ void spmm_backward(const Context& ctx, const Graph& graph, TensorView<const Edge
                    TensorView<const T> x, TensorView<const T> g, TensorView<EdgeValue<T>> dweights,
                    TensorView<T> dx);
 
-}  // namespace cpu
+}  // namespace ops::cpu
 
 }  // namespace manyhop

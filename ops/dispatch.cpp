@@ -138,8 +138,8 @@ void sddmm(const Context& ctx, const Graph& graph, TensorView<const T> q_given, 
   }
   const auto scores = edge_values("sddmm", "scores", scores_given, heads, graph.nnz());
   dispatch(
-      "sddmm", ctx, [&] { reference::sddmm<T>(ctx, graph, q, k, options.scale, bias, scores); },
-      [&] { cpu::sddmm<T>(ctx, graph, q, k, options.scale, bias, scores); });
+      "sddmm", ctx, [&] { ops::reference::sddmm<T>(ctx, graph, q, k, options.scale, bias, scores); },
+      [&] { ops::cpu::sddmm<T>(ctx, graph, q, k, options.scale, bias, scores); });
 }
 
 template <class T>
@@ -168,8 +168,8 @@ void sddmm_backward(const Context& ctx, const Graph& graph, TensorView<const T> 
     dbias = edge_values(op, "gradients.bias", dbias, heads, graph.nnz(), Heads::all_or_shared);
   }
   dispatch(
-      op, ctx, [&] { reference::sddmm_backward<T>(ctx, graph, q, k, scale, g, dq, dk, dbias); },
-      [&] { cpu::sddmm_backward<T>(ctx, graph, q, k, scale, g, dq, dk, dbias); });
+      op, ctx, [&] { ops::reference::sddmm_backward<T>(ctx, graph, q, k, scale, g, dq, dk, dbias); },
+      [&] { ops::cpu::sddmm_backward<T>(ctx, graph, q, k, scale, g, dq, dk, dbias); });
 }
 
 template <class E>
@@ -181,8 +181,8 @@ void edge_softmax(const Context& ctx, const Graph& graph, TensorView<const E> sc
   const auto weights = edge_values(op, "weights", weights_given, heads, graph.nnz());
   if (!lse.empty()) lse = edge_values(op, "lse", lse, heads, graph.n_rows());
   dispatch(
-      op, ctx, [&] { reference::edge_softmax<E>(ctx, graph, scores, weights, lse); },
-      [&] { cpu::edge_softmax<E>(ctx, graph, scores, weights, lse); });
+      op, ctx, [&] { ops::reference::edge_softmax<E>(ctx, graph, scores, weights, lse); },
+      [&] { ops::cpu::edge_softmax<E>(ctx, graph, scores, weights, lse); });
 }
 
 template <class E>
@@ -196,8 +196,9 @@ void edge_softmax_backward(const Context& ctx, const Graph& graph, TensorView<co
   const auto g_scores = edge_values(op, "g_scores", g_scores_given, heads, graph.nnz());
   if (!g_lse.empty()) g_lse = edge_values(op, "g_lse", g_lse, heads, graph.n_rows());
   dispatch(
-      op, ctx, [&] { reference::edge_softmax_backward<E>(ctx, graph, weights, g_weights, g_lse, g_scores); },
-      [&] { cpu::edge_softmax_backward<E>(ctx, graph, weights, g_weights, g_lse, g_scores); });
+      op, ctx,
+      [&] { ops::reference::edge_softmax_backward<E>(ctx, graph, weights, g_weights, g_lse, g_scores); },
+      [&] { ops::cpu::edge_softmax_backward<E>(ctx, graph, weights, g_weights, g_lse, g_scores); });
 }
 
 template <class T>
@@ -210,8 +211,8 @@ void spmm(const Context& ctx, const Graph& graph, TensorView<const EdgeValue<T>>
   const auto weights =
       edge_values("spmm", "weights", weights_given, out.extent[0], graph.nnz(), Heads::all_or_shared);
   dispatch(
-      "spmm", ctx, [&] { reference::spmm<T>(ctx, graph, weights, x, out); },
-      [&] { cpu::spmm<T>(ctx, graph, weights, x, out); });
+      "spmm", ctx, [&] { ops::reference::spmm<T>(ctx, graph, weights, x, out); },
+      [&] { ops::cpu::spmm<T>(ctx, graph, weights, x, out); });
 }
 
 template <class T>
@@ -235,8 +236,8 @@ void spmm_backward(const Context& ctx, const Graph& graph, TensorView<const Edge
     same_shape(op, "gradients.x", dx, "x", x);
   }
   dispatch(
-      op, ctx, [&] { reference::spmm_backward<T>(ctx, graph, weights, x, g, dweights, dx); },
-      [&] { cpu::spmm_backward<T>(ctx, graph, weights, x, g, dweights, dx); });
+      op, ctx, [&] { ops::reference::spmm_backward<T>(ctx, graph, weights, x, g, dweights, dx); },
+      [&] { ops::cpu::spmm_backward<T>(ctx, graph, weights, x, g, dweights, dx); });
 }
 
 #define MANYHOP_INSTANTIATE(T)                                                                             \

@@ -16,7 +16,7 @@
 #include "manyhop/ops/cpu/row_kernels.hpp"
 #include "manyhop/ops/edge_value.hpp"
 
-namespace manyhop::cpu {
+namespace manyhop::ops::cpu {
 
 inline constexpr Offset kEdgeGrain = 4096;  // edges of a task
 
@@ -208,4 +208,4 @@ void weighted_columns(const Graph& graph, TensorView<const E> w, const DenseRows
   });
 }
 
-}  // namespace manyhop::cpu
+}  // namespace manyhop::ops::cpu

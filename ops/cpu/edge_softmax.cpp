@@ -4,7 +4,7 @@
 #include "manyhop/ops/backends.hpp"
 #include "manyhop/ops/cpu/edge_loops.hpp"
 
-namespace manyhop::cpu {
+namespace manyhop::ops::cpu {
 
 namespace {
 
@@ -75,4 +75,4 @@ MANYHOP_INSTANTIATE(float)
 MANYHOP_INSTANTIATE(double)
 #undef MANYHOP_INSTANTIATE
 
-}  // namespace manyhop::cpu
+}  // namespace manyhop::ops::cpu

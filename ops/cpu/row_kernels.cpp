@@ -8,7 +8,7 @@
 #include "hwy/contrib/math/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace manyhop::cpu::HWY_NAMESPACE {
+namespace manyhop::ops::cpu::HWY_NAMESPACE {
 namespace {
 
 namespace hn = hwy::HWY_NAMESPACE;
@@ -161,11 +161,11 @@ RowKernels<double> double_kernels() {
   return {&add_weighted<double>, &dots<double>, &largest<double>, &exponentials<double>};
 }
 
-}  // namespace manyhop::cpu::HWY_NAMESPACE
+}  // namespace manyhop::ops::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace manyhop::cpu {
+namespace manyhop::ops::cpu {
 
 HWY_EXPORT(float_kernels);
 HWY_EXPORT(double_kernels);
@@ -179,5 +179,5 @@ RowKernels<double> row_kernels<double>() {
   return HWY_DYNAMIC_DISPATCH(double_kernels)();
 }
 
-}  // namespace manyhop::cpu
+}  // namespace manyhop::ops::cpu
 #endif

@@ -3,7 +3,7 @@
 
 #include "manyhop/graphs/base/types.hpp"
 
-namespace manyhop::cpu {
+namespace manyhop::ops::cpu {
 
 /// Sums are made in blocks of this many edges, whose results are added in order: the error of a long row
 /// grows with the square root of its length only between blocks, and the order does not depend on who
@@ -26,4 +26,4 @@ struct RowKernels {
 template <class E>
 RowKernels<E> row_kernels();
 
-}  // namespace manyhop::cpu
+}  // namespace manyhop::ops::cpu

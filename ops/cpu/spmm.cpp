@@ -1,7 +1,7 @@
 #include "manyhop/ops/backends.hpp"
 #include "manyhop/ops/cpu/edge_loops.hpp"
 
-namespace manyhop::cpu {
+namespace manyhop::ops::cpu {
 
 template <class T>
 void spmm(const Context& ctx, const Graph& graph, TensorView<const EdgeValue<T>> weights,
@@ -41,4 +41,4 @@ MANYHOP_INSTANTIATE(double)
 MANYHOP_INSTANTIATE(bf16)
 #undef MANYHOP_INSTANTIATE
 
-}  // namespace manyhop::cpu
+}  // namespace manyhop::ops::cpu

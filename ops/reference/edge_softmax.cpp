@@ -5,7 +5,7 @@
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/backends.hpp"
 
-namespace manyhop::reference {
+namespace manyhop::ops::reference {
 
 template <class E>
 void edge_softmax(const Context&, const Graph& graph, TensorView<const E> scores, TensorView<E> weights,
@@ -60,4 +60,4 @@ MANYHOP_INSTANTIATE(float)
 MANYHOP_INSTANTIATE(double)
 #undef MANYHOP_INSTANTIATE
 
-}  // namespace manyhop::reference
+}  // namespace manyhop::ops::reference

@@ -4,7 +4,7 @@
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/backends.hpp"
 
-namespace manyhop::reference {
+namespace manyhop::ops::reference {
 
 template <class T>
 void sddmm(const Context&, const Graph& graph, TensorView<const T> q, TensorView<const T> k, double scale,
@@ -95,4 +95,4 @@ MANYHOP_INSTANTIATE(double)
 MANYHOP_INSTANTIATE(bf16)
 #undef MANYHOP_INSTANTIATE
 
-}  // namespace manyhop::reference
+}  // namespace manyhop::ops::reference

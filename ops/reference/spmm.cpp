@@ -4,7 +4,7 @@
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/backends.hpp"
 
-namespace manyhop::reference {
+namespace manyhop::ops::reference {
 
 template <class T>
 void spmm(const Context&, const Graph& graph, TensorView<const EdgeValue<T>> weights, TensorView<const T> x,
@@ -89,4 +89,4 @@ MANYHOP_INSTANTIATE(double)
 MANYHOP_INSTANTIATE(bf16)
 #undef MANYHOP_INSTANTIATE
 
-}  // namespace manyhop::reference
+}  // namespace manyhop::ops::reference

@@ -45,9 +45,9 @@ Errors relative_l2(const std::vector<A>& got, const std::vector<B>& want, std::s
         if (std::isfinite(b)) norm += b * b;
         continue;
       }
+      if (!std::isfinite(a) || !std::isfinite(b)) return {kFar, kFar};
       error += (a - b) * (a - b);
       norm += b * b;
-      if (std::isnan(a) || std::isinf(a) || std::isinf(b)) error = kFar;
     }
     all_error += error;
     all_norm += norm;
