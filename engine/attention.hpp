@@ -47,4 +47,15 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
                         TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
                         const AttentionOptions& options = {}, TensorView<const float> g_lse = {});
 
+#define MANYHOP_EXTERN(T)                                                                                  \
+  extern template void attention<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>, \
+                                    TensorView<const T>, TensorView<T>, const AttentionOptions&);          \
+  extern template void attention_backward<T>(                                                              \
+      const Context&, const Plan&, TensorView<const T>, TensorView<const T>, TensorView<const T>,          \
+      TensorView<const T>, AttentionGradients<T>&, const AttentionOptions&, TensorView<const float>)
+MANYHOP_EXTERN(float);
+MANYHOP_EXTERN(double);
+MANYHOP_EXTERN(bf16);
+#undef MANYHOP_EXTERN
+
 }  // namespace manyhop

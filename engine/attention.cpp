@@ -1,0 +1,440 @@
+#include "manyhop/engine/attention.hpp"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+
+#include "manyhop/engine/schedule.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop {
+
+namespace {
+
+std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+template <class T>
+std::string shape_text(TensorView<T> view) {
+  std::string text = "[";
+  for (int a = 0; a < view.rank; ++a) text += fmt::format("{}{}", a > 0 ? ", " : "", view.extent[at(a)]);
+  return text + "]";
+}
+
+/// A view of rank 3 is a batch of one.
+template <class T>
+TensorView<T> as_batch(TensorView<T> view) {
+  if (view.rank != 3) return view;
+  TensorView<T> batched = view;
+  batched.rank = 4;
+  batched.extent = {1, view.extent[0], view.extent[1], view.extent[2]};
+  batched.stride = {0, view.stride[0], view.stride[1], view.stride[2]};
+  return batched;
+}
+
+template <class T>
+void require_shape(const char* name, TensorView<T> view, std::array<Offset, 4> want) {
+  if (view.rank == 4 && view.extent == want) return;
+  throw ValueError(fmt::format("{}: shape {} where [{}, {}, {}, {}] (batch, heads, tokens, width) is wanted",
+                               name, shape_text(view), want[0], want[1], want[2], want[3]));
+}
+
+template <class T>
+TensorView<T> matrix(TensorView<T> view, Offset batch, Offset head) {
+  if (view.empty()) return {};
+  return TensorView<T>(view.data + batch * view.stride[0] + head * view.stride[1],
+                       {view.extent[2], view.extent[3]}, {view.stride[2], view.stride[3]});
+}
+
+/// Edge values [m], [h, m] or [b, h, m]; with one graph for each head [sum of m].
+template <class T>
+class EdgeValues {
+ public:
+  EdgeValues(const char* name, TensorView<T> view, const Plan& plan)
+      : view_(view), per_head_(plan.per_head()) {
+    if (view.empty()) return;
+    const PlanOptions& o = plan.options();
+    Offset total = 0;
+    for (int h = 0; h < (per_head_ ? o.heads : 1); ++h) {
+      first_.push_back(total);
+      total += plan.graph(h).nnz();
+      equal_ = equal_ && plan.graph(h).nnz() == plan.graph(0).nnz();
+    }
+    const Offset m = plan.graph(0).nnz();
+    const bool fits = (view.rank == 1 && view.extent[0] == total) ||
+                      (view.rank == 2 && equal_ && view.extent[0] == o.heads && view.extent[1] == m) ||
+                      (view.rank == 3 && equal_ && view.extent[0] == o.batch && view.extent[1] == o.heads &&
+                       view.extent[2] == m);
+    if (!fits) {
+      throw ValueError(
+          fmt::format("{}: shape {} where [{}], [{}, {}] or [{}, {}, {}] (batch, heads, edges) is wanted",
+                      name, shape_text(view), total, o.heads, m, o.batch, o.heads, m));
+    }
+    if (total > 1 && view.stride[at(view.rank - 1)] != 1) {
+      throw ValueError(fmt::format("{}: edges {} elements apart, neighbouring ones are wanted", name,
+                                   view.stride[at(view.rank - 1)]));
+    }
+  }
+  T* of(Offset batch, Offset head) const {
+    if (view_.empty()) return nullptr;
+    if (view_.rank == 1) return view_.data + (per_head_ ? first_[at(head)] : 0);
+    return view_.rank == 2 ? view_.data + head * view_.stride[0]
+                           : view_.data + batch * view_.stride[0] + head * view_.stride[1];
+  }
+  /// Whether two (batch, head) may name the same values.
+  bool shared(const PlanOptions& o) const {
+    if (view_.empty() || view_.rank == 3) return false;
+    return o.batch > 1 || (view_.rank == 1 && !per_head_ && o.heads > 1);
+  }
+
+ private:
+  TensorView<T> view_;
+  bool per_head_;
+  bool equal_ = true;
+  std::vector<Offset> first_;
+};
+
+/// Checks of a call and what its heads share.
+template <class T>
+class Call {
+ public:
+  Call(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+       TensorView<const T> v, const AttentionOptions& options)
+      : ctx_(ctx),
+        plan_(plan),
+        o_(plan.options()),
+        options_(options),
+        q_(as_batch(q)),
+        k_(as_batch(k)),
+        v_(as_batch(v)),
+        bias_("bias", options.bias, plan) {
+    const Graph& graph = plan.graph();
+    require_shape("q", q_, {o_.batch, o_.heads, graph.n_rows(), o_.head_dim});
+    require_shape("k", k_, {o_.batch, o_.kv_heads, graph.n_cols(), o_.head_dim});
+    require_shape("v", v_, {o_.batch, o_.kv_heads, graph.n_cols(), o_.value_dim});
+    const double a = options.teleport;
+    if (!(a >= 0 && a <= 1)) throw ValueError(fmt::format("teleport: {} is outside of [0, 1]", a));
+    if (options.hops < 0) throw ValueError(fmt::format("hops: {}, at least 0 is wanted", options.hops));
+    if (!graph.square() && (options.hops != 1 || a != 0)) {
+      throw ValueError(
+          fmt::format("hops: {} with teleport {} on a {} x {} graph, a rectangle allows hops = 1 and "
+                      "teleport = 0 only",
+                      options.hops, a, graph.n_rows(), graph.n_cols()));
+    }
+    if (options.scale && !std::isfinite(*options.scale)) {
+      throw ValueError(fmt::format("scale: {} is not finite", *options.scale));
+    }
+    edge_dropout_ = Dropout::of(options.dropout_p);
+    hop_dropout_ = Dropout::of(options.hop_dropout_p);
+    check_lengths();
+  }
+
+  ops::HeadInput<T> input(Offset batch, Offset head) const {
+    const Offset kv = head / (o_.heads / o_.kv_heads);
+    const auto graph_number = plan_.per_head() ? static_cast<int>(head) : 0;
+    ops::HeadInput<T> in;
+    in.graph = &plan_.graph(graph_number);
+    in.n_rows = rows(batch);
+    in.n_cols = cols(batch);
+    in.tiling = tiling(graph_number, batch);
+    in.d = o_.head_dim;
+    in.d_value = o_.value_dim;
+    in.q = matrix(q_, batch, head);
+    in.k = matrix(k_, batch, kv);
+    in.v = matrix(v_, batch, kv);
+    in.hops = options_.hops;
+    in.teleport = options_.teleport;
+    in.scale = options_.scale.value_or(1.0 / std::sqrt(static_cast<double>(o_.head_dim)));
+    in.bias = bias_.of(batch, head);
+    in.edge_dropout = edge_dropout_;
+    in.hop_dropout = hop_dropout_;
+    in.seed = options_.seed;
+    in.batch = batch;
+    in.head = head;
+    return in;
+  }
+
+  Offset rows(Offset batch) const {
+    const Graph& graph = plan_.graph();
+    return options_.lengths.empty() || !graph.square() ? graph.n_rows() : options_.lengths[at(batch)];
+  }
+  Offset cols(Offset batch) const {
+    return options_.lengths.empty() ? plan_.graph().n_cols() : options_.lengths[at(batch)];
+  }
+
+  /// body(unit, resources) for each unit: as many at a time as the schedule has slots, then the left-over
+  /// ones with all threads inside. `alone`: one after the other, all threads inside.
+  void for_units(Offset units, const Schedule& schedule, bool alone,
+                 const std::function<void(Offset, const ops::HeadResources&)>& body) const {
+    std::byte* memory = ctx_.workspace.reserve(schedule.workspace());
+    std::byte* panels = memory + static_cast<std::size_t>(schedule.slots) * schedule.head_bytes;
+    std::atomic<Offset> done{0};
+    const auto run = [&](Offset unit, const ops::HeadResources& resources) {
+      body(unit, resources);
+      if (ctx_.progress) ctx_.progress("attention", static_cast<double>(++done) / static_cast<double>(units));
+    };
+    ops::HeadResources whole{.shape = schedule.shape,
+                             .memory = memory,
+                             .panels = panels,
+                             .threads = schedule.panel_slots,
+                             .stored = schedule.stored};
+    Offset together = 0;
+    if (!alone && schedule.slots > 1) {
+      together = units / schedule.slots * schedule.slots;
+      std::mutex mutex;
+      std::vector<int> free;
+      for (int i = schedule.slots - 1; i >= 0; --i) free.push_back(i);
+      parallel_for(together, [&](Offset unit) {
+        std::unique_lock lock(mutex);
+        const auto slot = static_cast<std::size_t>(free.back());  // the arena has no more threads than slots
+        free.pop_back();
+        lock.unlock();
+        ops::HeadResources mine = whole;
+        mine.memory = memory + slot * schedule.head_bytes;
+        mine.panels = panels + slot * schedule.panel_bytes;
+        mine.threads = 1;
+        try {
+          run(unit, mine);
+        } catch (...) {
+          lock.lock();
+          free.push_back(static_cast<int>(slot));
+          throw;
+        }
+        lock.lock();
+        free.push_back(static_cast<int>(slot));
+      });
+    }
+    for (Offset unit = together; unit < units; ++unit) run(unit, whole);
+  }
+
+  Schedule schedule(Offset units, bool backward, ops::HeadBackward mode) const {
+    ops::HeadShape shape = plan_.data().shape;
+    shape.hops = options_.hops;
+    shape.backward = backward;
+    shape.mode = mode;
+    const std::size_t inputs = input_bytes(o_, shape.n_rows, shape.n_cols) * (backward ? 2 : 1);
+    return make_schedule(shape, o_.dtype, ctx_.backend, units, thread_count(),
+                         inputs + graph_bytes(plan_.data()), inputs, ctx_.limit());
+  }
+
+  const PlanOptions& plan_options() const { return o_; }
+
+ private:
+  void check_lengths() {
+    if (options_.lengths.empty()) return;
+    if (static_cast<Offset>(options_.lengths.size()) != o_.batch) {
+      throw ValueError(
+          fmt::format("lengths: {} entries for a batch of {}", options_.lengths.size(), o_.batch));
+    }
+    const Graph& graph = plan_.graph();
+    for (std::size_t b = 0; b < options_.lengths.size(); ++b) {
+      const Offset length = options_.lengths[b];
+      if (length < 0 || length > graph.n_cols()) {
+        throw ValueError(fmt::format("lengths[{}]: {} is outside 0 .. {}", b, length, graph.n_cols()));
+      }
+      if (length == graph.n_cols()) continue;
+      for (int g = 0; g < (plan_.per_head() ? o_.heads : 1); ++g) {
+        auto& slot = cut_[{g, length}];
+        if (!slot)
+          slot = std::make_unique<Tiling>(make_tiling(plan_.graph(g), graph.square() ? length : -1, length));
+      }
+    }
+  }
+
+  const Tiling* tiling(int graph_number, Offset batch) const {
+    if (cols(batch) == plan_.graph().n_cols()) return &plan_.tiling(graph_number);
+    return cut_.at({graph_number, cols(batch)}).get();
+  }
+
+  const Context& ctx_;
+  const Plan& plan_;
+  const PlanOptions& o_;
+  const AttentionOptions& options_;
+  TensorView<const T> q_, k_, v_;
+  EdgeValues<const float> bias_;
+  Dropout edge_dropout_;
+  Dropout hop_dropout_;
+  std::map<std::pair<int, Offset>, std::unique_ptr<Tiling>> cut_;  // graphs cut to the lengths of the batch
+};
+
+template <class T>
+void zero_rows(TensorView<T> view, Offset from) {
+  if (view.empty()) return;
+  for (Offset i = from; i < view.extent[0]; ++i) {
+    for (Offset c = 0; c < view.extent[1]; ++c) view(i, c) = T{};
+  }
+}
+
+/// [b, h, n] (or [h, n] for a batch of one) as one row of it.
+template <class T>
+class RowValues {
+ public:
+  RowValues(const char* name, TensorView<T> view, const Plan& plan) : view_(view) {
+    if (view.empty()) return;
+    const PlanOptions& o = plan.options();
+    const Offset n = plan.graph().n_rows();
+    if (view.rank == 2 && o.batch == 1) {
+      view_.rank = 3;
+      view_.extent = {1, view.extent[0], view.extent[1], 1};
+      view_.stride = {0, view.stride[0], view.stride[1], 0};
+    }
+    if (view_.rank != 3 || view_.extent[0] != o.batch || view_.extent[1] != o.heads || view_.extent[2] != n) {
+      throw ValueError(fmt::format("{}: shape {} where [{}, {}, {}] (batch, heads, tokens) is wanted", name,
+                                   shape_text(view), o.batch, o.heads, n));
+    }
+  }
+  TensorView<T> of(Offset batch, Offset head) const {
+    if (view_.empty()) return {};
+    return TensorView<T>(view_.data + batch * view_.stride[0] + head * view_.stride[1], {view_.extent[2]},
+                         {view_.stride[2]});
+  }
+
+ private:
+  TensorView<T> view_;
+};
+
+template <class T>
+constexpr DType dtype_of() {
+  return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, bf16> ? DType::bf16 : DType::f32;
+}
+
+template <class T>
+void require_dtype(const Plan& plan) {
+  if (plan.options().dtype == dtype_of<T>()) return;
+  throw ValueError(fmt::format("attention: tensors are {}, the plan was made for {}", name_of(dtype_of<T>()),
+                               name_of(plan.options().dtype)));
+}
+
+}  // namespace
+
+template <class T>
+void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+               TensorView<const T> v, TensorView<T> out, const AttentionOptions& options) {
+  require_dtype<T>(plan);
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  const Call<T> call(ctx, plan, q, k, v, options);
+  const PlanOptions& o = plan.options();
+  const Graph& graph = plan.graph();
+  out = as_batch(out);
+  require_shape("out", out, {o.batch, o.heads, graph.n_rows(), o.value_dim});
+  const RowValues<float> lse("lse", options.lse, plan);
+  const EdgeValues<float> weights("weights", options.weights, plan);
+  if (weights.shared(o)) {
+    throw ValueError(
+        fmt::format("weights: shape {} is shared by {} heads and a batch of {}, values for each are wanted",
+                    shape_text(options.weights), o.heads, o.batch));
+  }
+  const Offset units = o.batch * o.heads;
+  const Schedule schedule = call.schedule(units, false, ops::HeadBackward::stored);
+  call.for_units(units, schedule, false, [&](Offset unit, const ops::HeadResources& resources) {
+    const Offset b = unit / o.heads;
+    const Offset h = unit % o.heads;
+    const ops::HeadInput<T> in = call.input(b, h);
+    const ops::HeadOutput<T> to{matrix(out, b, h), lse.of(b, h), weights.of(b, h)};
+    if (in.n_rows < graph.n_rows() || in.n_cols < graph.n_cols()) {
+      zero_rows(to.out, in.n_rows);
+      if (!to.lse.empty()) {
+        for (Offset i = in.n_rows; i < graph.n_rows(); ++i)
+          to.lse(i) = -std::numeric_limits<float>::infinity();
+      }
+      if (to.weights != nullptr) std::fill_n(to.weights, in.graph->nnz(), 0.0F);
+    }
+    ctx.backend == Backend::reference ? ops::reference::attention_head(in, to)
+                                      : ops::cpu::attention_head(in, to, resources);
+  });
+}
+
+template <class T>
+void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+                        TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
+                        const AttentionOptions& options, TensorView<const float> g_lse) {
+  require_dtype<T>(plan);
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  const Call<T> call(ctx, plan, q, k, v, options);
+  const PlanOptions& o = plan.options();
+  const Graph& graph = plan.graph();
+  g = as_batch(g);
+  require_shape("g", g, {o.batch, o.heads, graph.n_rows(), o.value_dim});
+  const auto optional_shape = [](const char* name, TensorView<T> view, std::array<Offset, 4> want) {
+    view = as_batch(view);
+    if (!view.empty()) require_shape(name, view, want);
+    return view;
+  };
+  const auto dq = optional_shape("dq", gradients.q, {o.batch, o.heads, graph.n_rows(), o.head_dim});
+  const auto dk = optional_shape("dk", gradients.k, {o.batch, o.kv_heads, graph.n_cols(), o.head_dim});
+  const auto dv = optional_shape("dv", gradients.v, {o.batch, o.kv_heads, graph.n_cols(), o.value_dim});
+  const EdgeValues<float> bias("dbias", gradients.bias, plan);
+  const RowValues<const float> lse("g_lse", g_lse, plan);
+  const auto mode = static_cast<ops::HeadBackward>(options.backward);
+  if (options.backward == AttentionBackward::implicit) {
+    const double factor = (1 - options.teleport) / (1 - options.dropout_p);
+    if (!(factor < 1) || options.hop_dropout_p != 0) {
+      throw ValueError(
+          fmt::format("backward: implicit wants (1 - teleport) / (1 - dropout_p) < 1 and no hop dropout, "
+                      "here it is {} with hop dropout {}; stored or checkpointed always work",
+                      factor, options.hop_dropout_p));
+    }
+  }
+  if (!gradients.bias.empty()) {
+    TensorView<float> all = gradients.bias;
+    const Offset inner = all.extent[at(all.rank - 1)];
+    for (Offset a = 0; a < (all.rank > 2 ? all.extent[0] : 1); ++a) {
+      for (Offset b = 0; b < (all.rank > 1 ? all.extent[at(all.rank - 2)] : 1); ++b) {
+        const Offset shift =
+            (all.rank > 2 ? a * all.stride[0] : 0) + (all.rank > 1 ? b * all.stride[at(all.rank - 2)] : 0);
+        std::fill_n(all.data + shift, inner, 0.0F);
+      }
+    }
+  }
+  const Offset group = o.heads / o.kv_heads;
+  const Offset units = o.batch * o.kv_heads;
+  std::vector<double> teleport(at(units));
+  const Schedule schedule = call.schedule(units, true, mode);
+  call.for_units(units, schedule, bias.shared(o), [&](Offset unit, const ops::HeadResources& resources) {
+    const Offset b = unit / o.kv_heads;
+    const Offset kv = unit % o.kv_heads;
+    std::vector<double> sums_k;
+    std::vector<double> sums_v;
+    for (Offset i = 0; i < group; ++i) {
+      const Offset h = kv * group + i;
+      const ops::HeadInput<T> in = call.input(b, h);
+      ops::HeadGradient<T> to;
+      to.g = matrix(g, b, h);
+      to.g_lse = lse.of(b, h);
+      to.q = matrix(dq, b, h);
+      to.k = matrix(dk, b, kv);
+      to.v = matrix(dv, b, kv);
+      to.bias = bias.of(b, h);
+      to.teleport = graph.square() ? &teleport[at(unit)] : nullptr;
+      to.mode = mode;
+      to.first = i == 0;
+      to.last = i + 1 == group;
+      zero_rows(to.q, in.n_rows);
+      if (to.last) {
+        zero_rows(to.k, in.n_cols);
+        zero_rows(to.v, in.n_cols);
+      }
+      ctx.backend == Backend::reference ? ops::reference::attention_head_backward(in, to, sums_k, sums_v)
+                                        : ops::cpu::attention_head_backward(in, to, resources);
+    }
+  });
+  gradients.teleport = 0;
+  for (const double part : teleport) gradients.teleport += part;
+}
+
+#define MANYHOP_INSTANTIATE(T)                                                                               \
+  template void attention<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>,          \
+                             TensorView<const T>, TensorView<T>, const AttentionOptions&);                   \
+  template void attention_backward<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>, \
+                                      TensorView<const T>, TensorView<const T>, AttentionGradients<T>&,      \
+                                      const AttentionOptions&, TensorView<const float>)
+MANYHOP_INSTANTIATE(float);
+MANYHOP_INSTANTIATE(double);
+MANYHOP_INSTANTIATE(bf16);
+#undef MANYHOP_INSTANTIATE
+
+}  // namespace manyhop

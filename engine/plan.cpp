@@ -1,0 +1,215 @@
+#include "manyhop/engine/plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "manyhop/engine/schedule.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop {
+
+namespace {
+
+// Keeping A saves making it again in each hop, about half of the work; it may cost as much memory as the
+// inputs or this.
+constexpr std::size_t kStoredBudget = std::size_t{256} << 20;
+
+void check(const PlanOptions& o, std::span<const Graph> graphs) {
+  if (graphs.empty()) throw ValueError("plan: 0 graphs were given, 1 or one for each head is wanted");
+  const auto positive = [](const char* name, Offset value) {
+    if (value < 1) throw ValueError(fmt::format("plan: {} is {}, at least 1 is wanted", name, value));
+  };
+  if (o.batch < 0) throw ValueError(fmt::format("plan: batch is {}, at least 0 is wanted", o.batch));
+  positive("heads", o.heads);
+  positive("kv_heads", o.kv_heads);
+  positive("head_dim", o.head_dim);
+  positive("value_dim", o.value_dim);
+  if (o.heads % o.kv_heads != 0) {
+    throw ValueError(fmt::format("plan: {} key/value heads do not divide {} heads", o.kv_heads, o.heads));
+  }
+  if (o.dtype == DType::f16) throw ValueError("plan: dtype f16 cannot be computed in, only f32, bf16 or f64");
+  if (o.hops < 0) throw ValueError(fmt::format("plan: hops is {}, at least 0 is wanted", o.hops));
+  if (graphs.size() != 1 && graphs.size() != static_cast<std::size_t>(o.heads)) {
+    throw ValueError(
+        fmt::format("plan: {} graphs for {} heads, 1 or {} wanted", graphs.size(), o.heads, o.heads));
+  }
+  for (const Graph& graph : graphs) {
+    if (graph.n_rows() != graphs[0].n_rows() || graph.n_cols() != graphs[0].n_cols()) {
+      throw ValueError(fmt::format("plan: head graphs of {} x {} and {} x {}, equal sizes wanted",
+                                   graphs[0].n_rows(), graphs[0].n_cols(), graph.n_rows(), graph.n_cols()));
+    }
+    if (!graph.square() && o.hops != 1) {
+      throw ValueError(fmt::format("plan: hops is {} on a {} x {} graph, a rectangle allows hops = 1 only",
+                                   o.hops, graph.n_rows(), graph.n_cols()));
+    }
+  }
+}
+
+ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
+                        std::span<const Tiling> tilings) {
+  ops::HeadShape shape{.n_rows = graphs[0].n_rows(),
+                       .n_cols = graphs[0].n_cols(),
+                       .d = o.head_dim,
+                       .d_value = o.value_dim,
+                       .hops = o.hops,
+                       .backward = o.backward};
+  for (const Tiling& tiling : tilings) {
+    shape.value_count = std::max(shape.value_count, tiling.value_count);
+    shape.max_panel_values = std::max(shape.max_panel_values, tiling.max_panel_values);
+    shape.max_panel_cols = std::max(shape.max_panel_cols, tiling.max_panel_cols);
+  }
+  return shape;
+}
+
+std::string mebibytes(std::size_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
+}
+
+}  // namespace
+
+std::size_t input_bytes(const PlanOptions& o, Offset n_rows, Offset n_cols) {
+  const Offset rows = o.batch * o.heads * n_rows * (o.head_dim + o.value_dim);
+  const Offset cols = o.batch * o.kv_heads * n_cols * (o.head_dim + o.value_dim);
+  return static_cast<std::size_t>(rows + cols) * size_of(o.dtype);
+}
+
+std::size_t graph_bytes(const Plan::Data& data) {
+  std::size_t total = 0;
+  for (const Graph& graph : data.graphs) total += graph.bytes();
+  for (const Tiling& tiling : data.tilings) total += tiling.bytes();
+  return total;
+}
+
+Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend, Offset units, int threads,
+                       std::size_t held, std::size_t inputs, std::size_t limit) {
+  Schedule best;
+  best.shape = shape;
+  if (backend == Backend::reference) return best;  // plain loops hold a few rows of V
+  const bool wide = dtype == DType::f64;
+  const std::size_t panel = wide ? ops::cpu::panel_bytes<double>(shape) : ops::cpu::panel_bytes<float>(shape);
+  const auto head = [&](bool stored) {
+    return wide ? ops::cpu::head_bytes<double>(shape, stored) : ops::cpu::head_bytes<float>(shape, stored);
+  };
+  const std::size_t values = static_cast<std::size_t>(shape.value_count) * (wide ? 8 : 4);
+  const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));
+  std::size_t smallest = 0;
+  for (const bool stored : {true, false}) {
+    if (stored && !shape.backward && shape.hops <= 1) continue;  // one hop uses A once
+    for (const int slots : {units >= threads ? most : 1, 1}) {
+      for (const int panels : {threads, 1}) {
+        if (panels < slots) continue;
+        Schedule candidate = best;
+        candidate.stored = stored;
+        candidate.slots = slots;
+        candidate.panel_slots = panels;
+        candidate.head_bytes = head(stored);
+        candidate.panel_bytes = panel;
+        smallest = candidate.workspace();
+        if (stored && values * static_cast<std::size_t>(slots) > std::max(inputs, kStoredBudget)) continue;
+        if (held + smallest <= limit) return candidate;
+      }
+    }
+  }
+  throw LimitError(fmt::format(
+      "memory limit: {} is below the {} that inputs and graph ({}) and the smallest workspace ({}) take",
+      mebibytes(limit), mebibytes(held + smallest), mebibytes(held), mebibytes(smallest)));
+}
+
+Plan::Plan(std::shared_ptr<const Data> data) : data_(std::move(data)) {}
+const PlanOptions& Plan::options() const { return data_->options; }
+bool Plan::per_head() const { return data_->graphs.size() > 1; }
+const Graph& Plan::graph(int head) const {
+  return data_->graphs[per_head() ? static_cast<std::size_t>(head) : 0];
+}
+const Tiling& Plan::tiling(int head) const {
+  return data_->tilings[per_head() ? static_cast<std::size_t>(head) : 0];
+}
+
+Offset Plan::edges() const {
+  Offset total = 0;
+  for (const Graph& graph : data_->graphs) total += graph.nnz();
+  return total;
+}
+
+MemoryEstimate Plan::memory() const {
+  const Graph& graph = data_->graphs[0];
+  return {.inputs = input_bytes(data_->options, graph.n_rows(), graph.n_cols()),
+          .graph = graph_bytes(*data_),
+          .workspace = data_->schedule.workspace()};
+}
+
+std::vector<std::string> Plan::explain() const {
+  const PlanOptions& o = data_->options;
+  const Schedule& s = data_->schedule;
+  std::vector<std::string> lines;
+  const Graph& first = data_->graphs[0];
+  lines.push_back(fmt::format("graph     {} x {}, {} edges{}{}", first.n_rows(), first.n_cols(), edges(),
+                              per_head() ? fmt::format(" over {} graphs", data_->graphs.size()) : "",
+                              first.implicit() ? ", implicit (runs, edges not written)" : ""));
+  Offset dense = 0;
+  Offset rest = 0;
+  Offset padding = 0;
+  Offset panels = 0;
+  for (const Tiling& t : data_->tilings) {
+    dense += t.dense_edges;
+    rest += t.irregular_edges;
+    padding += t.padding;
+    panels += static_cast<Offset>(t.panels.size());
+  }
+  const double m = std::max(1.0, static_cast<double>(dense + rest));
+  lines.push_back(fmt::format(
+      "tiles     {} panels of {} rows: {} edges in dense columns ({:.1f} %), {} single, {} padded cells",
+      panels, kPanelRows, dense, 100.0 * static_cast<double>(dense) / m, rest, padding));
+  lines.push_back(
+      fmt::format("shape     batch {}, {} heads over {} key/value heads, d {} and {}, {} hops, {}", o.batch,
+                  o.heads, o.kv_heads, o.head_dim, o.value_dim, o.hops, name_of(o.dtype)));
+  if (data_->backend == Backend::reference) {
+    lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
+  } else {
+    lines.push_back(
+        fmt::format("kernel    cpu: dense columns as 32-row tiles, single edges as gathers, {} sums",
+                    o.dtype == DType::f64 ? "fp64" : "fp32"));
+    lines.push_back(s.stored ? "weights   kept between hops"
+                             : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
+                                                           : "weights   made again in each hop (memory)"));
+    lines.push_back(s.slots > 1 || data_->threads == 1
+                        ? fmt::format("threads   {}: one head each", s.slots)
+                        : fmt::format("threads   {}: panels of one head at a time", s.panel_slots));
+  }
+  const double flops = 2.0 * static_cast<double>(edges()) / static_cast<double>(data_->graphs.size()) *
+                       o.head_dim * o.heads * static_cast<double>(o.batch) * (o.hops + 1);
+  const MemoryEstimate bytes = memory();
+  lines.push_back(fmt::format("work      {:.3f} GFLOP", flops / 1e9));
+  lines.push_back(fmt::format("memory    inputs {}, graph {}, workspace {}", mebibytes(bytes.inputs),
+                              mebibytes(bytes.graph), mebibytes(bytes.workspace)));
+  return lines;
+}
+
+Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& given) {
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  PlanOptions options = given;
+  if (options.kv_heads == 0) options.kv_heads = options.heads;
+  if (options.value_dim == 0) options.value_dim = options.head_dim;
+  check(options, graphs);
+  auto data = std::make_shared<Plan::Data>();
+  data->options = options;
+  data->graphs.assign(graphs.begin(), graphs.end());
+  data->backend = ctx.backend;
+  data->threads = thread_count();
+  for (const Graph& graph : data->graphs) data->tilings.push_back(make_tiling(graph));
+  data->shape = shape_of(options, data->graphs, data->tilings);
+  const std::size_t inputs = input_bytes(options, graphs[0].n_rows(), graphs[0].n_cols());
+  data->schedule = make_schedule(data->shape, options.dtype, ctx.backend, options.batch * options.heads,
+                                 data->threads, inputs + graph_bytes(*data), inputs, ctx.limit());
+  return Plan(std::move(data));
+}
+
+Plan plan(const Context& ctx, const Graph& graph, const PlanOptions& options) {
+  return plan(ctx, std::span<const Graph>(&graph, 1), options);
+}
+
+}  // namespace manyhop

@@ -1,0 +1,43 @@
+// How the heads of a call share threads and memory: all threads on different heads, or all on one; A kept
+// between hops or made again. Every choice gives the same bits.
+#pragma once
+
+#include <cstddef>
+
+#include "manyhop/engine/plan.hpp"
+#include "manyhop/ops/attention_head.hpp"
+
+namespace manyhop {
+
+struct Schedule {
+  ops::HeadShape shape;
+  bool stored = true;   // A is kept between hops
+  int slots = 1;        // heads in flight
+  int panel_slots = 1;  // panels in flight
+  std::size_t head_bytes = 0;
+  std::size_t panel_bytes = 0;
+  std::size_t workspace() const {
+    return static_cast<std::size_t>(slots) * head_bytes + static_cast<std::size_t>(panel_slots) * panel_bytes;
+  }
+};
+
+/// The fastest schedule that keeps `held` bytes (inputs, graph) plus workspace within the limit.
+/// Throws LimitError with both numbers when not even one head without stored A fits.
+Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend, Offset units, int threads,
+                       std::size_t held, std::size_t inputs, std::size_t limit);
+
+struct Plan::Data {
+  PlanOptions options;
+  std::vector<Graph> graphs;    // one, or one for each head
+  std::vector<Tiling> tilings;  // as many
+  ops::HeadShape shape;
+  Schedule schedule;
+  Backend backend = Backend::cpu;
+  int threads = 1;
+};
+
+/// Bytes of q, k, v and out.
+std::size_t input_bytes(const PlanOptions& options, Offset n_rows, Offset n_cols);
+std::size_t graph_bytes(const Plan::Data& data);
+
+}  // namespace manyhop

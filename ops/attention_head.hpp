@@ -1,0 +1,122 @@
+// One fused attention head: scores, softmax and K hops of diffusion for one (batch item, head), forward and
+// backward.
+//
+//   A = softmax over the edges of a row of (scale q_i . k_j + bias), dropout on A once
+//   Z_0 = V,  Z_{t+1} = (1 - a) A Z_t + a V (dropout in every hop),  out = Z_K
+//
+// The reference loops and the CPU kernels implement the same declarations; the engine cuts calls into heads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "manyhop/graphs/base/tensor.hpp"
+#include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/tiling.hpp"
+#include "manyhop/ops/dropout.hpp"
+
+namespace manyhop::ops {
+
+/// The arithmetic type behind a storage type.
+template <class T>
+struct Compute {
+  using Type = float;
+};
+template <>
+struct Compute<double> {
+  using Type = double;
+};
+template <class T>
+using ComputeOf = typename Compute<T>::Type;
+
+enum class HeadBackward : std::uint8_t { stored, checkpointed, implicit };
+
+/// What one head is given. Views are [n, width] with any strides. Rows at or past n_rows and columns at or
+/// past n_cols (sequence lengths) are never read.
+template <class T>
+struct HeadInput {
+  const Graph* graph = nullptr;    // edge order of bias and weights
+  const Tiling* tiling = nullptr;  // of the graph, cut to n_rows x n_cols
+  Offset n_rows = 0;
+  Offset n_cols = 0;
+  Offset d = 0;
+  Offset d_value = 0;
+  TensorView<const T> q, k, v;
+  int hops = 1;
+  double teleport = 0;
+  double scale = 1;
+  const float* bias = nullptr;  // [m] in CSR order
+  Dropout edge_dropout;
+  Dropout hop_dropout;
+  std::uint64_t seed = 0;
+  Offset batch = 0;
+  Offset head = 0;
+};
+
+template <class T>
+struct HeadOutput {
+  TensorView<T> out;         // [n_rows, d_value]
+  TensorView<float> lse;     // [n_rows], or empty
+  float* weights = nullptr;  // [m] in CSR order, or null
+};
+
+/// Gradients of sum(out g) + sum(lse g_lse). Heads that share k and v (grouped queries) are given one after
+/// the other: `first` clears the sums for k and v, `last` writes them.
+template <class T>
+struct HeadGradient {
+  TensorView<const T> g;          // [n_rows, d_value]
+  TensorView<const float> g_lse;  // [n_rows], or empty
+  TensorView<T> q, k, v;          // empty ones are not written
+  float* bias = nullptr;          // [m], added to
+  double* teleport = nullptr;     // added to
+  HeadBackward mode = HeadBackward::stored;
+  bool first = true;
+  bool last = true;
+};
+
+/// The shape that sizes scratch memory.
+struct HeadShape {
+  Offset n_rows = 0;
+  Offset n_cols = 0;
+  Offset d = 0;
+  Offset d_value = 0;
+  int hops = 1;
+  Offset value_count = 0;  // of the largest tiling
+  Offset max_panel_values = 0;
+  Offset max_panel_cols = 0;
+  bool backward = false;
+  HeadBackward mode = HeadBackward::stored;
+};
+
+/// Scratch memory of a head and how its loops run.
+struct HeadResources {
+  HeadShape shape;              // what sized the memory; at least what the head needs
+  std::byte* memory = nullptr;  // head_bytes(...) bytes, 64-byte aligned; one for each head in flight
+  std::byte* panels = nullptr;  // `threads` blocks of panel_bytes(...)
+  int threads = 1;              // 1: serial inside this head; more: panels and features run in parallel
+  bool stored = true;           // A is kept between hops; else it is computed again in each (same bits)
+};
+
+namespace reference {
+template <class T>
+void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out);
+/// dk and dv carry the sums over heads that share k and v.
+template <class T>
+void attention_head_backward(const HeadInput<T>& in, const HeadGradient<T>& gradient, std::vector<double>& dk,
+                             std::vector<double>& dv);
+}  // namespace reference
+
+namespace cpu {
+template <class C>
+std::size_t head_bytes(const HeadShape& shape, bool stored);
+template <class C>
+std::size_t panel_bytes(const HeadShape& shape);
+template <class T>
+void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& resources);
+template <class T>
+void attention_head_backward(const HeadInput<T>& in, const HeadGradient<T>& gradient,
+                             const HeadResources& resources);
+}  // namespace cpu
+
+}  // namespace manyhop::ops
