@@ -28,7 +28,7 @@ Graph pattern(std::string_view text, Offset n_rows, std::optional<Offset> n_cols
               const PatternOptions& options = {});
 
 /// The number of vertices a text fixes by itself (`lps(p, q)`, `file("...")` ...), if it does.
-std::optional<Offset> implied_size(std::string_view text);
+std::optional<Offset> implied_size(std::string_view text, const PatternOptions& options = {});
 
 /// The text as the parser prints it back: canonical blanks, named arguments only where positional ones would
 /// mislead.
