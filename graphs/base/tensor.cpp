@@ -82,9 +82,10 @@ template <class From, class To>
 void convert(const From* from, To* to, Offset count) {
   parallel_ranges(count, 1 << 16, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      if constexpr (std::is_same_v<From, double>) {
-        to[i] = std::is_same_v<To, double> ? static_cast<To>(from[i])
-                                           : static_cast<To>(static_cast<float>(from[i]));
+      if constexpr (std::is_same_v<From, To>) {
+        to[i] = from[i];
+      } else if constexpr (std::is_same_v<To, double>) {
+        to[i] = static_cast<double>(static_cast<float>(from[i]));
       } else {
         to[i] = static_cast<To>(static_cast<float>(from[i]));
       }
