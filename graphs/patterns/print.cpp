@@ -85,7 +85,8 @@ void print_atom(const Expr& expr, std::string& out) {
     }
     out += open ? ", " : "(";
     open = true;
-    positional = positional && !wants_name(*expr.arguments[p]);
+    const bool draws = expr.spec->parameters[p].type == Type::maybe_seed;  // as in global(4, seed=1)
+    positional = positional && !draws && !wants_name(*expr.arguments[p]);
     if (!positional) out += fmt::format("{}=", expr.spec->parameters[p].name);
     print_value(*expr.arguments[p], out);
   }
