@@ -232,7 +232,7 @@ std::string spy_svg(const Graph& graph, const SpyOptions& options) {
   const double foot = kTop + drawn_height + 18;
   fmt::format_to(put, "<text class=\"soft\" x=\"{}\" y=\"{:.6g}\">share of filled cells</text>\n", kLeft,
                  foot + 10);
-  constexpr std::array<double, 5> kShares{0.001, 0.01, 0.1, 0.5, 1};
+  constexpr std::array<double, 4> kShares{0.01, 0.1, 0.5, 1};
   double x = kLeft + 140;
   for (const double share : kShares) {
     fmt::format_to(put,
