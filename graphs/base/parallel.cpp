@@ -1,5 +1,6 @@
 #include "manyhop/graphs/base/parallel.hpp"
 
+#include <tbb/global_control.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -8,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
 
@@ -33,10 +35,12 @@ int environment_threads() {
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
+constexpr int kMostThreads = 1024;  // an arena reserves a slot for each thread, used or not
+
 int resolve(int threads) {
-  if (threads > 0) return threads;
+  if (threads > 0) return std::min(threads, kMostThreads);
   const int chosen = default_threads.load(std::memory_order_relaxed);
-  return chosen > 0 ? chosen : environment_threads();
+  return std::min(chosen > 0 ? chosen : environment_threads(), kMostThreads);
 }
 
 // Arenas live as long as the process: creating one per call costs more than a small graph.
@@ -45,7 +49,19 @@ std::shared_ptr<tbb::task_arena> arena_of(int threads) {
   static std::map<int, std::shared_ptr<tbb::task_arena>> arenas;
   const std::lock_guard lock(mutex);
   auto& arena = arenas[threads];
-  if (!arena) arena = std::make_shared<tbb::task_arena>(threads, 1);
+  if (!arena) {
+    // Without leave TBB starts no more workers than the machine has cores, whatever an arena asks for. The
+    // control lives as long as the process, like the workers.
+    static tbb::global_control* control = nullptr;
+    static int allowed = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    if (threads > allowed) {
+      delete control;
+      control = new tbb::global_control(tbb::global_control::max_allowed_parallelism,
+                                        static_cast<std::size_t>(threads));
+      allowed = threads;
+    }
+    arena = std::make_shared<tbb::task_arena>(threads, 1);
+  }
   return arena;
 }
 
@@ -94,11 +110,15 @@ void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& 
     }
     return;
   }
+  // Isolated: a thread that waits here for its inner chunks must not pick up an outer one, which could ask
+  // for the very lock (a graph's call_once) that the waiting thread holds.
   state->arena->execute([&] {
-    tbb::parallel_for(std::int64_t{0}, chunks, [&](std::int64_t chunk) {
-      check(state.get());
-      const Inherit inherit(state);
-      body(chunk);
+    tbb::this_task_arena::isolate([&] {
+      tbb::parallel_for(std::int64_t{0}, chunks, [&](std::int64_t chunk) {
+        check(state.get());
+        const Inherit inherit(state);
+        body(chunk);
+      });
     });
   });
 }
