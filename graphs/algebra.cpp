@@ -86,48 +86,51 @@ Offset self_loop_count(const Graph& graph) {
 bool is_symmetric(const Graph& graph) { return graph.square() && graph.same_edges(graph.transpose()); }
 
 Components components(const Graph& graph) {
-  // Union-find over vertices; a run joins its columns once, remembered by the interval [c, joined[c]).
+  // Union-find over vertices. A run makes one component of its columns; neighbouring columns c and c + 1 are
+  // joined at most once, and `last` (a second union-find) skips to the end of what is joined already.
   const Offset rows = graph.n_rows();
   const Offset shift = graph.square() ? 0 : rows;
   const Offset total = graph.square() ? rows : rows + graph.n_cols();
-  std::vector<Index> parent(at(total));
-  std::iota(parent.begin(), parent.end(), Index{0});
-  const auto find = [&](Index v) {
+  if (total > kMaxVertices) {
+    throw ValueError(fmt::format("components: {} rows and {} columns together exceed {} vertices", rows,
+                                 graph.n_cols(), kMaxVertices));
+  }
+  const auto find = [](std::vector<Index>& parent, Index v) {
     while (parent[at(v)] != v) {
       parent[at(v)] = parent[at(parent[at(v)])];
       v = parent[at(v)];
     }
     return v;
   };
-  const auto join = [&](Index a, Index b) {
-    a = find(a);
-    b = find(b);
+  std::vector<Index> parent(at(total));
+  std::iota(parent.begin(), parent.end(), Index{0});
+  const auto join = [&](Offset v, Offset w) {
+    const Index a = find(parent, static_cast<Index>(v));
+    const Index b = find(parent, static_cast<Index>(w));
     if (a != b) parent[at(std::max(a, b))] = std::min(a, b);
   };
-  std::vector<Index> joined(at(graph.n_cols()));  // columns c .. joined[c] - 1 are known to be one component
-  std::iota(joined.begin(), joined.end(), Index{1});
+  std::vector<Index> last(at(graph.n_cols()));
+  std::iota(last.begin(), last.end(), Index{0});
   std::vector<char> touched(at(total));
   for (Offset i = 0; i < rows; ++i) {
+    if (i % kRowGrain == 0) check_stop();
     graph.for_each_run(i, [&](Run run) {
-      const bool only_self = shift == 0 && run.begin == i && run.end == i + 1;
-      if (only_self) return;
+      if (shift == 0 && run.begin == i && run.end == i + 1) return;  // a loop joins nothing
       touched[at(i)] = 1;
-      join(static_cast<Index>(i), static_cast<Index>(run.begin + shift));
-      for (Index c = run.begin; c < run.end;) {
-        const Index reach = std::min(joined[at(c)], run.end);
-        if (c > run.begin) join(static_cast<Index>(run.begin + shift), static_cast<Index>(c + shift));
-        joined[at(c)] = std::max(joined[at(c)], run.end);
+      touched[at(run.begin + shift)] = 1;
+      join(i, run.begin + shift);
+      for (Index c = find(last, run.begin); c + 1 < run.end; c = find(last, c)) {
+        join(c + shift, c + 1 + shift);
         touched[at(c + shift)] = 1;
-        c = reach;
+        touched[at(c + 1 + shift)] = 1;
+        last[at(c)] = c + 1;
       }
-      touched[at(run.end - 1 + shift)] = 1;
     });
   }
-  // Columns inside a joined interval were touched when the interval was first walked one by one.
   Components result;
   result.label.assign(at(total), -1);
   for (Offset v = 0; v < total; ++v) {
-    const Index root = find(static_cast<Index>(v));
+    const Index root = find(parent, static_cast<Index>(v));
     if (root == v)
       result.label[at(v)] = static_cast<Index>(result.count++);
     else

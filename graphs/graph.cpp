@@ -1,12 +1,14 @@
 #include "manyhop/graphs/graph.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
@@ -31,6 +33,19 @@ std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
   x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
   x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
   return x ^ (x >> 31);
+}
+
+// Refuses an array that cannot fit this machine before it is allocated: an overcommitting system would grant
+// it and end the process later.
+void require_memory(const char* what, Offset count, Offset each) {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page = sysconf(_SC_PAGE_SIZE);
+  if (pages <= 0 || page <= 0) return;
+  const Offset memory = static_cast<Offset>(pages) * static_cast<Offset>(page);
+  if (count > memory / each) {
+    throw LimitError(fmt::format("{}: {} entries of {} bytes do not fit the {} bytes of memory here", what,
+                                 count, each, memory));
+  }
 }
 
 // Exclusive prefix sum of counts held at [1 .. n].
@@ -67,26 +82,22 @@ struct Graph::Data {
       : n_rows(other.n_rows),
         n_cols(other.n_cols),
         indptr(other.indptr),
-        indices(other.indices),
+        // The edges of an implicit graph may be being written by another thread; a copy writes its own.
+        indices(other.implicit ? std::vector<Index>() : other.indices),
         weights(other.weights),
         implicit(other.implicit),
         run_indptr(other.run_indptr),
         runs(other.runs),
-        written(other.written.load()),
         text(other.text),
         source(other.source),
         row_offsets(other.row_offsets),
-        col_offsets(other.col_offsets) {
-    if (implicit) {  // a copy writes its own edges when asked
-      indices.clear();
-      written = false;
-    }
-  }
+        col_offsets(other.col_offsets) {}
   Data& operator=(const Data&) = delete;
   ~Data() = default;
 
   void write_indices() const {
     std::call_once(once, [this] {
+      require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
       indices.resize(at(indptr.back()));
       parallel_ranges(n_rows, kRowGrain, [this](Offset begin, Offset end) {
         for (Offset i = begin; i < end; ++i) {
@@ -230,7 +241,16 @@ Graph Graph::from_runs(Offset n_rows, Offset n_cols, std::vector<Offset> run_ind
   require_sizes(n_rows, n_cols);
   if (static_cast<Offset>(run_indptr.size()) != n_rows + 1 || run_indptr.front() != 0 ||
       run_indptr.back() != static_cast<Offset>(runs.size())) {
-    throw ValueError(fmt::format("runs: offsets do not fit {} rows and {} runs", n_rows, runs.size()));
+    throw ValueError(fmt::format(
+        "run_indptr: {} offsets for {} rows and {} runs, {} offsets from 0 to the number of runs are wanted",
+        run_indptr.size(), n_rows, runs.size(), n_rows + 1));
+  }
+  for (Offset i = 0; i < n_rows; ++i) {
+    if (run_indptr[at(i) + 1] < run_indptr[at(i)]) {
+      throw ValueError(
+          fmt::format("run_indptr[{}]: {} is below run_indptr[{}] = {}, offsets may not decrease", i + 1,
+                      run_indptr[at(i) + 1], i, run_indptr[at(i)]));
+    }
   }
   auto data = std::make_shared<Data>();
   data->n_rows = n_rows;
@@ -238,18 +258,20 @@ Graph Graph::from_runs(Offset n_rows, Offset n_cols, std::vector<Offset> run_ind
   data->indptr.assign(at(n_rows) + 1, 0);
   const Offset chunks = (n_rows + kRowGrain - 1) / kRowGrain;
   std::vector<std::string> bad(at(chunks));
+  std::atomic<bool> touching{false};
   parallel_for(chunks, [&](Offset chunk) {
     for (Offset i = chunk * kRowGrain; i < std::min(n_rows, (chunk + 1) * kRowGrain); ++i) {
       Offset count = 0;
-      Index last = -1;
+      Index last = 0;
       for (Offset r = run_indptr[at(i)]; r < run_indptr[at(i) + 1]; ++r) {
         const Run run = runs[at(r)];
-        if (run.begin <= last || run.end <= run.begin || run.end > n_cols) {
-          bad[at(chunk)] =
-              fmt::format("runs[{}] (row {}): columns {} .. {} do not follow {} within {} columns", r, i,
-                          run.begin, run.end, last, n_cols);
+        if (run.begin < last || run.end <= run.begin || run.end > n_cols) {
+          bad[at(chunk)] = fmt::format(
+              "runs[{}] (row {}): [{}, {}) is not a run of columns at or after {} and within {} columns", r,
+              i, run.begin, run.end, last, n_cols);
           return;
         }
+        if (r > run_indptr[at(i)] && run.begin == last) touching.store(true, std::memory_order_relaxed);
         last = run.end;
         count += run.end - run.begin;
       }
@@ -260,6 +282,22 @@ Graph Graph::from_runs(Offset n_rows, Offset n_cols, std::vector<Offset> run_ind
     if (!text.empty()) throw ValueError(text);
   }
   accumulate_offsets(data->indptr);
+  if (touching) {  // runs are kept maximal: hash and equality read them
+    std::size_t kept = 0;
+    Offset first = 0;
+    for (Offset i = 0; i < n_rows; ++i) {
+      const std::size_t row_start = kept;
+      for (Offset r = first; r < run_indptr[at(i) + 1]; ++r) {
+        if (kept > row_start && runs[kept - 1].end == runs[at(r)].begin) {
+          runs[kept - 1].end = runs[at(r)].end;
+        } else {
+          runs[kept++] = runs[at(r)];
+        }
+      }
+      first = std::exchange(run_indptr[at(i) + 1], static_cast<Offset>(kept));
+    }
+    runs.resize(kept);
+  }
   data->run_indptr = std::move(run_indptr);
   data->runs = std::move(runs);
   data->implicit = true;
@@ -311,11 +349,11 @@ Graph::Runs Graph::run_storage() const {
 const Graph& Graph::transpose() const {
   std::call_once(data_->transpose_once, [this] {
     auto built = std::make_unique<Graph>(data_->implicit ? transposed_runs() : transposed_edges());
-    auto data = std::make_shared<Data>(*built->data_);
-    data->source = data_->source;
-    data->row_offsets = data_->col_offsets;
-    data->col_offsets = data_->row_offsets;
-    *built = Graph(std::move(data));
+    // Nobody else holds the new graph, so its labels may still change without a copy of its arrays.
+    auto& data = const_cast<Data&>(*built->data_);
+    data.source = data_->source;
+    data.row_offsets = data_->col_offsets;
+    data.col_offsets = data_->row_offsets;
     data_->transposed = std::move(built);
     data_->transpose_built = true;
   });
@@ -352,6 +390,7 @@ Graph Graph::transposed_runs() const {
   RunList now;
   RunList changed;
   for (Offset i = 0; i <= n_rows(); ++i) {
+    if (i % kRowGrain == 0) check_stop();
     now.clear();
     if (i < n_rows()) for_each_run(i, [&](Run run) { now.push_back(run); });
     subtract(previous, now, changed);
@@ -476,13 +515,11 @@ bool Graph::same_edges(const Graph& other) const {
 Graph batch(std::span<const Graph> items) {
   std::vector<Offset> row_offsets{0};
   std::vector<Offset> col_offsets{0};
-  bool weighted = !items.empty();
-  bool implicit = false;
+  bool weighted = false;
   for (const Graph& item : items) {
     row_offsets.push_back(row_offsets.back() + item.n_rows());
     col_offsets.push_back(col_offsets.back() + item.n_cols());
-    weighted = weighted && (item.weighted() || item.nnz() == 0);
-    implicit = implicit || item.implicit();
+    weighted = weighted || item.weighted();
   }
   require_sizes(row_offsets.back(), col_offsets.back());
   std::vector<Offset> run_indptr{0};
@@ -494,16 +531,21 @@ Graph batch(std::span<const Graph> items) {
       items[s].for_each_run(i, [&](Run run) { runs.push_back({run.begin + shift, run.end + shift}); });
       run_indptr.push_back(static_cast<Offset>(runs.size()));
     }
-    if (weighted) weights.insert(weights.end(), items[s].weights().begin(), items[s].weights().end());
+    if (items[s].weighted()) {
+      weights.insert(weights.end(), items[s].weights().begin(), items[s].weights().end());
+    } else if (weighted) {  // beside weighted items an edge without a weight counts 1
+      weights.resize(weights.size() + at(items[s].nnz()), 1.0);
+    }
   }
   Graph joined =
       Graph::from_runs(row_offsets.back(), col_offsets.back(), std::move(run_indptr), std::move(runs));
   if (!weights.empty()) joined = joined.with_weights(std::move(weights));
-  auto data = std::make_shared<Graph::Data>(*joined.data_);
-  data->row_offsets = std::move(row_offsets);
-  data->col_offsets = std::move(col_offsets);
-  data->source = items.empty() ? Source::matrix : items.front().source();
-  return Graph(std::move(data));
+  // Nobody else holds the new graph yet.
+  auto& data = const_cast<Graph::Data&>(*joined.data_);
+  data.row_offsets = std::move(row_offsets);
+  data.col_offsets = std::move(col_offsets);
+  data.source = items.empty() ? Source::matrix : items.front().source();
+  return joined;
 }
 
 }  // namespace manyhop

@@ -1,7 +1,10 @@
 #include "manyhop/graphs/runs.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop {
@@ -44,6 +47,10 @@ void subtract(std::span<const Run> a, std::span<const Run> b, RunList& out) {
 Graph build_rows(Offset n_rows, Offset n_cols, const std::function<void(Offset, RunList&)>& row) {
   constexpr Offset kGrain =
       256;  // rows a chunk: small enough to balance, large enough to hide a task's start
+  if (n_rows < 0 || n_cols < 0 || n_rows > kMaxVertices || n_cols > kMaxVertices) {
+    throw ValueError(
+        fmt::format("graph: size {} x {} is outside 0 .. {} on an axis", n_rows, n_cols, kMaxVertices));
+  }
   const Offset chunks = (n_rows + kGrain - 1) / kGrain;
   std::vector<RunList> parts(static_cast<std::size_t>(chunks));
   std::vector<Offset> run_indptr(static_cast<std::size_t>(n_rows) + 1);

@@ -1,7 +1,7 @@
 #include "manyhop/graphs/base/tensor.hpp"
 
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 
 #include "manyhop/graphs/base/parallel.hpp"
 
@@ -78,6 +78,16 @@ Offset Tensor::size() const {
 
 namespace {
 
+// To a float rounded to odd, so that rounding again to a shorter type gives what one rounding would have
+// given.
+float to_odd(double value) {
+  auto near = static_cast<float>(value);
+  if (static_cast<double>(near) == value || std::isnan(value)) return near;
+  auto word = std::bit_cast<std::uint32_t>(near);
+  if (std::abs(static_cast<double>(near)) > std::abs(value)) --word;  // towards zero
+  return std::bit_cast<float>(word | 1U);
+}
+
 template <class From, class To>
 void convert(const From* from, To* to, Offset count) {
   parallel_ranges(count, 1 << 16, [=](std::int64_t begin, std::int64_t end) {
@@ -86,6 +96,8 @@ void convert(const From* from, To* to, Offset count) {
         to[i] = from[i];
       } else if constexpr (std::is_same_v<To, double>) {
         to[i] = static_cast<double>(static_cast<float>(from[i]));
+      } else if constexpr (std::is_same_v<From, double> && !std::is_same_v<To, float>) {
+        to[i] = static_cast<To>(to_odd(from[i]));
       } else {
         to[i] = static_cast<To>(static_cast<float>(from[i]));
       }
