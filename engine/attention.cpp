@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
@@ -174,6 +175,7 @@ class Call {
     std::byte* panels = memory + static_cast<std::size_t>(schedule.slots) * schedule.head_bytes;
     std::atomic<Offset> done{0};
     const auto run = [&](Offset unit, const ops::HeadResources& resources) {
+      check_stop();
       body(unit, resources);
       if (ctx_.progress) ctx_.progress("attention", static_cast<double>(++done) / static_cast<double>(units));
     };
@@ -213,6 +215,11 @@ class Call {
 
   Schedule schedule(Offset units, bool backward, ops::HeadBackward mode) const {
     ops::HeadShape shape = plan_.data().shape;
+    for (const auto& [key, cut] : cut_) {  // rows may be ordered otherwise and panels be larger
+      shape.value_count = std::max(shape.value_count, cut->value_count);
+      shape.max_panel_values = std::max(shape.max_panel_values, cut->max_panel_values);
+      shape.max_panel_cols = std::max(shape.max_panel_cols, cut->max_panel_cols);
+    }
     shape.hops = options_.hops;
     shape.backward = backward;
     shape.mode = mode;

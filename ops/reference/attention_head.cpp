@@ -6,6 +6,8 @@
 #include <limits>
 #include <vector>
 
+#include "manyhop/graphs/base/parallel.hpp"
+
 namespace manyhop::ops::reference {
 
 namespace {
@@ -41,6 +43,7 @@ struct Edge {
 /// Row i of A; returns its log-sum-exp.
 template <class T>
 double attention_row(const HeadInput<T>& in, Offset i, std::vector<Edge>& row) {
+  check_stop();
   row.clear();
   Offset position = in.graph->indptr()[at(i)];
   double most = -std::numeric_limits<double>::infinity();
