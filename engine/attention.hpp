@@ -14,16 +14,16 @@ namespace manyhop {
 enum class AttentionBackward : std::uint8_t { stored, checkpointed, implicit };
 
 struct AttentionOptions {
-  int hops = 1;                     // K >= 0; 0 returns V
-  double teleport = 0;              // in [0, 1]
-  std::optional<double> scale;      // 1 / sqrt(d) when absent
-  TensorView<const float> bias;     // added to scaled scores, CSR edge order: [m], [h, m] or [b, h, m]
-  std::span<const Offset> lengths;  // [b]: positions at or past a length are never read and are written 0
-  double dropout_p = 0;             // on A, once; key (seed, batch, head, edge)
-  double hop_dropout_p = 0;         // on Z in every hop; key (seed, batch, head, hop, token, channel)
+  int hops = 1;                       // K >= 0; 0 returns V
+  double teleport = 0;                // in [0, 1]
+  std::optional<double> scale{};      // 1 / sqrt(d) when absent
+  TensorView<const float> bias{};     // added to scaled scores, CSR edge order: [m], [h, m] or [b, h, m]
+  std::span<const Offset> lengths{};  // [b]: positions at or past a length are never read and are written 0
+  double dropout_p = 0;               // on A, once; key (seed, batch, head, edge)
+  double hop_dropout_p = 0;           // on Z in every hop; key (seed, batch, head, hop, token, channel)
   std::uint64_t seed = 0;
-  TensorView<float> lse;      // out: [b, h, n], natural log; -inf for rows without edges
-  TensorView<float> weights;  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
+  TensorView<float> lse{};      // out: [b, h, n], natural log; -inf for rows without edges
+  TensorView<float> weights{};  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
   AttentionBackward backward = AttentionBackward::stored;
 };
 
@@ -36,9 +36,9 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
 
 template <class T>
 struct AttentionGradients {
-  TensorView<T> q, k, v;   // overwritten; empty ones are not computed
-  TensorView<float> bias;  // like options.bias
-  double teleport = 0;     // overwritten
+  TensorView<T> q{}, k{}, v{};  // overwritten; empty ones are not computed
+  TensorView<float> bias{};     // like options.bias
+  double teleport = 0;          // overwritten
 };
 
 /// Gradients of sum(out * g) (+ sum(lse * g_lse) when given).
