@@ -21,20 +21,24 @@ inline double to_double(bf16 x) { return double{static_cast<float>(x)}; }
 
 inline constexpr double kFar = 1e300;  // an error that no tolerance admits
 
+inline constexpr double kTiny = 1e-30;  // rows below count absolutely: exp underflows in float
+
 struct Errors {
   double total = 0;      // ||got - want|| / ||want|| over everything
   double worst_row = 0;  // the largest over rows of `width` entries
 };
 
-/// Relative L2 errors. Where want is 0 the norm of got counts. Equal infinities and two NaNs are equal; other
-/// differences that are not finite, and different sizes, are kFar.
+/// Relative L2 errors. Where want is (nearly) 0 the norm of got counts. Equal infinities and two NaNs are
+/// equal; other differences that are not finite, and different sizes, are kFar.
 template <class A, class B>
 Errors relative_l2(const std::vector<A>& got, const std::vector<B>& want, std::size_t width) {
   Errors errors;
   if (got.size() != want.size()) return {kFar, kFar};
   double all_error = 0;
   double all_norm = 0;
-  const auto ratio = [](double error, double norm) { return std::sqrt(norm > 0 ? error / norm : error); };
+  const auto ratio = [](double error, double norm) {
+    return std::sqrt(norm > kTiny * kTiny ? error / norm : error);
+  };
   for (std::size_t at = 0; at < got.size();) {
     double error = 0;
     double norm = 0;

@@ -129,7 +129,7 @@ inline AttentionAnswer oracle(const AttentionCase& c, const std::vector<double>&
         for (Offset e = graph.indptr()[static_cast<std::size_t>(i)];
              e < graph.indptr()[static_cast<std::size_t>(i + 1)]; ++e) {
           const Offset j = graph.indices()[static_cast<std::size_t>(e)];
-          if (i >= length || j >= length) continue;
+          if ((n == n_cols && i >= length) || j >= length) continue;  // a rectangle's rows are all there
           double dot = 0;
           for (Offset x = 0; x < c.d; ++x) dot += q(i, x) * k(j, x);
           score(i, j) = c.scale * dot + (c.bias ? c.bias(b, h, e) : 0.0);

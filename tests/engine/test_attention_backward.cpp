@@ -1,0 +1,199 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "tests/support/attention_run.hpp"
+#include "tests/support/finite_difference.hpp"
+
+using namespace manyhop;
+using namespace manyhop::test;
+
+namespace {
+
+Context on(Backend backend, int threads = 2) {
+  Context ctx;
+  ctx.backend = backend;
+  ctx.threads = threads;
+  return ctx;
+}
+
+struct Named {
+  std::string name;
+  Graph graph;
+};
+
+Graph dense_graph(Offset n, Offset n_cols) {
+  return Graph::from_runs(
+      n, n_cols,
+      [&] {
+        std::vector<Offset> indptr;
+        for (Offset i = 0; i <= n; ++i) indptr.push_back(i);
+        return indptr;
+      }(),
+      std::vector<Run>(static_cast<std::size_t>(n), Run{0, static_cast<Index>(n_cols)}));
+}
+
+std::vector<Named> graphs() {
+  const std::vector<Graph> items{random_graph(20, 20, 0.4, 5), empty_graph(0, 0), star_graph(9),
+                                 empty_graph(3, 3)};
+  return {{"empty rows", random_graph(40, 40, 0.2, 1)},
+          {"hub", unite(star_graph(70), random_graph(70, 70, 0.02, 2))},
+          {"isolated", empty_graph(7, 7)},
+          {"full", dense_graph(35, 35)},
+          {"batched", batch(items)},
+          {"rectangular", random_graph(21, 34, 0.3, 3)},
+          {"rectangular full", dense_graph(40, 33)},
+          {"one token", dense_graph(1, 1)}};
+}
+
+template <class T>
+AttentionCase case_of(const Graph& graph, int hops, double teleport) {
+  AttentionCase c;
+  c.graphs = {graph};
+  c.batch = 2;
+  c.heads = 4;
+  c.kv_heads = 2;
+  c.d = 7;
+  c.d_v = 5;
+  c.q = doubles(random_values<T>(c.batch * c.heads * c.rows() * c.d, 1));
+  c.k = doubles(random_values<T>(c.batch * c.kv_heads * c.cols() * c.d, 2));
+  c.v = doubles(random_values<T>(c.batch * c.kv_heads * c.cols() * c.d_v, 3));
+  c.hops = graph.square() ? hops : 1;
+  c.teleport = graph.square() ? teleport : 0;
+  c.scale = 0.7;
+  c.seed = 17;
+  return c;
+}
+
+template <class T>
+void compare(const Context& ctx, AttentionCase c, AttentionBackward mode, double tolerance, int bias_shape,
+             const std::string& name) {
+  const Offset m = c.graphs[0].nnz();
+  const Offset copies = bias_shape == 0   ? 0
+                        : bias_shape == 1 ? 1
+                        : bias_shape == 2 ? c.heads
+                                          : c.batch * c.heads;
+  const auto bias = random_values<float>(m * copies, 4);
+  if (!bias.empty()) {
+    c.bias = [&](Offset b, Offset h, Offset e) {
+      return double{bias[static_cast<std::size_t>((b * c.heads + h) * m + e) % bias.size()]};
+    };
+  }
+  const auto g = doubles(random_values<T>(c.batch * c.heads * c.rows() * c.d_v, 5));
+  const auto g_lse = random_values<float>(c.batch * c.heads * c.rows(), 6);
+  const auto want = oracle(c, g, doubles(g_lse));
+  const auto got = run_attention<T>(ctx, c, Layout::bshd, bias, g, g_lse, mode);
+  INFO(name, ", hops ", c.hops, ", teleport ", c.teleport, ", mode ", static_cast<int>(mode), ", backend ",
+       name_of(ctx.backend), ", bias ", bias_shape);
+  CHECK(relative_l2(got.out, want.out, got.out.size()).total < tolerance);
+  CHECK(relative_l2(got.dq, want.dq, got.dq.size()).total < tolerance);
+  CHECK(relative_l2(got.dk, want.dk, got.dk.size()).total < tolerance);
+  CHECK(relative_l2(got.dv, want.dv, got.dv.size()).total < tolerance);
+  if (!bias.empty()) {
+    const auto dbias = reduced(want.dbias, bias.size());
+    CHECK(relative_l2(got.dbias, dbias, dbias.size()).total < std::max(tolerance, 1e-6));
+  }
+  // The teleport's gradient is a sum of terms of either sign over all outputs.
+  CHECK(std::abs(got.dteleport - want.dteleport) <
+        10 * tolerance * (1 + std::abs(want.dteleport)) * std::sqrt(static_cast<double>(1 + g.size())));
+  CHECK(got.untouched);
+}
+
+}  // namespace
+
+TEST_CASE("attention_backward: stored and checkpointed against the oracle in double") {
+  for (const Named& named : graphs()) {
+    for (const auto& [hops, teleport] :
+         {std::pair{0, 0.3}, {1, 0.0}, {2, 0.5}, {5, 0.1}, {7, 0.0}, {3, 1.0}}) {
+      for (const AttentionBackward mode : {AttentionBackward::stored, AttentionBackward::checkpointed}) {
+        for (const Backend backend : {Backend::reference, Backend::cpu}) {
+          compare<double>(on(backend), case_of<double>(named.graph, hops, teleport), mode, 1e-12, hops % 4,
+                          named.name);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("attention_backward: float and bf16 storage") {
+  for (const Named& named : graphs()) {
+    for (const int hops : {1, 5}) {
+      for (const AttentionBackward mode : {AttentionBackward::stored, AttentionBackward::checkpointed}) {
+        compare<float>(on(Backend::cpu), case_of<float>(named.graph, hops, 0.1), mode, 1e-5, hops % 4,
+                       named.name);
+        compare<bf16>(on(Backend::cpu), case_of<bf16>(named.graph, hops, 0.1), mode, 1e-2, hops % 4,
+                      named.name);
+      }
+    }
+  }
+}
+
+TEST_CASE("attention_backward: both dropouts use the masks of the forward pass") {
+  for (const Named& named : graphs()) {
+    for (const Backend backend : {Backend::reference, Backend::cpu}) {
+      for (const AttentionBackward mode : {AttentionBackward::stored, AttentionBackward::checkpointed}) {
+        AttentionCase c = case_of<double>(named.graph, 4, 0.2);
+        c.dropout_p = 0.3;
+        c.hop_dropout_p = 0.2;
+        compare<double>(on(backend), c, mode, 1e-12, 1, named.name + " with dropout");
+      }
+    }
+  }
+}
+
+TEST_CASE("attention_backward: lengths") {
+  for (const Named& named : graphs()) {
+    for (const Backend backend : {Backend::reference, Backend::cpu}) {
+      AttentionCase c = case_of<double>(named.graph, 4, 0.2);
+      c.lengths = {c.cols() / 2, c.cols()};
+      compare<double>(on(backend), c, AttentionBackward::stored, 1e-12, 3, named.name + " with lengths");
+    }
+  }
+}
+
+// With teleport 0.3 the recursion has reached its fixed point after 120 hops (0.7^120 = 2.6e-19).
+TEST_CASE("attention_backward: implicit at the fixed point") {
+  for (const Named& named : graphs()) {
+    if (!named.graph.square()) continue;
+    for (const Backend backend : {Backend::reference, Backend::cpu}) {
+      AttentionCase c = case_of<double>(named.graph, 120, 0.3);
+      compare<double>(on(backend), c, AttentionBackward::implicit, 1e-11, 1, named.name);
+      c.dropout_p = 0.1;
+      compare<double>(on(backend), c, AttentionBackward::implicit, 1e-11, 1, named.name + " with dropout");
+    }
+  }
+  AttentionCase c = case_of<double>(star_graph(5), 5, 0.1);
+  c.dropout_p = 0.1;  // (1 - 0.1) / (1 - 0.1) is not below 1
+  const auto g = random_values<double>(2 * 4 * 5 * 5, 5);
+  CHECK_THROWS_AS(
+      run_attention<double>(on(Backend::cpu), c, Layout::bhsd, {}, g, {}, AttentionBackward::implicit),
+      ValueError);
+}
+
+TEST_CASE("attention_backward: gradients are slopes of the engine's own forward pass") {
+  for (const Named& named : graphs()) {
+    AttentionCase c = case_of<double>(named.graph, 3, 0.2);
+    c.dropout_p = 0.2;
+    const auto g = random_values<double>(c.batch * c.heads * c.rows() * c.d_v, 5);
+    const auto loss = [&] {
+      const auto run = run_attention<double>(on(Backend::cpu, 1), c);
+      double sum = 0;
+      for (std::size_t x = 0; x < g.size(); ++x) sum += run.out[x] * g[x];
+      return sum;
+    };
+    const auto run = run_attention<double>(on(Backend::cpu, 1), c, Layout::bhsd, {}, g);
+    INFO(named.name);
+    CHECK(worst_slope_error(c.q, run.dq, loss, 30) < 1e-7);
+    CHECK(worst_slope_error(c.k, run.dk, loss, 30) < 1e-7);
+    CHECK(worst_slope_error(c.v, run.dv, loss, 30) < 1e-7);
+    if (!named.graph.square()) continue;
+    std::vector<double> teleport{c.teleport};
+    CHECK(worst_slope_error(teleport, {run.dteleport}, [&] {
+            c.teleport = teleport[0];
+            return loss();
+          }) < 1e-7);
+  }
+}
