@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,9 +14,10 @@
 
 namespace manyhop {
 
-/// Suffixes that name a graph file: .mtx .npz .graph .el .txt .tsv .edgelist
-bool is_graph_path(
-    std::string_view path);  // has a '/' or a known suffix (graph or tensor), else it is pattern text
+/// Whether a command-line argument names a file: "-", a text with a '/' or one that ends in a known suffix
+/// (.mtx .npz .graph .el .txt .tsv .edgelist .npy .safetensors). What stands in double quotes does not count,
+/// so file("a/b.el")|self is pattern text.
+bool is_graph_path(std::string_view path);
 
 struct LoadOptions {
   bool undirected = false;  // edge lists: mirror every arc
@@ -26,24 +28,31 @@ struct LoadOptions {
   std::vector<Offset>* map = nullptr;  // --compact: receives old id of each new vertex
 };
 
-/// Reads a graph by suffix. Matrix-like files (mtx, npz) keep (row, column); METIS is undirected; edge lists
-/// `u v [w]` mean u sends to v: row v, column u. Duplicates merge, weights add. Throws FileError: path, line
-/// (text) or byte (binary), what was found and what was expected.
+/// Reads a graph by suffix ("-": standard input, told by its first bytes). Matrix-like files (mtx, npz) keep
+/// (row, column); METIS is undirected; edge lists `u v [w]` mean u sends to v: row v, column u. Duplicates
+/// merge, weights add. Throws FileError: path, line (text) or byte (binary), what was found and what was
+/// expected; ValueError for options that do not fit. Sizes that the bytes do not back (ids of an edge list,
+/// rows of a Matrix Market header) above max(2^20, 64 x entries) are refused unless options.n allows them.
 Graph load(const std::string& path, const LoadOptions& options = {});
 
 /// Writes a graph by suffix, atomically. Edge lists are written as arcs (u sends to v), METIS wants a
-/// symmetric graph without self loops.   Throws FileError, ValueError for what the format cannot hold.
+/// symmetric graph without self loops. "-" writes Matrix Market to standard output.   Throws FileError,
+/// ValueError for what the format cannot hold.
 void save(const Graph& graph, const std::string& path);
 
-/// One array of a .npy file (C order; Fortran order is transposed on reading).
+/// One array of a .npy file in C order (Fortran order is transposed). f8, f4, f2 keep their type; integers
+/// and booleans become f64 where that is exact; either byte order.
 Tensor load_npy(const std::string& path);
+/// Writes f64, f32, f16; bf16, which NumPy does not know, is widened to f32.
 void save_npy(const Tensor& tensor, const std::string& path);
 
 struct NamedTensors {
   std::map<std::string, Tensor> tensors;
   std::map<std::string, std::string> metadata;  // __metadata__
 };
-NamedTensors load_safetensors(const std::string& path);
+/// Reads the tensors called `names` (absent ones are left out), or all of them when it is empty. Element
+/// types other than F64, F32, F16, BF16 are refused by name when they would be loaded.
+NamedTensors load_safetensors(const std::string& path, std::span<const std::string> names = {});
 void save_safetensors(const NamedTensors& tensors, const std::string& path);
 
 /// Writes `bytes` to a temporary name beside `path` and renames it over; leaves nothing behind on failure or

@@ -1,0 +1,127 @@
+#include "manyhop/graphs/io/io.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/io/files.hpp"
+#include "manyhop/graphs/io/formats.hpp"
+
+namespace manyhop {
+
+namespace {
+
+using Parser = Graph (*)(std::string_view, const std::string&, const LoadOptions&);
+using Formatter = void (*)(const Graph&, const Sink&);
+
+struct Format {
+  std::string_view suffix;
+  Parser parse;
+  Formatter format;
+  bool edge_list;
+};
+
+constexpr std::array<Format, 7> kFormats{{{".mtx", parse_mtx, format_mtx, false},
+                                          {".npz", parse_npz, format_npz, false},
+                                          {".graph", parse_metis, format_metis, false},
+                                          {".el", parse_edge_list, format_edge_list, true},
+                                          {".txt", parse_edge_list, format_edge_list, true},
+                                          {".tsv", parse_edge_list, format_edge_list, true},
+                                          {".edgelist", parse_edge_list, format_edge_list, true}}};
+constexpr std::string_view kKnown = ".mtx .npz .graph .el .txt .tsv .edgelist";
+
+bool has_suffix(std::string_view path, std::string_view suffix) {
+  if (path.size() < suffix.size()) return false;
+  const std::string_view tail = path.substr(path.size() - suffix.size());
+  return std::equal(tail.begin(), tail.end(), suffix.begin(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+  });
+}
+
+const Format& format_of(const std::string& path) {
+  for (const Format& format : kFormats) {
+    if (has_suffix(path, format.suffix)) return format;
+  }
+  throw FileError(fmt::format("{}: the name does not end in a graph format, one of {} wanted", path, kKnown));
+}
+
+// Standard input has no suffix: the first bytes tell Matrix Market and zip from an edge list.
+const Format& format_of_bytes(std::string_view bytes) {
+  if (bytes.substr(0, 2) == "PK") return kFormats[1];
+  return bytes.substr(0, 2) == "%%" ? kFormats[0] : kFormats[3];
+}
+
+template <class Writer>
+void write_file(const std::string& path, const Writer& writer) {
+  AtomicFile file(path);
+  writer([&file](std::string_view bytes) { file.write(bytes); });
+  file.commit();
+}
+
+}  // namespace
+
+bool is_graph_path(std::string_view path) {
+  if (path == "-") return true;
+  std::string plain;  // what stands outside of quotes
+  bool quoted = false;
+  for (const char c : path) {
+    if (c == '"') quoted = !quoted;
+    plain += quoted || c == '"' ? '"' : c;
+  }
+  if (plain.find('/') != std::string::npos) return true;
+  return has_suffix(plain, ".npy") || has_suffix(plain, ".safetensors") ||
+         std::any_of(kFormats.begin(), kFormats.end(),
+                     [&](const Format& format) { return has_suffix(plain, format.suffix); });
+}
+
+Offset believed_size(Offset entries, const LoadOptions& options) {
+  const Offset by_entries = std::max(Offset{1} << 20, 64 * std::min(entries, kMaxVertices));
+  return std::min(kMaxVertices, std::max(by_entries, options.n.value_or(0)));
+}
+
+Graph load(const std::string& path, const LoadOptions& options) {
+  if (options.base != 0 && options.base != 1) {
+    throw ValueError(fmt::format("base: {}, the first id of an edge list is 0 or 1", options.base));
+  }
+  if (options.n && (*options.n < 0 || *options.n > kMaxVertices)) {
+    throw ValueError(fmt::format("n: {} is outside 0 .. {}", *options.n, kMaxVertices));
+  }
+  const bool named = path != "-";
+  if (named) format_of(path);  // an unknown suffix is told before the file is read
+  const std::string bytes = read_file(path);
+  const Format& format = named ? format_of(path) : format_of_bytes(bytes);
+  if (!format.edge_list && (options.undirected || options.compact || options.base != 0)) {
+    throw ValueError(
+        fmt::format("{}: {} is an option of edge lists (.el .txt .tsv .edgelist), this is a {} file", path,
+                    options.undirected ? "undirected"
+                    : options.compact  ? "compact"
+                                       : "base",
+                    format.suffix));
+  }
+  return format.parse(bytes, path, options);
+}
+
+void save(const Graph& graph, const std::string& path) {
+  // Matrix Market on standard output: it holds every graph and load("-") knows it again.
+  const Format& format = path == "-" ? kFormats[0] : format_of(path);
+  write_file(path, [&](const Sink& sink) { format.format(graph, sink); });
+}
+
+Tensor load_npy(const std::string& path) { return parse_npy(read_file(path), path); }
+
+void save_npy(const Tensor& tensor, const std::string& path) {
+  write_file(path, [&](const Sink& sink) { format_npy(tensor, sink); });
+}
+
+NamedTensors load_safetensors(const std::string& path, std::span<const std::string> names) {
+  return parse_safetensors(read_file(path), path, names);
+}
+
+void save_safetensors(const NamedTensors& tensors, const std::string& path) {
+  write_file(path, [&](const Sink& sink) { format_safetensors(tensors, sink); });
+}
+
+}  // namespace manyhop
