@@ -67,7 +67,8 @@ Source hypercube(const Place& place) {
     const Offset above = n == 0 ? 1 : 2 * below;
     std::string found = below > 0 ? fmt::format("n = {}", below) : "";
     if (above <= kMaxVertices) found += fmt::format("{}n = {}", found.empty() ? "" : " and ", above);
-    place.fail(fmt::format("hypercube: n = {} is not a power of two; {} fit", n, found));
+    place.fail(fmt::format("hypercube: n = {} is not a power of two; {} {}", n, found,
+                           below > 0 && above <= kMaxVertices ? "fit" : "fits"));
   }
   const int bits = std::countr_zero(static_cast<std::uint64_t>(n));
   Source source;

@@ -26,12 +26,12 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_name(char c) { return is_name_start(c) || is_digit(c); }
 
-// Text of the user inside a message: one line, not too long.
+// Text of the user inside a message: one line, not too long, and ASCII (a cut may fall inside a character).
 std::string shown(std::string_view text) {
   std::string out;
   for (const char c : text.substr(0, kShownText)) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) {
+    if (byte < 0x20 || byte >= 0x7F) {
       out += fmt::format("\\x{:02x}", byte);
     } else {
       out += c;

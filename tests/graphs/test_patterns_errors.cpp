@@ -43,6 +43,11 @@ TEST_CASE("mistakes of syntax point at their column") {
                "pattern, column 1048577: the text has 2097152 characters"));
 }
 
+TEST_CASE("messages are printable whatever the text holds") {
+  CHECK(starts(error_of("\xC3\xA9"), "pattern, column 1: found '\\xc3', expected a name"));
+  CHECK(starts(error_of("\x01"), "pattern, column 1: found '\\x01', expected a name"));
+}
+
 TEST_CASE("mistakes of arguments say what is allowed") {
   CHECK(error_of("window") ==
         "pattern, column 1: window needs r (a whole number from 0); allowed: window(r, step=..., ring=...)");
@@ -82,6 +87,7 @@ TEST_CASE("sizes that do not fit name both numbers and the nearest that do") {
         "pattern, column 1: regular: n * d = 5 * 3 is odd; n = 4 and n = 6 fit, or d = 2 and d = 4");
   CHECK(error_of("hypercube", 9) ==
         "pattern, column 1: hypercube: n = 9 is not a power of two; n = 8 and n = 16 fit");
+  CHECK(error_of("hypercube", 0) == "pattern, column 1: hypercube: n = 0 is not a power of two; n = 1 fits");
   CHECK(error_of("paley", 7) ==
         "pattern, column 1: paley: n = 7 is not a prime that is 1 mod 4; n = 5 and n = 13 fit");
   CHECK(error_of("paley", 2) == "pattern, column 1: paley: n = 2 is not a prime that is 1 mod 4; n = 5 fits");
