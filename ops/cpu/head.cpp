@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 
 #include "manyhop/graphs/base/parallel.hpp"
@@ -183,7 +184,103 @@ void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* 
                           [&](Offset edge, Offset value) { values[value] += static_cast<C>(in.bias[edge]); });
     }
   }
+  C shift[kPanelRows] = {};
+  if constexpr (std::is_same_v<C, float>) sharpen(view, values, shift);
   softmax(view, values, lse);
+  for (int r = 0; r < panel.count; ++r) lse[r] += shift[r];
+}
+
+// A float score of 80 is itself off by 4e-6, which softmax passes on as a relative error of the weights.
+// Where scores are large, those near the largest of their row (the others weigh little) are made again in
+// double, relative to it.
+template <class T>
+void Head<T>::sharpen(const PanelView& view, C* values, C* shift) const {
+  constexpr float kLarge = 16;   // up to here floats are good to 1e-6
+  constexpr float kReaches = 4;  // what lies below weighs less than 2 % of the largest
+  const Panel& panel = *view.panel;
+  const Offset count = in.tiling->panel_values(panel);
+  std::uint32_t largest = 0;  // the bits of |score| are in order, NaN last
+  for (Offset x = 0; x < count; ++x) {
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(static_cast<float>(values[x])) & 0x7FFFFFFFU);
+  }
+  if (std::bit_cast<float>(largest) <= kLarge) return;
+  const Tiling& tiling = *in.tiling;
+  const Offset dense = panel.dense_cols * kPanelRows;
+  const Offset rest_base = tiling.rest_indptr[at(panel.first)];
+  const Index* rest = tiling.rest.data() + rest_base;
+  const auto rest_begin = [&](int r) { return dense + tiling.rest_indptr[at(panel.first + r)] - rest_base; };
+  // f(first value of a dense column, rows that have it).
+  const auto for_dense = [&](auto&& f) {
+    Offset first = 0;
+    for (Offset s = panel.segment; s < panel.segment_end; ++s) {
+      const Segment& segment = tiling.segments[at(s)];
+      for (Index c = 0; c < segment.count; ++c, first += kPanelRows) {
+        f(first, segment.mask < 0 ? ~std::uint32_t{0} : tiling.masks[at(segment.mask + c)]);
+      }
+    }
+  };
+
+  constexpr C kInf = std::numeric_limits<C>::infinity();
+  C peak[kPanelRows];
+  std::fill_n(peak, kPanelRows, -kInf);
+  for_dense([&](Offset first, std::uint32_t mask) {
+    for (int r = 0; r < kPanelRows; ++r) {
+      const C value = ((mask >> r) & 1U) != 0 ? values[first + r] : -kInf;
+      peak[r] = value > peak[r] ? value : peak[r];
+    }
+  });
+  std::vector<double> queries(at(in.d * kPanelRows));
+  C near[kPanelRows];
+  std::fill_n(near, kPanelRows, kInf);
+  for (int r = 0; r < panel.count; ++r) {
+    for (Offset e = rest_begin(r); e < rest_begin(r + 1); ++e) peak[r] = std::max(peak[r], values[e]);
+    if (!(std::abs(peak[r]) <= 1e30F)) continue;  // nothing to sharpen in an empty, infinite or NaN row
+    shift[r] = peak[r];
+    near[r] = peak[r] - kReaches;
+    for (Offset f = 0; f < in.d; ++f) {
+      queries[at(r * in.d + f)] =
+          in.scale * static_cast<double>(static_cast<C>(in.q(tiling.rows[at(panel.first + r)], f)));
+    }
+  }
+  const auto sharp = [&](int r, Index column, double bias) {
+    const double* q = queries.data() + r * in.d;
+    const C* k = scratch_.k + column * width();
+    double parts[4] = {};
+    Offset f = 0;
+    for (; f + 4 <= in.d; f += 4) {
+      for (Offset x = 0; x < 4; ++x) parts[x] += q[f + x] * static_cast<double>(k[f + x]);
+    }
+    for (; f < in.d; ++f) parts[0] += q[f] * static_cast<double>(k[f]);
+    return static_cast<C>((parts[0] + parts[1]) + (parts[2] + parts[3]) + bias -
+                          static_cast<double>(shift[r]));
+  };
+  if (in.bias != nullptr) {
+    for (int r = 0; r < panel.count; ++r) {
+      for_each_panel_edge(*in.graph, tiling, panel, r, [&](Offset edge, Offset value) {
+        const Index column = value < dense ? view.cols[value / kPanelRows] : rest[value - dense];
+        values[value] = values[value] >= near[r] ? sharp(r, column, static_cast<double>(in.bias[edge]))
+                                                 : values[value] - shift[r];
+      });
+    }
+    return;
+  }
+  for_dense([&](Offset first, std::uint32_t mask) {
+    C* cells = values + first;
+    std::uint32_t found = 0;
+    for (int r = 0; r < kPanelRows; ++r) {
+      found |= static_cast<std::uint32_t>(cells[r] >= near[r]) << r;
+      cells[r] -= shift[r];
+    }
+    for (found &= mask; found != 0; found &= found - 1) {
+      const int r = std::countr_zero(found);
+      cells[r] = sharp(r, view.cols[first / kPanelRows], 0);
+    }
+  });
+  for (int r = 0; r < panel.count; ++r) {
+    for (Offset e = rest_begin(r); e < rest_begin(r + 1); ++e) {
+      values[e] = values[e] >= near[r] ? sharp(r, rest[e - dense], 0) : values[e] - shift[r];
+    }
+  }
 }
 
 template <class T>

@@ -81,6 +81,8 @@ class Head {
   void weights_only(const HeadOutput<T>& out);
   void report(const PanelView& view, const C* values, const C* lse, const HeadOutput<T>& out) const;
   void panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const;
+  /// Scores of rows with large ones, relative to their largest, which is left in shift [32].
+  void sharpen(const PanelView& view, C* values, C* shift) const;
   void drop_edges(const PanelView& view, C* values) const;
   /// Copies the panel's rows of x [n][width] to rows [32][width], zeros past count.
   void gather_rows(const Panel& panel, const C* x, Offset width, Offset from, Offset to, C* rows) const;
