@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/support/attention_run.hpp"
+#include "tests/support/expressions.hpp"
 
 using namespace manyhop;
 using namespace manyhop::test;
@@ -152,7 +154,9 @@ void random_draws(int draws, std::uint64_t first_seed, double total, double wors
     const Offset batch = draw % 6 == 0 ? 2 : 1;
     const Offset d = draw % 3 == 0 ? 1 + up_to(255) : draw % 3 == 1 ? 1 + up_to(40) : 8 << up_to(4);
     const Offset d_v = draw % 2 == 0 ? d : 1 + up_to(80);
-    const Graph graph = some_graph(n, rng.next64());
+    // Half of the draws are structures that tilings treat differently, half any text of the pattern language.
+    const std::string expression = draw % 2 == 0 ? "" : random_expression(rng, n);
+    const Graph graph = draw % 2 == 0 ? some_graph(n, rng.next64()) : pattern(expression, n);
     Offset heads = kv_heads * group;
     Offset heads_kv = kv_heads;
     const int hops = static_cast<int>(up_to(6));
@@ -184,7 +188,7 @@ void random_draws(int draws, std::uint64_t first_seed, double total, double wors
                       std::to_string(graph.nnz()) + ", d " + std::to_string(d) + ", d_v " +
                       std::to_string(d_v) + ", heads " + std::to_string(heads) + ", hops " +
                       std::to_string(hops) + ", teleport " + std::to_string(c.teleport) + ", scores to " +
-                      std::to_string(largest);
+                      std::to_string(largest) + " " + expression;
     CAPTURE(text);
     const Errors errors = relative_l2(got.out, want.out, width(d_v));
     if (errors.total > worst_total) {
