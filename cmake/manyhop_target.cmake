@@ -1,5 +1,6 @@
 # Settings shared by every target of the tree.
 function(manyhop_target target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
                                               $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   if(PROJECT_IS_TOP_LEVEL)

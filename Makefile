@@ -1,0 +1,79 @@
+# A thin front for the CMake presets. `make run` and `make test` install what is missing (Debian, Ubuntu) first.
+SHELL := /bin/bash
+.PHONY: help run test bench peers format format-check tidy asan tsan clang nightly install clean
+
+PREFIX ?= /usr/local
+MUTATIONS ?= 10000
+sources = $(shell git ls-files '*.cpp' '*.hpp')
+# A first `make run` leaves the tests (and the packages only they need) out; `make test` turns them on and they stay.
+first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF)
+
+help:
+	@echo 'make run      attention on a real text and diffusion on a real citation graph; writes out/'
+	@echo 'make test     build everything and run the tests'
+	@echo 'make bench    the benchmarks, as JSON into build/bench/'
+	@echo 'make peers    the same work in torch, SciPy, DGL, PyG where they are installed (PYTHON=...)'
+	@echo 'make asan     tests under AddressSanitizer and UBSan'
+	@echo 'make tsan     tests under ThreadSanitizer with four threads'
+	@echo 'make clang    build with clang++-16'
+	@echo 'make format   clang-format-16 on every source;  make format-check only tells'
+	@echo 'make tidy     clang-tidy-16 on every source'
+	@echo 'make nightly  a million mutations of every file format under AddressSanitizer'
+	@echo 'make install  into PREFIX (default /usr/local)'
+	@echo 'make clean    remove build/ and out/'
+
+run:
+	@tools/setup run
+	@tools/build default $(first) -- manyhop_cli
+	@examples/run.sh build/default/manyhop
+
+test:
+	@tools/setup test
+	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON
+	@ctest --preset default
+
+bench:
+	@tools/setup bench
+	@tools/build bench
+	@bench/run.sh build/bench
+
+PYTHON ?= python3
+peers:
+	@tools/setup run
+	@tools/build default $(first) -- manyhop_cli
+	@$(PYTHON) bench/peers.py --program build/default/manyhop
+
+asan tsan:
+	@tools/setup test
+	@tools/build $@
+	@ctest --preset $@
+
+nightly:
+	@tools/setup test
+	@tools/build asan
+	@MANYHOP_MUTATIONS=1000000 ctest --preset asan -L fuzz --timeout 86400
+
+clang:
+	@tools/setup test clang
+	@tools/build clang
+
+format:
+	@tools/setup format
+	@clang-format-16 -i $(sources)
+
+format-check:
+	@tools/setup format
+	@clang-format-16 --dry-run -Werror $(sources)
+
+tidy:
+	@tools/setup test tidy
+	@tools/build default -DMANYHOP_TESTS=ON
+	@clang-tidy-16 --quiet -p build/default $(filter %.cpp,$(sources))
+
+install:
+	@tools/setup run
+	@tools/build default $(first)
+	@cmake --install build/default --prefix $(PREFIX)
+
+clean:
+	@rm -rf build out
