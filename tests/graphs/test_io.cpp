@@ -1,0 +1,351 @@
+// Files written by SciPy, NumPy and safetensors read here, and graphs and tensors come back from every
+// format.
+#include "manyhop/graphs/io/io.hpp"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/graphs/base/random.hpp"
+#include "manyhop/graphs/io/files.hpp"
+#include "manyhop/graphs/io/formats.hpp"
+
+namespace manyhop {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string file(const std::string& name) { return MANYHOP_TEST_DATA "/files/" + name; }
+
+// A folder that goes away with its files.
+struct Folder {
+  fs::path path = fs::temp_directory_path() / fmt::format("manyhop-io-{}", ::getpid());
+  Folder() { fs::create_directories(path); }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  std::string operator/(const std::string& name) const { return (path / name).string(); }
+  std::ptrdiff_t entries() const { return std::distance(fs::directory_iterator(path), {}); }
+};
+
+std::vector<std::vector<double>> dense(const Graph& g) {
+  std::vector<std::vector<double>> a(static_cast<std::size_t>(g.n_rows()),
+                                     std::vector<double>(static_cast<std::size_t>(g.n_cols())));
+  std::size_t e = 0;
+  for (Offset i = 0; i < g.n_rows(); ++i) {
+    for (const Index c : g.row(i)) {
+      a[static_cast<std::size_t>(i)][static_cast<std::size_t>(c)] = g.weighted() ? g.weights()[e] : 1;
+      ++e;
+    }
+  }
+  return a;
+}
+
+using Dense = std::vector<std::vector<double>>;
+
+bool same(const Graph& a, const Graph& b) {
+  return a.same_edges(b) && a.weighted() == b.weighted() &&
+         std::memcmp(a.weights().data(), b.weights().data(), a.weights().size_bytes()) == 0;
+}
+
+const Dense kMatrix{
+    {0, .5, 0, 0, -1.25}, {3, 0, 0, 0, 0}, {0, 0, 1e-3, 0, 0}, {0, 0, 0, 0, 0}, {1. / 3, 0, 0, 7, 0}};
+
+TEST_CASE("SciPy's archives are read: csr, csc, coo, both index widths, compressed or stored") {
+  CHECK(dense(load(file("csr_f64_compressed.npz"))) == kMatrix);
+  CHECK(dense(load(file("csr_int64_ids.npz"))) == kMatrix);
+  Dense rounded = kMatrix;
+  for (auto& row : rounded) {
+    for (double& w : row) w = static_cast<double>(static_cast<float>(w));
+  }
+  CHECK(dense(load(file("csr_f32_stored.npz"))) == rounded);
+  const Graph structure = load(file("csr_bool.npz"));
+  CHECK_FALSE(structure.weighted());
+  CHECK(structure.nnz() == 6);
+  CHECK(dense(load(file("csc_int8.npz"))) == Dense{{1, 0, 0, 0}, {0, 0, 3, 0}, {2, 0, 0, 0}});
+  CHECK(dense(load(file("coo_int64.npz"))) == Dense{{0, 3, 0}, {0, 0, 3}});  // duplicates add
+}
+
+TEST_CASE("SciPy's Matrix Market files are read: every symmetry") {
+  CHECK(dense(load(file("general_real.mtx"))) == kMatrix);
+  CHECK(dense(load(file("symmetric_integer.mtx"))) == Dense{{2, 1, 0}, {1, 0, 5}, {0, 5, 0}});
+  CHECK(dense(load(file("skew_real.mtx"))) == Dense{{0, 1.5}, {-1.5, 0}});
+  const Graph rectangle = load(file("rectangle_pattern.mtx"));
+  CHECK_FALSE(rectangle.weighted());
+  CHECK(dense(rectangle) == Dense{{1, 0, 1}, {0, 1, 0}});
+  CHECK(rectangle.source() == Source::matrix);
+}
+
+TEST_CASE("METIS: comments, weights that are skipped, isolated vertices, an absent last line end") {
+  CHECK(dense(load(file("karate_like.graph"))) ==
+        Dense{{0, 1, 1, 0, 0}, {1, 0, 1, 0, 0}, {1, 1, 0, 0, 1}, {0, 0, 0, 0, 0}, {0, 0, 1, 0, 0}});
+  CHECK(dense(load(file("weights.graph"))) == Dense{{0, 4, 0}, {4, 0, 9}, {0, 9, 0}});
+  const Graph last = load(file("isolated_last.graph"));
+  CHECK(last.n_rows() == 4);
+  CHECK(last.nnz() == 2);
+  CHECK(parse_metis("3 1\n2\n1\n\n", "text").n_rows() == 3);
+  CHECK(parse_metis("0 0\n", "text").n_rows() == 0);
+}
+
+TEST_CASE("edge lists: u sends to v, so row v holds column u; duplicates merge and weights add") {
+  const Graph arcs = load(file("arcs.el"));
+  CHECK(dense(arcs) ==
+        Dense{{0, 0, 1, 0, 0}, {1, 0, 0, 0, 0}, {0, 1, 0, 0, 1}, {0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}});
+  CHECK(arcs.source() == Source::arcs);
+  std::vector<Offset> map;
+  LoadOptions compact;
+  compact.compact = true;
+  compact.map = &map;
+  CHECK(dense(load(file("weighted.tsv"), compact)) == Dense{{0, 0, 0}, {1.5, 0, 0}, {0, -1e-3, 0}});
+  CHECK(map == std::vector<Offset>{10, 20, 30});
+  LoadOptions from_one;
+  from_one.base = 1;
+  from_one.undirected = true;
+  CHECK(dense(load(file("konect.txt"), from_one)) == Dense{{0, 1.25, 0}, {1.25, 0, .5}, {0, .5, 4}});
+  CHECK(parse_edge_list("# nothing\n", "text").n_rows() == 0);
+  CHECK(parse_edge_list("0 1 {}\n1 2 {}\n", "text").nnz() == 2);  // networkx.write_edgelist
+}
+
+TEST_CASE("n keeps isolated last vertices and admits ids above the bound") {
+  LoadOptions options;
+  options.n = 7;
+  CHECK(parse_edge_list("0 1\n", "text", options).n_rows() == 7);
+  options.n = 1;
+  CHECK_THROWS_WITH_AS(parse_edge_list("0 1\n", "text", options),
+                       "text: line 1: id 1 is past n = 1 vertices from id 0 on", FileError);
+  CHECK(parse_edge_list("0 1048575\n", "text").n_rows() == 1048576);
+  CHECK_THROWS_AS(parse_edge_list("0 1048576\n", "text"), FileError);
+  options.n = 1048577;
+  CHECK(parse_edge_list("0 1048576\n", "text", options).n_rows() == 1048577);
+  LoadOptions compact;
+  compact.compact = true;
+  CHECK(parse_edge_list("0 9223372036854775807\n", "text", compact).n_rows() == 2);
+}
+
+TEST_CASE("options that do not fit are the caller's mistake") {
+  LoadOptions options;
+  options.base = 2;
+  CHECK_THROWS_WITH_AS(load(file("arcs.el"), options), "base: 2, the first id of an edge list is 0 or 1",
+                       ValueError);
+  options.base = 0;
+  options.undirected = true;
+  CHECK_THROWS_AS(load(file("general_real.mtx"), options), ValueError);
+  LoadOptions negative;
+  negative.n = -1;
+  CHECK_THROWS_AS(load(file("arcs.el"), negative), ValueError);
+}
+
+TEST_CASE("paths and pattern texts are told apart outside of quotes") {
+  for (const char* path : {"a/b", "x.mtx", "X.NPZ", "g.graph", "a.el", "a.txt", "a.tsv", "a.edgelist",
+                           "q.npy", "q.safetensors", "-", "./window(3)"}) {
+    CAPTURE(path);
+    CHECK(is_graph_path(path));
+  }
+  for (const char* text :
+       {"window(3)", "file(\"a/b.el\")|self", "file(\"a.mtx\")", "", "el", "x.csv", "self - causal"}) {
+    CAPTURE(text);
+    CHECK_FALSE(is_graph_path(text));
+  }
+}
+
+Graph drawn_graph(CounterRng& rng, bool square, bool weighted, bool symmetric) {
+  const auto n = static_cast<Offset>(rng.below(40));
+  const Offset cols = square ? n : static_cast<Offset>(rng.below(40));
+  std::vector<Index> r;
+  std::vector<Index> c;
+  std::vector<double> w;
+  for (std::uint64_t k = n == 0 || cols == 0 ? 0 : rng.below(200); k > 0; --k) {
+    const auto i = static_cast<Index>(rng.below(static_cast<std::uint64_t>(n)));
+    const auto j = static_cast<Index>(rng.below(static_cast<std::uint64_t>(cols)));
+    if (symmetric && i == j) continue;
+    double weight = symmetric ? static_cast<double>(1 + rng.below(9)) : std::bit_cast<double>(rng.next64());
+    if (!std::isfinite(weight) || std::fabs(weight) > 1e300) weight = -0.0;
+    for (int side = 0; side < (symmetric ? 2 : 1); ++side) {
+      r.push_back(side == 0 ? i : j);
+      c.push_back(side == 0 ? j : i);
+      if (weighted) w.push_back(weight);
+    }
+  }
+  return Graph::from_edges(n, cols, r, c, w);
+}
+
+TEST_CASE("a saved graph loads as the same graph, weights to the last bit") {
+  const Folder folder;
+  for (std::uint64_t draw = 0; draw < 60; ++draw) {
+    CounterRng rng(7, 1, draw);
+    const bool weighted = draw % 2 == 0;
+    const Graph any = drawn_graph(rng, false, weighted, false);
+    for (const char* name : {"g.mtx", "g.npz"}) {
+      save(any, folder / name);
+      CHECK(same(load(folder / name), any));
+    }
+    const Graph square = drawn_graph(rng, true, weighted, false);
+    LoadOptions sized;
+    sized.n = square.n_rows();
+    save(square, folder / "g.tsv");
+    CHECK(same(load(folder / "g.tsv", sized), square));
+    const Graph both_ways = drawn_graph(rng, true, weighted, true);
+    save(both_ways, folder / "g.graph");
+    CHECK(same(load(folder / "g.graph"), both_ways));
+  }
+}
+
+TEST_CASE("implicit graphs are written from their runs") {
+  const Graph full = Graph::from_runs(
+      300, 300,
+      [] {
+        std::vector<Offset> p;
+        for (Offset i = 0; i <= 300; ++i) p.push_back(i);
+        return p;
+      }(),
+      std::vector<Run>(300, Run{0, 300}));
+  const Folder folder;
+  for (const char* name : {"g.mtx", "g.npz", "g.el"}) {
+    save(full, folder / name);
+    CHECK(load(folder / name).same_edges(full));
+  }
+}
+
+TEST_CASE("what a format cannot hold is refused and nothing is written") {
+  const Folder folder;
+  const Graph rectangle = load(file("rectangle_pattern.mtx"));
+  CHECK_THROWS_AS(save(rectangle, folder / "g.el"), ValueError);
+  CHECK_THROWS_AS(save(rectangle, folder / "g.graph"), ValueError);
+  CHECK_THROWS_AS(save(load(file("general_real.mtx")), folder / "g.graph"), ValueError);
+  CHECK_THROWS_AS(save(rectangle, folder / "g.csv"), FileError);
+  CHECK(folder.entries() == 0);
+}
+
+TEST_CASE("NumPy's arrays are read: versions, orders, byte orders, types") {
+  const Tensor x = load_npy(file("f8.npy"));
+  CHECK(x.dtype == DType::f64);
+  CHECK(x.shape == std::vector<Offset>{3, 4});
+  for (int i = 0; i < 12; ++i) CHECK(x.as<double>()[i] == i / 7.0);
+  CHECK(load_npy(file("f8_fortran.npy")).bytes == x.bytes);
+  CHECK(load_npy(file("f4_big_endian.npy")).bytes == x.to(DType::f32).bytes);
+  CHECK(load_npy(file("f4_v2.npy")).bytes == x.to(DType::f32).bytes);
+  CHECK(load_npy(file("f4_v3.npy")).bytes == x.to(DType::f32).bytes);
+  const Tensor half = load_npy(file("f2_3d.npy"));
+  CHECK(half.dtype == DType::f16);
+  CHECK(half.shape == std::vector<Offset>{2, 3, 2});
+  const Tensor whole = load_npy(file("i8.npy"));
+  CHECK(whole.dtype == DType::f64);
+  CHECK(whole.as<double>()[0] == -3);
+  CHECK(whole.as<double>()[2] == 0x1p53);
+  CHECK(load_npy(file("bool.npy")).as<double>()[0] == 1);
+  CHECK(load_npy(file("scalar.npy")).shape.empty());
+}
+
+TEST_CASE("safetensors: types, metadata, and other types only when asked for") {
+  const NamedTensors plain = load_safetensors(file("plain.safetensors"));
+  CHECK(plain.tensors.at("q").shape == std::vector<Offset>{3, 4});
+  CHECK(plain.tensors.at("none").shape == std::vector<Offset>{0, 4});
+  CHECK_THROWS_AS(load_safetensors(file("mixed.safetensors")), FileError);
+  const std::vector<std::string> names{"q", "k", "v", "absent"};
+  const NamedTensors some = load_safetensors(file("mixed.safetensors"), names);
+  CHECK(some.tensors.size() == 3);
+  CHECK(some.metadata.at("layer") == "0");
+  CHECK(some.tensors.at("v").to(DType::f32).bytes == some.tensors.at("q").bytes);
+}
+
+TEST_CASE("saved tensors load as the same bytes") {
+  const Folder folder;
+  NamedTensors named;
+  named.metadata["who"] = "\"quoted\" and \xC3\xA9";
+  for (const DType type : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    for (const std::vector<Offset>& shape : {std::vector<Offset>{}, {0}, {3, 0, 2}, {5}, {2, 3, 4, 5}}) {
+      Tensor tensor = Tensor::zeros(type, shape);
+      for (std::size_t i = 0; i < tensor.bytes.size(); ++i)
+        tensor.bytes[i] = static_cast<std::byte>(i * 37 % 120);
+      named.tensors[fmt::format("{} {}", name_of(type), shape.size())] = tensor;
+      save_npy(tensor, folder / "t.npy");
+      const Tensor back = load_npy(folder / "t.npy");
+      const Tensor& wanted = type == DType::bf16 ? tensor.to(DType::f32) : tensor;
+      CHECK(back.dtype == wanted.dtype);
+      CHECK(back.shape == wanted.shape);
+      CHECK(back.bytes == wanted.bytes);
+    }
+  }
+  save_safetensors(named, folder / "t.safetensors");
+  const NamedTensors back = load_safetensors(folder / "t.safetensors");
+  CHECK(back.metadata == named.metadata);
+  REQUIRE(back.tensors.size() == named.tensors.size());
+  for (const auto& [name, tensor] : named.tensors) {
+    CHECK(back.tensors.at(name).dtype == tensor.dtype);
+    CHECK(back.tensors.at(name).shape == tensor.shape);
+    CHECK(back.tensors.at(name).bytes == tensor.bytes);
+  }
+}
+
+TEST_CASE("a file appears whole or not at all") {
+  const Folder folder;
+  write_atomically(folder / "old", "before");
+  {
+    AtomicFile output(folder / "old");
+    output.write(std::string(3 << 20, 'x'));
+    CHECK(folder.entries() == 2);
+    CHECK(read_file(folder / "old") == "before");
+  }
+  CHECK(folder.entries() == 1);
+  CHECK(read_file(folder / "old") == "before");
+  std::atomic<bool> stop{true};
+  {
+    const ThreadScope scope(1, &stop);
+    CHECK_THROWS_AS(write_atomically(folder / "new", "after"), Interrupted);
+  }
+  CHECK(folder.entries() == 1);
+  AtomicFile pending(folder / "third");
+  pending.write("x");
+  remove_pending_files();
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("links are followed, modes kept, devices written in place") {
+  const Folder folder;
+  write_atomically(folder / "real", "1");
+  fs::permissions(folder / "real", fs::perms::owner_read | fs::perms::owner_write);
+  fs::create_symlink("real", folder / "link");
+  write_atomically(folder / "link", "2");
+  CHECK(fs::is_symlink(folder / "link"));
+  CHECK(read_file(folder / "real") == "2");
+  CHECK(fs::status(folder / "real").permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+  write_atomically("/dev/null", "x");
+  CHECK(fs::is_character_file("/dev/null"));
+  const std::string pipe = folder / "pipe";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  std::string got;
+  std::thread reader([&] { got = read_file(pipe); });
+  write_atomically(pipe, "through a pipe");
+  reader.join();
+  CHECK(got == "through a pipe");
+}
+
+TEST_CASE("the system's reason is told") {
+  const Folder folder;
+  CHECK_THROWS_WITH_AS(read_file(folder / "absent.el"),
+                       ((folder / "absent.el") + ": cannot read: No such file or directory").c_str(),
+                       FileError);
+  fs::create_directory(folder / "folder.mtx");
+  CHECK_THROWS_WITH_AS(load(folder / "folder.mtx"),
+                       ((folder / "folder.mtx") + ": cannot read: Is a directory").c_str(), FileError);
+  CHECK_THROWS_WITH_AS(write_atomically(folder / "no/such/x", ""),
+                       ((folder / "no/such/x") + ": cannot write: No such file or directory").c_str(),
+                       FileError);
+  CHECK_THROWS_AS(write_atomically(folder / "folder.mtx", ""), FileError);
+  CHECK_THROWS_AS(load(""), FileError);
+}
+
+}  // namespace
+}  // namespace manyhop
