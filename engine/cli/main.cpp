@@ -1,1 +1,97 @@
-int main() { return 0; }
+// manyhop VERB: the library from a shell. Errors are one line on standard error.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "manyhop/engine/version.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+#include "options.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "signals.hpp"
+#include "verbs.hpp"
+
+namespace manyhop::cli {
+namespace {
+
+constexpr std::array<std::string_view, 4> kVerbs{"gen", "info", "convert", "spy"};
+constexpr std::array<std::string_view, 5> kAbsentVerbs{"spectral", "attend", "diffuse", "design", "bench"};
+
+int fail(int code, std::string_view sentence) {
+  std::string line(sentence);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  std::replace(line.begin(), line.end(), '\r', ' ');
+  clear_progress();
+  fmt::print(stderr, "manyhop: {}\n", line);
+  return code;
+}
+
+void check_verb(int argc, char** argv) {
+  if (argc < 2) throw ValueError("no verb given: manyhop VERB, see manyhop --help");
+  const std::string_view first = argv[1];
+  if (std::find(kAbsentVerbs.begin(), kAbsentVerbs.end(), first) != kAbsentVerbs.end())
+    throw ValueError(fmt::format("this build does not have the verb {}", first));
+  if (!first.starts_with('-') && std::find(kVerbs.begin(), kVerbs.end(), first) == kVerbs.end())
+    throw ValueError(fmt::format("'{}' is no verb: expected {}", first, fmt::join(kVerbs, ", ")));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Token graphs, sparse attention, multi-hop diffusion and their spectra.", "manyhop");
+  Session session;
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", fmt::format("manyhop {}", version()));
+  app.footer("A GRAPH is a pattern text with -n, as 'window(4)|global(2)', or a file: " +
+             fmt::format("{}", fmt::join(graph_suffixes(), " ")) +
+             "\n- is standard input or output.  manyhop VERB --help shows options and examples.\n"
+             "Exit codes: 0 done, 1 failure, 2 usage or bad input, 3 not converged (result written), 130 "
+             "interrupted.");
+  add_gen(app, session);
+  add_info(app, session);
+  add_convert(app, session);
+  add_spy(app, session);
+
+  try {
+    check_verb(argc, argv);
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    print(app.help());
+    return kOk;
+  } catch (const CLI::CallForVersion&) {
+    print(fmt::format("manyhop {}\n", version()));
+    return kOk;
+  } catch (const CLI::ParseError& error) {
+    return fail(kUsage, error.what());
+  }
+  if (!session.run) throw ValueError("no verb given: manyhop VERB, see manyhop --help");
+  session.prepare();
+  const ThreadScope scope(session.context.threads, session.context.stop);
+  return session.run();
+}
+
+}  // namespace
+}  // namespace manyhop::cli
+
+int main(int argc, char** argv) {
+  using namespace manyhop;
+  using namespace manyhop::cli;
+  start_signal_thread();
+  try {
+    return run(argc, argv);
+  } catch (const Interrupted&) {
+    return fail(kInterrupted, "interrupted");
+  } catch (const Error& error) {
+    return fail(kUsage, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(kFailure, "out of memory: try a smaller size or --memory-limit");
+  } catch (const std::exception& error) {
+    return fail(kFailure, error.what());
+  }
+}

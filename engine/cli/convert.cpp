@@ -1,0 +1,122 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <memory>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "output.hpp"
+#include "verbs.hpp"
+
+namespace manyhop::cli {
+namespace {
+
+struct ConvertOptions {
+  GraphArgument graph;
+  std::string output;
+  std::string name;
+};
+
+// One array: .npy holds just one, .safetensors is asked by name when it holds several.
+Tensor read_tensor(const std::string& path, std::string& name) {
+  if (!path.ends_with(".safetensors")) return load_npy(path);
+  NamedTensors file = load_safetensors(path);
+  if (name.empty() && file.tensors.size() == 1) name = file.tensors.begin()->first;
+  const auto found = file.tensors.find(name);
+  if (found == file.tensors.end()) {
+    std::vector<std::string> names;
+    for (const auto& [key, tensor] : file.tensors) names.push_back(key);
+    throw ValueError(fmt::format("{}: --name {} picks none of its {} tensors: {}", path,
+                                 name.empty() ? "(not given)" : name, names.size(), fmt::join(names, ", ")));
+  }
+  return std::move(found->second);
+}
+
+int convert_tensor(Session& session, ConvertOptions& options) {
+  session.output("OUT", options.output, tensor_suffixes());
+  const Stopwatch clock;
+  Tensor tensor = read_tensor(options.graph.text, options.name);
+  if (session.dtype) tensor = tensor.to(*session.dtype);
+  const std::string name = options.name.empty() ? "tensor" : options.name;
+  Json json;
+  json["shape"] = tensor.shape;
+  json["dtype"] = name_of(tensor.dtype);
+  Fields fields;
+  fields.add("shape", fmt::format("[{}]", fmt::join(tensor.shape, ", ")));
+  fields.add("type", std::string(name_of(tensor.dtype)));
+  Outputs outputs;
+  outputs.add(options.output, [&](const std::string& path) {
+    if (!path.ends_with(".safetensors")) return save_npy(tensor, path);
+    NamedTensors file;
+    file.tensors.emplace(name, std::move(tensor));
+    save_safetensors(file, path);
+  });
+  outputs.commit();
+  json["seconds"] = clock.seconds();
+  json["file"] = options.output;
+  fields.add("written to", options.output);
+  session.report(json, fields.text());
+  return kOk;
+}
+
+int convert(Session& session, ConvertOptions& options) {
+  if (has_suffix(options.graph.text, tensor_suffixes())) return convert_tensor(session, options);
+  session.output("OUT", options.output, graph_suffixes());
+  if (!options.graph.map_path.empty()) {
+    if (!options.graph.files.compact) throw ValueError("--map writes the old ids of --compact: give both");
+    session.output("--map", options.graph.map_path, {".txt", ".tsv"});
+    if (options.graph.map_path == options.output)
+      throw ValueError(fmt::format("--map and OUT are both {}: name two files", options.output));
+  }
+  const Stopwatch clock;
+  const Graph graph = options.graph.make(session);
+  Outputs outputs;
+  outputs.add(options.output, [&](const std::string& path) { save(graph, path); });
+  if (!options.graph.map_path.empty())
+    outputs.add(options.graph.map_path, [&](const std::string& path) {
+      std::string lines;
+      for (const Offset id : options.graph.map) lines += fmt::format("{}\n", id);
+      write_atomically(path, lines);
+    });
+  outputs.commit();
+  Json json;
+  json["n_rows"] = graph.n_rows();
+  json["n_cols"] = graph.n_cols();
+  json["edges"] = graph.nnz();
+  json["weighted"] = graph.weighted();
+  json["hash"] = graph.hash_text();
+  json["bytes"] = graph.bytes();
+  json["seconds"] = clock.seconds();
+  json["file"] = options.output;
+  Fields fields;
+  fields.add("size", fmt::format("{} x {}", graph.n_rows(), graph.n_cols()));
+  fields.add("edges", fmt::format("{}{}", graph.nnz(), graph.weighted() ? ", weighted" : ""));
+  fields.add("hash", graph.hash_text());
+  fields.add("written to", options.output);
+  if (!options.graph.map_path.empty()) fields.add("map", options.graph.map_path);
+  session.report(json, fields.text());
+  return kOk;
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app, Session& session) {
+  auto options = std::make_shared<ConvertOptions>();
+  CLI::App* verb =
+      add_verb(app, session, "convert", "Rewrite a graph or a tensor in another format",
+               "  manyhop convert citations.txt citations.mtx --undirected\n"
+               "  manyhop convert arcs.el small.npz --compact --map ids.txt --base 1\n"
+               "  manyhop convert signal.npy signal.safetensors --dtype f32\n"
+               "Matrix-like files keep (row, column), the row receives; edge lists hold arcs u v, u\n"
+               "sends to v. Converting between the kinds transposes, so that the graph stays the same.");
+  options->graph.add(*verb, "IN", "graph file, pattern text with -n, or a tensor (.npy .safetensors)");
+  add_text(*verb, "OUT", options->output, "", "file to write; the suffix chooses the format")->required();
+  options->graph.add_options(*verb);
+  add_text(*verb, "--map", options->graph.map_path, "FILE",
+           "--compact: the old id of each vertex, one a line");
+  add_text(*verb, "--name", options->name, "NAME",
+           "tensor to take from, or to write to, a .safetensors file");
+  verb->callback(
+      [&session, options] { session.run = [&session, options] { return convert(session, *options); }; });
+}
+
+}  // namespace manyhop::cli
