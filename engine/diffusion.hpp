@@ -18,11 +18,11 @@ enum class Dangling : std::uint8_t { zero, self, uniform, restart };
 
 struct DiffuseOptions {
   Kernel kernel = Kernel::ppr;
-  double teleport = 0.1;             // in [0, 1]; ppr
-  double t = 1.0;                    // >= 0; heat
-  std::vector<double> coefficients;  // c_0, c_1, ...; coefficients
-  std::optional<int> hops;           // fixed K >= 0
-  std::optional<double> tol;         // > 0; neither: 1e-6, both: ValueError
+  double teleport = 0.1;                     // in [0, 1]; ppr
+  double t = 1.0;                            // >= 0; heat
+  std::vector<double> coefficients = {};     // c_0, c_1, ...; coefficients
+  std::optional<int> hops = std::nullopt;    // fixed K >= 0
+  std::optional<double> tol = std::nullopt;  // > 0; neither: 1e-6, both: ValueError
   Normalization normalization = Normalization::sym;
   Dangling dangling = Dangling::zero;
 };
@@ -44,6 +44,7 @@ enum class BackwardMode : std::uint8_t { stored, checkpointed, implicit };
 template <class T>
 struct DiffuseGradients {
   TensorView<T> x;              // [n, c], or empty
+  bool want_weights = true;     // fill `weights`; explicit graphs only
   std::vector<double> weights;  // by CSR edge, of the un-normalised weights
   double teleport = 0;
   double t = 0;

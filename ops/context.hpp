@@ -39,8 +39,8 @@ struct Context {
   std::size_t memory_limit = 0;  // bytes; 0: half of the machine's memory
   Backend backend = Backend::cpu;
   const std::atomic<bool>* stop = nullptr;  // polled between tasks; raised: Interrupted
-  std::function<void(std::string_view, double)>
-      progress;  // stage, share done in [0, 1]; called from the caller's thread or a worker
+  std::function<void(std::string_view, double)> progress =
+      {};  // stage, share done in [0, 1]; called from the caller's thread or a worker
   mutable Workspace workspace = {};
 
   std::size_t limit() const;  // memory_limit resolved

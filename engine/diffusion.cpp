@@ -1,0 +1,293 @@
+#include "manyhop/engine/diffusion.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "manyhop/engine/diffusion/check.hpp"
+#include "manyhop/engine/diffusion/series.hpp"
+#include "manyhop/engine/diffusion/walk.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop {
+
+namespace {
+
+using diffusion::Norm;
+using diffusion::Walk;
+
+constexpr int kMostHops = 1000000;  // where a tolerance gives up: converged = false with the bound reached
+constexpr Offset kRowGrain = 1024;
+
+// Columns [first, first + count) of x as a block; throws for the first value that is not finite.
+template <class T>
+void read_block(TensorView<const T> x, Offset first, Offset count, T* block) {
+  const Offset stride = ops::block_stride(count);
+  for (Offset i = 0; i < x.extent[0]; ++i) {
+    for (Offset c = 0; c < stride; ++c) {
+      const T value = c < count ? x(i, first + c) : T{0};
+      if (!std::isfinite(value)) {
+        throw ValueError(fmt::format("signal: entry (row {}, column {}) is {}, finite values are wanted", i,
+                                     first + c, static_cast<double>(value)));
+      }
+      block[i * stride + c] = value;
+    }
+  }
+}
+
+template <class T>
+class Evaluation {
+ public:
+  Evaluation(const Context& ctx, Walk<T>& walk, const DiffuseOptions& options, T* memory, Offset count)
+      : ctx_(ctx),
+        walk_(walk),
+        o_(options),
+        n_(walk.size()),
+        cells_(n_ * ops::block_stride(count)),
+        count_(count) {
+    x_ = memory;
+    a_ = memory + cells_;
+    b_ = memory + 2 * cells_;
+    c_ = memory + 3 * cells_;
+  }
+
+  T* x() { return x_; }
+  const T* value() const { return value_; }
+
+  DiffuseResult solve(std::optional<int> hops) {
+    walk_.start(x_, count_);
+    x_norm_ = diffusion::column_norms<T>(walk_.norm(), x_, nullptr, n_, count_);
+    return o_.kernel == Kernel::ppr ? ppr(hops) : polynomial(hops);
+  }
+
+  static constexpr Offset kBlocks = 4;  // x and three more
+
+ private:
+  // The worst column, relative to ||x|| where x is not 0.
+  double worst(const std::vector<double>& norms) const {
+    double most = 0;
+    for (std::size_t c = 0; c < norms.size(); ++c) {
+      const double relative = x_norm_[c] == 0 ? norms[c] : norms[c] / x_norm_[c];
+      most = std::isnan(relative) ? relative : std::max(most, relative);
+    }
+    return most;
+  }
+
+  void report(int hop, int of) const {
+    if (ctx_.progress && of > 0) ctx_.progress("diffuse", static_cast<double>(hop) / static_cast<double>(of));
+  }
+
+  DiffuseResult ppr(std::optional<int> hops) {
+    const double a = o_.teleport;
+    const double s = walk_.strength();
+    const bool plain = o_.normalization != Normalization::none || s <= 1;
+    const double rate = (1 - a) * (plain ? 1 : s);
+    if (o_.normalization == Normalization::none && !((1 - a) * s < 1)) {
+      throw ValueError(
+          fmt::format("teleport: normalization none wants (1 - teleport) s < 1, here s = {} and "
+                      "(1 - {}) s = {}",
+                      s, a, (1 - a) * s));
+    }
+    // ||Z_K - Z|| <= rate^K ||V - Z||, and <= rate / (1 - rate) ||Z_K - Z_{K-1}||.
+    const double spread = plain ? 2 : 1 + a / (1 - rate);
+    const auto bound_of = [&](int k, double residual) {
+      double bound = k == 0 ? spread : spread * std::pow(rate, k);
+      if (a > 0 && !std::isnan(residual))
+        bound = std::min(bound, (plain ? (1 - a) / a : rate / (1 - rate)) * residual);
+      return bound;
+    };
+    const double tol = o_.tol.value_or(1e-6);
+    const int most = hops.value_or(kMostHops);
+    const int expected = hops ? *hops
+                              : static_cast<int>(std::min<double>(
+                                    kMostHops, rate == 0 ? 1 : std::log(tol / spread) / std::log(rate)));
+    DiffuseResult result;
+    result.residual = std::numeric_limits<double>::quiet_NaN();
+    result.bound = bound_of(0, result.residual);
+    const T* z = x_;
+    T* next = a_;
+    while (result.hops < most && (hops || result.bound > tol)) {
+      check_stop();
+      step(z, next);
+      ++result.hops;
+      if (!hops || result.hops == most) {
+        result.residual = worst(diffusion::column_norms<T>(walk_.norm(), next, z, n_, count_));
+        result.bound = bound_of(result.hops, result.residual);
+      }
+      z = next;
+      next = next == a_ ? b_ : a_;
+      report(result.hops, expected);
+    }
+    result.converged = hops.has_value() || result.bound <= tol;
+    value_ = z;
+    return result;
+  }
+
+  void step(const T* z, T* next) {
+    walk_.apply(z, next);
+    const T keep = static_cast<T>(1 - o_.teleport);
+    const T teleport = static_cast<T>(o_.teleport);
+    const Offset stride = walk_.stride();
+    parallel_ranges(n_, kRowGrain, [&](Offset begin, Offset end) {
+      for (Offset i = begin * stride; i < end * stride; ++i) next[i] = keep * next[i] + teleport * x_[i];
+    });
+  }
+
+  // heat and coefficients: sum_k p_k A^k X, powers scaled by ||A|| so that they cannot overflow before their
+  // weight.
+  DiffuseResult polynomial(std::optional<int> hops) {
+    DiffuseResult result;
+    const double s = walk_.strength();
+    const bool heat = o_.kernel == Kernel::heat;
+    const double scale = heat && s > 1 ? s : 1;
+    if (heat && !hops) {
+      const double tol = o_.tol.value_or(1e-6);
+      const int enough = diffusion::heat_hops(o_.t, std::max(s, heat_strength()), tol, kMostHops);
+      result.converged = enough >= 0;
+      result.hops = enough >= 0 ? enough : kMostHops;
+    } else {
+      result.hops = heat ? *hops : static_cast<int>(o_.coefficients.size()) - 1;
+    }
+    const auto weight = [&](int k) {
+      if (!heat) return o_.coefficients[static_cast<std::size_t>(k)];
+      if (o_.t == 0) return k == 0 ? 1.0 : 0.0;
+      return std::exp(diffusion::log_poisson(o_.t, k) + k * std::log(scale));
+    };
+    const T* power = x_;
+    T* next = a_;
+    T* sum = c_;
+    scaled_add(sum, power, weight(0), true);
+    double last = weight(0);
+    for (int k = 1; k <= result.hops; ++k) {
+      check_stop();
+      walk_.apply(power, next);
+      if (scale != 1) scale_block(next, 1 / scale);
+      last = weight(k);
+      if (last != 0) scaled_add(sum, next, last, false);
+      power = next;
+      next = next == a_ ? b_ : a_;
+      report(k, result.hops);
+    }
+    std::vector<double> change = diffusion::column_norms<T>(walk_.norm(), power, nullptr, n_, count_);
+    for (double& c : change) c *= std::abs(last);
+    result.residual = result.hops == 0 ? std::numeric_limits<double>::quiet_NaN() : worst(change);
+    result.bound = heat ? diffusion::heat_bound(o_.t, heat_strength(), result.hops) : 0;
+    value_ = sum;
+    return result;
+  }
+
+  double heat_strength() const { return o_.normalization == Normalization::none ? walk_.strength() : 1.0; }
+
+  void scaled_add(T* sum, const T* block, double factor, bool fresh) {
+    parallel_ranges(cells_, Offset{1} << 14, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        const double value = factor * static_cast<double>(block[i]);
+        sum[i] = static_cast<T>(fresh ? value : static_cast<double>(sum[i]) + value);
+      }
+    });
+  }
+  void scale_block(T* block, double factor) {
+    parallel_ranges(cells_, Offset{1} << 14, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) block[i] = static_cast<T>(factor * static_cast<double>(block[i]));
+    });
+  }
+
+  const Context& ctx_;
+  Walk<T>& walk_;
+  const DiffuseOptions& o_;
+  Offset n_;
+  Offset cells_;
+  Offset count_;
+  T* x_;
+  T* a_;
+  T* b_;
+  T* c_;
+  const T* value_ = nullptr;
+  std::vector<double> x_norm_;
+};
+
+// Columns at a time: all of them unless the memory limit wants fewer.
+template <class T>
+Offset columns_at_once(const Context& ctx, const Graph& graph, Offset n, Offset columns) {
+  const auto bytes = [&](Offset count) {
+    return static_cast<std::size_t>(Evaluation<T>::kBlocks * n * ops::block_stride(count)) * sizeof(T);
+  };
+  const std::size_t held = graph.bytes() + static_cast<std::size_t>(2 * n * columns) * sizeof(T);
+  Offset count = columns;
+  while (count > 1 && held + bytes(count) > ctx.limit()) count = (count + 1) / 2;
+  if (held + bytes(count) > ctx.limit()) {
+    throw LimitError(
+        fmt::format("memory limit: {} bytes are below the {} that the graph, x, z and one column take",
+                    ctx.limit(), held + bytes(count)));
+  }
+  return std::max<Offset>(count, 1);
+}
+
+}  // namespace
+
+template <class T>
+DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<T> z,
+                      const DiffuseOptions& options) {
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  diffusion::check_options(options);
+  Walk<T> walk(ctx, graph, options);
+  const Offset n = graph.n_rows();
+  x = diffusion::as_columns("signal", x, n);
+  z = diffusion::as_columns("result", z, n);
+  if (x.extent[1] != z.extent[1]) {
+    throw ValueError(fmt::format("result: {} columns for a signal of {}", z.extent[1], x.extent[1]));
+  }
+  const Offset columns = x.extent[1];
+  if (x.data == z.data && x.size() > 0)
+    throw ValueError("result: the same memory as the signal, another is wanted");
+  const Offset at_once = columns_at_once<T>(ctx, graph, n, columns);
+  T* memory = reinterpret_cast<T*>(ctx.workspace.reserve(
+      static_cast<std::size_t>(Evaluation<T>::kBlocks * n * ops::block_stride(at_once)) * sizeof(T)));
+  // With a tolerance the slowest block decides on the hops of all: the result must not depend on the memory
+  // limit.
+  std::optional<int> hops = options.hops;
+  std::vector<int> used;
+  DiffuseResult result;
+  result.residual = std::numeric_limits<double>::quiet_NaN();
+  const auto run_block = [&](Offset first, std::optional<int> fixed) {
+    const Offset count = std::min(at_once, columns - first);
+    Evaluation<T> run(ctx, walk, options, memory, count);
+    read_block(x, first, count, run.x());
+    const DiffuseResult part = run.solve(fixed);
+    const Offset stride = ops::block_stride(count);
+    for (Offset i = 0; i < n; ++i) {
+      for (Offset c = 0; c < count; ++c) z(i, first + c) = run.value()[i * stride + c];
+    }
+    return part;
+  };
+  const auto join = [&](const DiffuseResult& part) {
+    result.residual = std::isnan(result.residual) ? part.residual : std::max(result.residual, part.residual);
+    result.bound = std::max(result.bound, part.bound);
+    result.hops = std::max(result.hops, part.hops);
+    result.converged = result.converged && part.converged;
+  };
+  std::vector<DiffuseResult> parts;
+  for (Offset first = 0; first < std::max<Offset>(columns, 1); first += at_once)
+    parts.push_back(run_block(first, hops));
+  int most = 0;
+  for (const DiffuseResult& part : parts) most = std::max(most, part.hops);
+  for (std::size_t b = 0; b < parts.size(); ++b) {
+    if (parts[b].hops < most) {
+      const bool converged = parts[b].converged;
+      parts[b] = run_block(static_cast<Offset>(b) * at_once, most);
+      parts[b].converged = converged;
+    }
+    join(parts[b]);
+  }
+  return result;
+}
+
+template DiffuseResult diffuse<float>(const Context&, const Graph&, TensorView<const float>,
+                                      TensorView<float>, const DiffuseOptions&);
+template DiffuseResult diffuse<double>(const Context&, const Graph&, TensorView<const double>,
+                                       TensorView<double>, const DiffuseOptions&);
+
+}  // namespace manyhop

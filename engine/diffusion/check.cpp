@@ -1,0 +1,68 @@
+#include "manyhop/engine/diffusion/check.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "manyhop/graphs/base/error.hpp"
+
+namespace manyhop::diffusion {
+
+void check_options(const DiffuseOptions& o) {
+  if (!(o.teleport >= 0 && o.teleport <= 1)) {
+    throw ValueError(fmt::format("teleport: {} is outside of [0, 1]", o.teleport));
+  }
+  if (!(o.t >= 0) || !std::isfinite(o.t))
+    throw ValueError(fmt::format("t: {} is not a finite number >= 0", o.t));
+  if (o.hops && o.tol) {
+    throw ValueError(
+        fmt::format("hops: both hops = {} and tol = {} are given, one of them is wanted", *o.hops, *o.tol));
+  }
+  if (o.hops && *o.hops < 0) throw ValueError(fmt::format("hops: {}, at least 0 is wanted", *o.hops));
+  if (o.tol && (!(*o.tol > 0) || !std::isfinite(*o.tol))) {
+    throw ValueError(fmt::format("tol: {} is not a finite number above 0", *o.tol));
+  }
+  if (o.kernel == Kernel::ppr && o.teleport == 0 && !o.hops) {
+    throw ValueError("teleport: 0 has no limit to converge to, give hops or a teleport above 0");
+  }
+  if (o.kernel != Kernel::coefficients) {
+    if (!o.coefficients.empty()) {
+      throw ValueError(fmt::format("coefficients: {} are given, only kernel coefficients takes them",
+                                   o.coefficients.size()));
+    }
+    return;
+  }
+  if (o.coefficients.empty()) throw ValueError("coefficients: 0 are given, at least 1 is wanted");
+  for (std::size_t k = 0; k < o.coefficients.size(); ++k) {
+    if (!std::isfinite(o.coefficients[k])) {
+      throw ValueError(fmt::format("coefficients[{}]: {} is not finite", k, o.coefficients[k]));
+    }
+  }
+  const auto last = static_cast<Offset>(o.coefficients.size()) - 1;
+  if (o.hops && *o.hops != last) {
+    throw ValueError(
+        fmt::format("hops: {} with {} coefficients, which make {} hops", *o.hops, last + 1, last));
+  }
+  if (o.tol) throw ValueError(fmt::format("tol: {} with kernel coefficients, whose sum is finite", *o.tol));
+}
+
+template <class T>
+TensorView<T> as_columns(const char* name, TensorView<T> x, Offset n) {
+  if (x.rank == 1 && x.extent[0] == n) {
+    TensorView<T> columns = x;
+    columns.rank = 2;
+    columns.extent = {n, 1, 1, 1};
+    columns.stride = {x.stride[0], 1, 0, 0};
+    return columns;
+  }
+  if (x.rank == 2 && x.extent[0] == n) return x;
+  throw ValueError(fmt::format("{}: shape [{}{}] where [{}] or [{}, c] is wanted", name, x.extent[0],
+                               x.rank == 2 ? fmt::format(", {}", x.extent[1]) : "", n, n));
+}
+
+template TensorView<float> as_columns(const char*, TensorView<float>, Offset);
+template TensorView<double> as_columns(const char*, TensorView<double>, Offset);
+template TensorView<const float> as_columns(const char*, TensorView<const float>, Offset);
+template TensorView<const double> as_columns(const char*, TensorView<const double>, Offset);
+
+}  // namespace manyhop::diffusion

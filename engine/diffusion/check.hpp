@@ -1,0 +1,15 @@
+// Checks that the forward and the backward pass of diffuse share.
+#pragma once
+
+#include "manyhop/engine/diffusion.hpp"
+
+namespace manyhop::diffusion {
+
+/// Throws ValueError for options that contradict each other or lie outside of their range.
+void check_options(const DiffuseOptions& options);
+
+/// The signal as a matrix [n, c]; throws ValueError with both sizes for another shape.
+template <class T>
+TensorView<T> as_columns(const char* name, TensorView<T> x, Offset n);
+
+}  // namespace manyhop::diffusion
