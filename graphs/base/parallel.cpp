@@ -1,9 +1,5 @@
 #include "manyhop/graphs/base/parallel.hpp"
 
-#include <tbb/global_control.h>
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -12,16 +8,39 @@
 #include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/tasks.hpp"
+
+// ThreadSanitizer cannot see how libtbb hands a chunk to another thread (it is not built for it), so the loop
+// tells: what the caller wrote is seen by the chunks, and what the chunks wrote by the caller after the loop.
+#if defined(__SANITIZE_THREAD__)
+#define MANYHOP_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MANYHOP_TSAN 1
+#endif
+#endif
+#ifdef MANYHOP_TSAN
+extern "C" void __tsan_acquire(void* address);
+extern "C" void __tsan_release(void* address);
+#endif
 
 namespace manyhop {
 
 struct ThreadScope::State {
-  std::shared_ptr<tbb::task_arena> arena;
+  tasks::Arena* arena = nullptr;
   int threads = 1;
   const std::atomic<bool>* stop = nullptr;
 };
 
 namespace {
+
+#ifdef MANYHOP_TSAN
+void acquire(void* address) { __tsan_acquire(address); }
+void release(void* address) { __tsan_release(address); }
+#else
+void acquire(void*) {}
+void release(void*) {}
+#endif
 
 thread_local std::shared_ptr<ThreadScope::State> current;
 std::atomic<int> default_threads{0};
@@ -44,24 +63,12 @@ int resolve(int threads) {
 }
 
 // Arenas live as long as the process: creating one per call costs more than a small graph.
-std::shared_ptr<tbb::task_arena> arena_of(int threads) {
+tasks::Arena* arena_of(int threads) {
   static std::mutex mutex;
-  static std::map<int, std::shared_ptr<tbb::task_arena>> arenas;
+  static std::map<int, tasks::Arena*> arenas;
   const std::lock_guard lock(mutex);
   auto& arena = arenas[threads];
-  if (!arena) {
-    // Without leave TBB starts no more workers than the machine has cores, whatever an arena asks for. The
-    // control lives as long as the process, like the workers.
-    static tbb::global_control* control = nullptr;
-    static int allowed = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-    if (threads > allowed) {
-      delete control;
-      control = new tbb::global_control(tbb::global_control::max_allowed_parallelism,
-                                        static_cast<std::size_t>(threads));
-      allowed = threads;
-    }
-    arena = std::make_shared<tbb::task_arena>(threads, 1);
-  }
+  if (arena == nullptr) arena = tasks::make_arena(threads);
   return arena;
 }
 
@@ -92,6 +99,38 @@ class Inherit {
   std::shared_ptr<ThreadScope::State> saved_;
 };
 
+// One loop on an arena. `begin` and `end` are its borders for ThreadSanitizer.
+struct Loop {
+  const std::function<void(std::int64_t)>& body;
+  const std::shared_ptr<ThreadScope::State>& state;
+  char begin = 0;
+  char end = 0;
+
+  struct Finish {
+    Loop* loop;
+    ~Finish() { release(&loop->end); }
+  };
+
+  void run(std::int64_t chunks) {
+    release(&begin);
+    const struct Wait {
+      Loop* loop;
+      ~Wait() { acquire(&loop->end); }
+    } wait{this};
+    tasks::run(
+        *state->arena, chunks,
+        [](void* data, std::int64_t chunk) {
+          auto* loop = static_cast<Loop*>(data);
+          acquire(&loop->begin);
+          const Finish finish{loop};
+          check(loop->state.get());
+          const Inherit inherit(loop->state);
+          loop->body(chunk);
+        },
+        this);
+  }
+};
+
 }  // namespace
 
 void set_default_threads(int threads) { default_threads.store(threads, std::memory_order_relaxed); }
@@ -110,17 +149,7 @@ void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& 
     }
     return;
   }
-  // Isolated: a thread that waits here for its inner chunks must not pick up an outer one, which could ask
-  // for the very lock (a graph's call_once) that the waiting thread holds.
-  state->arena->execute([&] {
-    tbb::this_task_arena::isolate([&] {
-      tbb::parallel_for(std::int64_t{0}, chunks, [&](std::int64_t chunk) {
-        check(state.get());
-        const Inherit inherit(state);
-        body(chunk);
-      });
-    });
-  });
+  Loop{body, state}.run(chunks);
 }
 
 void parallel_ranges(std::int64_t count, std::int64_t grain,

@@ -1,4 +1,4 @@
-// The only place that names oneTBB (in parallel.cpp). Work is cut into chunks by the *structure* of the
+// Threads are oneTBB's, which tasks.cpp alone names. Work is cut into chunks by the *structure* of the
 // problem, never by the number of threads, so that every result has the same bits for any thread count.
 #pragma once
 
