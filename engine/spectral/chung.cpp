@@ -1,0 +1,149 @@
+// chung: the Laplacian of a strongly connected directed graph, from the stationary distribution of its walk.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "manyhop/engine/spectral/operators.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop::spectral {
+namespace {
+
+struct Stationary {
+  std::vector<double> pi;
+  double residual = 0;  // ||pi P - pi||_1
+};
+
+double residual_of(const Product& pull, const std::vector<double>& pi) {
+  std::vector<double> next(pi.size());
+  pull.apply(pi.data(), next.data());
+  double sum = 0;
+  for (std::size_t i = 0; i < pi.size(); ++i) sum += std::abs(next[i] - pi[i]);
+  return sum;
+}
+
+void to_mass_one(std::vector<double>& pi) {
+  double total = 0;
+  for (const double value : pi) total += value;
+  for (double& value : pi) value /= total;
+}
+
+/// Elimination of states without subtractions (Grassmann, Taksar, Heyman): every entry to full relative
+/// accuracy.
+std::vector<double> eliminate(const Product& walk) {
+  const Offset n = walk.rows();
+  std::vector<double> p(at(n * n));
+  for (Offset i = 0; i < n; ++i) walk.for_each(i, [&](Index j, double value) { p[at(i * n + j)] = value; });
+  for (Offset k = n - 1; k > 0; --k) {
+    double out = 0;
+    for (Offset j = 0; j < k; ++j) out += p[at(k * n + j)];
+    for (Offset i = 0; i < k; ++i) {
+      double& share = p[at(i * n + k)];
+      if (share == 0) continue;
+      share /= out;
+      for (Offset j = 0; j < k; ++j) p[at(i * n + j)] += share * p[at(k * n + j)];
+    }
+  }
+  std::vector<double> pi(at(n));
+  pi[0] = 1;
+  for (Offset k = 1; k < n; ++k)
+    for (Offset i = 0; i < k; ++i) pi[at(k)] += pi[at(i)] * p[at(i * n + k)];
+  to_mass_one(pi);
+  return pi;
+}
+
+Stationary stationary(const Input& input, const std::vector<double>& sums, const Product& walk,
+                      const Product& pull, double tol, int max_iterations) {
+  Stationary result;
+  // In-weights equal to out-weights: the row sums are stationary.
+  result.pi = sums;
+  to_mass_one(result.pi);
+  result.residual = residual_of(pull, result.pi);
+  if (result.residual <= 1e-15 * static_cast<double>(sums.size() + 16)) return result;
+  if (input.graph.n_rows() <= kDenseSize) {
+    result.pi = eliminate(walk);
+    result.residual = residual_of(pull, result.pi);
+    return result;
+  }
+  // Lazy steps converge for periodic walks too.
+  const double goal = std::min(1e-3 * tol, 1e-13);
+  std::vector<double> next(result.pi.size());
+  const std::int64_t steps = std::int64_t{100} * max_iterations;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    check_stop();
+    pull.apply(result.pi.data(), next.data());
+    double moved = 0;
+    for (std::size_t i = 0; i < next.size(); ++i) {
+      moved += std::abs(next[i] - result.pi[i]);
+      next[i] = 0.5 * (next[i] + result.pi[i]);
+    }
+    result.residual = moved;
+    if (moved <= goal) break;
+    result.pi.swap(next);
+    to_mass_one(result.pi);
+  }
+  return result;
+}
+
+}  // namespace
+
+void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& options, GapResult& result) {
+  const Offset n = input.graph.n_rows();
+  const Offset parts = strong_components(input.graph).count;
+  if (parts > 1) {
+    result.applies = false;
+    result.reason = fmt::format("the graph has {} strong components and the operator wants one", parts);
+    result.method = "none (not strongly connected)";
+    return;
+  }
+  if (n < 2) {
+    result.method = "none (fewer than two vertices)";
+    return;
+  }
+  const auto sums = row_sums(input.graph, input.weighted);
+  std::vector<double> inverse(sums.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) inverse[i] = 1 / sums[i];
+  const Graph& mirrored = input.graph.transpose();
+  const Product walk(input.graph, input.weighted, inverse);
+  const Product pull(mirrored, input.weighted, {}, inverse);
+  const Stationary at_rest = stationary(input, sums, walk, pull, options.tol, options.max_iterations);
+
+  std::vector<double> root(sums.size()), back(sums.size()), out(sums.size());
+  for (std::size_t i = 0; i < root.size(); ++i) {
+    root[i] = std::sqrt(at_rest.pi[i]);
+    back[i] = root[i] > 0 ? 1 / root[i] : 0;
+    out[i] = root[i] * inverse[i];
+  }
+  std::vector<Product> terms;
+  terms.emplace_back(input.graph, input.weighted, out, back);
+  terms.emplace_back(mirrored, input.weighted, back, out);
+  const SymmetricOperator op(std::move(terms));
+  const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
+  Solution solution;
+  if (n <= kDenseSize) {
+    solution = dense_solution(n, apply);
+  } else {
+    SymmetricProblem problem;
+    problem.n = n;
+    problem.apply = apply;
+    problem.banded = &op;
+    normalise(root);
+    problem.known.push_back(root);
+    problem.known_value = 1;
+    Extremes found = extremes(ctx, problem, true, true, options.tol, options.max_iterations);
+    solution.second = std::move(found.top);
+    solution.last = std::move(found.bottom);
+    solution.has_second = solution.has_last = true;
+    solution.iterations = found.iterations;
+    solution.method = found.method;
+  }
+  solution.second.value = 1 - solution.second.value;
+  solution.last.value = 1 - solution.last.value;
+  store(solution, options, result);
+  result.residual = std::max(result.residual, at_rest.residual);
+  result.gap = result.lambda2->real();
+}
+
+}  // namespace manyhop::spectral

@@ -1,0 +1,71 @@
+// Products of a graph with a vector, matrix-free and threaded: what the eigen-solvers see of a graph.
+//
+// A row is summed by one thread in one order and rows are cut into chunks by the structure, so a product has
+// the same bits for any thread count.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "manyhop/graphs/graph.hpp"
+
+namespace manyhop::spectral {
+
+/// Vectors of vertices are indexed by std::size_t.
+inline std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+/// y = L G R x with L = diag(left), R = diag(right) (empty: identity) and G the graph as 0/1 or with its
+/// weights.   Cost O(n + m); O(n + runs) for an implicit graph, through prefix sums of x.
+class Product {
+ public:
+  /// `weighted` has no effect on a graph without weights.
+  Product(Graph graph, bool weighted, std::vector<double> left = {}, std::vector<double> right = {});
+
+  Offset rows() const { return graph_.n_rows(); }
+  Offset cols() const { return graph_.n_cols(); }
+  /// x has cols() entries, y rows(); they do not overlap. y = factor L G R x, or y += that with `add`.
+  void apply(const double* x, double* y, double factor = 1, bool add = false) const;
+
+  /// f(column, value) for every edge of row i, the scales included.
+  void for_each(Offset i, const std::function<void(Index, double)>& f) const;
+  const Graph& graph() const { return graph_; }
+  Offset stored() const;  // edges or, implicit, runs: the cost of a product
+
+ private:
+  double row_sum(Offset i, const double* x, const double* prefix) const;
+
+  Graph graph_;
+  bool weighted_;
+  bool by_runs_;
+  std::vector<double> left_, right_;
+  std::vector<Offset> chunks_;  // rows chunks_[c] .. chunks_[c + 1] are summed by one thread
+};
+
+/// A symmetric operator: the mean of its terms (one symmetric product, or one and its transpose).
+class SymmetricOperator {
+ public:
+  explicit SymmetricOperator(std::vector<Product> terms) : terms_(std::move(terms)) {}
+  Offset size() const { return terms_.front().rows(); }
+  void apply(const double* x, double* y) const;
+  const std::vector<Product>& terms() const { return terms_; }
+
+ private:
+  std::vector<Product> terms_;
+};
+
+/// Sums by row of the weights, or of ones.
+std::vector<double> row_sums(const Graph& graph, bool weighted);
+
+/// Sums in a fixed order.
+double dot(std::span<const double> a, std::span<const double> b);
+double norm(std::span<const double> a);
+/// a := a / ||a||; false when the norm is 0 or not finite.
+bool normalise(std::span<double> a);
+/// a := a - (u . a) u
+void project_out(std::span<const double> u, std::span<double> a);
+/// A start vector: uniform in [-1, 1) from the counter-based generator, the same on every machine.
+std::vector<double> start_vector(Offset n, std::uint32_t stage);
+
+}  // namespace manyhop::spectral

@@ -1,0 +1,60 @@
+// How each operator of gap() is solved; gap() checks the arguments and fills what is common.
+#pragma once
+
+#include <vector>
+
+#include "manyhop/engine/spectral/gap.hpp"
+#include "manyhop/engine/spectral/symmetric.hpp"
+
+namespace manyhop::spectral {
+
+/// The graph as the operators see it: edges of weight 0 gone, weights divided by `scale` (their largest
+/// size).
+struct Input {
+  Graph graph;
+  bool weighted = false;  // weights are used
+  double scale = 1;
+  bool symmetric = false;  // structure, and weights where used
+  Components parts;
+};
+
+/// A left-out part of GapResult: value, vector and residual of both ends.
+struct Solution {
+  Pair second, last;
+  bool has_second = false, has_last = false;
+  int iterations = 0;
+  std::string method;
+};
+
+/// S of the input as 0/1 or weighted, without scales.
+std::vector<Graph> symmetric_terms(const Input& input);
+/// D^-1/2 S D^-1/2: second largest and smallest.
+Solution solve_normalized(const Context& ctx, const Input& input, const SpectralOptions& options);
+/// S: second largest, smallest; `first` receives the largest.
+Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralOptions& options, Pair& first);
+/// I - N with a zero row for a vertex without edges: second smallest and largest.
+Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralOptions& options);
+/// Second and last of every pair of a dense operator; n <= kDenseSize.
+Solution dense_solution(Offset n, const std::function<void(const double*, double*)>& apply,
+                        Pair* first = nullptr);
+/// label[v]: the part of row v in the double cover (row v - column w for each edge v, w); of column v at n +
+/// v.
+std::vector<Index> double_cover(const Graph& graph);
+
+/// Strong components of a square graph: label[v].   Cost O(n + runs).
+struct StrongComponents {
+  Offset count = 0;
+  std::vector<Index> label;
+};
+StrongComponents strong_components(const Graph& graph);
+
+/// The directed operators fill value, gap, residual, convergence and method themselves.
+void solve_transition(const Context& ctx, const Input& input, const SpectralOptions& options,
+                      GapResult& result);
+void solve_singular(const Context& ctx, const Input& input, const SpectralOptions& options,
+                    GapResult& result);
+void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& options, GapResult& result);
+/// Both ends into the result, and their vectors when asked.
+void store(const Solution& solution, const SpectralOptions& options, GapResult& result);
+
+}  // namespace manyhop::spectral

@@ -1,0 +1,237 @@
+// The symmetric operators: normalized, adjacency (and laplacian, which is read off normalized).
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "manyhop/engine/spectral/operators.hpp"
+#include "manyhop/graphs/runs.hpp"
+
+namespace manyhop::spectral {
+namespace {
+
+Pair pick(const DenseSpectrum& spectrum, Offset n, Offset k,
+          const std::function<void(const double*, double*)>& apply) {
+  const auto* column = spectrum.vectors.data() + k * n;
+  Pair pair = checked(apply, {column, column + n});
+  return pair;
+}
+
+void take(Solution& solution, Extremes found, bool top, bool bottom) {
+  if (top) solution.second = std::move(found.top);
+  if (bottom) solution.last = std::move(found.bottom);
+  solution.has_second = solution.has_second || top;
+  solution.has_last = solution.has_last || bottom;
+  solution.iterations += found.iterations;
+  solution.method = found.method;
+}
+
+/// A loop on every vertex without edges.
+Graph with_loops_on_isolated(const Graph& graph) {
+  const Graph& mirrored = graph.transpose();
+  const auto lonely = [&](Offset i) { return graph.degree(i) == 0 && mirrored.degree(i) == 0; };
+  if (!graph.weighted())
+    return build_rows(graph.n_rows(), graph.n_cols(), [&](Offset i, RunList& out) {
+      if (lonely(i)) append_run(out, {static_cast<Index>(i), static_cast<Index>(i + 1)});
+      graph.for_each_run(i, [&](Run run) { append_run(out, run); });
+    });
+  std::vector<Offset> indptr{0};
+  std::vector<Index> indices;
+  std::vector<double> weights;
+  for (Offset i = 0; i < graph.n_rows(); ++i) {
+    const auto row = graph.row(i);
+    indices.insert(indices.end(), row.begin(), row.end());
+    const auto values = graph.weights().subspan(at(graph.indptr()[at(i)]), row.size());
+    weights.insert(weights.end(), values.begin(), values.end());
+    if (lonely(i)) {
+      indices.push_back(static_cast<Index>(i));
+      weights.push_back(1);
+    }
+    indptr.push_back(static_cast<Offset>(indices.size()));
+  }
+  return Graph::from_csr(graph.n_rows(), graph.n_cols(), std::move(indptr), std::move(indices),
+                         std::move(weights));
+}
+
+}  // namespace
+
+std::vector<Index> double_cover(const Graph& graph) {
+  const Offset n = graph.n_rows();
+  const Graph wide = build_rows(n, n + 1, [&](Offset i, RunList& out) {
+    graph.for_each_run(i, [&](Run run) { append_run(out, run); });
+  });
+  return components(wide).label;
+}
+
+Solution dense_solution(Offset n, const std::function<void(const double*, double*)>& apply, Pair* first) {
+  Solution solution;
+  solution.method = "dense";
+  const DenseSpectrum spectrum = dense_spectrum(n, apply);
+  solution.last = pick(spectrum, n, 0, apply);
+  solution.has_last = true;
+  if (n > 1) {
+    solution.second = pick(spectrum, n, n - 2, apply);
+    solution.has_second = true;
+  }
+  if (first != nullptr) *first = pick(spectrum, n, n - 1, apply);
+  return solution;
+}
+
+std::vector<Graph> symmetric_terms(const Input& input) {
+  if (input.symmetric) return {input.graph};
+  if (input.weighted) return {input.graph, input.graph.transpose()};
+  return {symmetrised(input.graph)};
+}
+
+Solution solve_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
+  const Offset n = input.graph.n_rows();
+  const auto terms = symmetric_terms(input);
+  std::vector<double> root(at(n));
+  for (const Graph& term : terms) {
+    const auto sums = row_sums(term, input.weighted);
+    for (std::size_t i = 0; i < root.size(); ++i) root[i] += sums[i] / static_cast<double>(terms.size());
+  }
+  std::vector<double> inverse(root.size());
+  for (std::size_t i = 0; i < root.size(); ++i) {
+    root[i] = std::sqrt(root[i]);
+    inverse[i] = root[i] > 0 ? 1 / root[i] : 0;
+  }
+  std::vector<Product> products;
+  for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse);
+  const SymmetricOperator op(std::move(products));
+  const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
+
+  // Eigenvalue 1 belongs to each component with an edge, -1 to each bipartite one: those are known exactly.
+  std::vector<double> mass(at(input.parts.count));
+  for (Offset v = 0; v < n; ++v) mass[at(input.parts.label[at(v)])] += root[at(v)] * root[at(v)];
+  std::vector<Offset> filled;
+  for (Offset c = 0; c < input.parts.count; ++c)
+    if (mass[at(c)] > 0) filled.push_back(c);
+  const auto support = [&](Offset component) {
+    std::vector<double> u(at(n));
+    for (Offset v = 0; v < n; ++v)
+      if (input.parts.label[at(v)] == component) u[at(v)] = root[at(v)];
+    normalise(u);
+    return u;
+  };
+
+  Solution solution;
+  if (n <= kDenseSize) solution = dense_solution(n, apply, nullptr);
+  if (filled.empty()) {
+    if (n > kDenseSize) {
+      std::vector<double> a(at(n)), b(at(n));
+      a[0] = 1;
+      b[1] = 1;
+      solution.second = checked(apply, std::move(a));
+      solution.last = checked(apply, std::move(b));
+      solution.has_second = solution.has_last = true;
+      solution.method = "exact (no edges)";
+    }
+    return solution;
+  }
+  const bool top_known = filled.size() > 1;
+  if (top_known) {
+    auto a = support(filled[0]);
+    const auto b = support(filled[1]);
+    const double share_a = std::sqrt(mass[at(filled[0])]);
+    const double share_b = std::sqrt(mass[at(filled[1])]);
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] = share_b * a[i] - share_a * b[i];
+    normalise(a);
+    solution.second = checked(apply, std::move(a));
+    solution.second.value = 1;
+    solution.has_second = true;
+  }
+  const auto sides = double_cover(terms.size() == 1 ? terms[0] : symmetrised(input.graph));
+  std::vector<char> odd(at(input.parts.count));
+  for (Offset v = 0; v < n; ++v)
+    if (sides[at(v)] == sides[at(n + v)]) odd[at(input.parts.label[at(v)])] = 1;
+  const auto bipartite = std::find_if(filled.begin(), filled.end(), [&](Offset c) { return !odd[at(c)]; });
+  const bool bottom_known = bipartite != filled.end();
+  if (bottom_known) {
+    auto u = support(*bipartite);
+    for (std::size_t v = 0; v < u.size(); ++v)
+      if (sides[v] > sides[at(n) + v]) u[v] = -u[v];
+    solution.last = checked(apply, std::move(u));
+    solution.last.value = -1;
+    solution.has_last = true;
+  }
+  if (n <= kDenseSize) return solution;
+  if (top_known && bottom_known) {
+    solution.method = "exact (components, bipartite)";
+    return solution;
+  }
+
+  SymmetricProblem problem;
+  problem.n = n;
+  problem.apply = apply;
+  problem.banded = &op;
+  if (!top_known) {
+    problem.known.push_back(support(filled[0]));
+    problem.known_value = 1;
+    if (bottom_known) problem.known.push_back(solution.last.vector);
+  }
+  take(solution, extremes(ctx, problem, !top_known, !bottom_known, options.tol, options.max_iterations),
+       !top_known, !bottom_known);
+  return solution;
+}
+
+Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralOptions& options) {
+  Input filled = input;
+  if (input.parts.isolated > 0) filled.graph = with_loops_on_isolated(input.graph);
+  Solution solution = solve_normalized(ctx, filled, options);
+  solution.second.value = 1 - solution.second.value;
+  solution.last.value = 1 - solution.last.value;
+  return solution;
+}
+
+Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralOptions& options,
+                         Pair& first) {
+  const Offset n = input.graph.n_rows();
+  std::vector<Product> products;
+  std::vector<double> sizes(at(n));
+  for (const Graph& term : symmetric_terms(input)) {
+    std::vector<double> absolute(term.weights().begin(), term.weights().end());
+    for (double& w : absolute) w = std::abs(w);
+    const auto sums = row_sums(
+        input.weighted && term.weighted() ? term.with_weights(std::move(absolute)) : term, input.weighted);
+    for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] += sums[i];
+    products.emplace_back(term, input.weighted);
+  }
+  const auto count = static_cast<double>(products.size());
+  const SymmetricOperator op(std::move(products));
+  const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
+  SymmetricProblem problem;
+  problem.n = n;
+  problem.apply = apply;
+  problem.banded = &op;
+  problem.bound = sizes.empty() ? 0 : *std::max_element(sizes.begin(), sizes.end()) / count;
+
+  Solution solution;
+  const double tol = options.tol / input.scale;
+  if (n <= kDenseSize) {
+    solution = dense_solution(n, apply, &first);
+  } else if (problem.bound == 0) {
+    first = checked(apply, start_vector(n, 1));
+    std::vector<double> a(at(n)), b(at(n));
+    a[0] = 1;
+    b[1] = 1;
+    solution.second = checked(apply, std::move(a));
+    solution.last = checked(apply, std::move(b));
+    solution.has_second = solution.has_last = true;
+    solution.method = "exact (no edges)";
+  } else {
+    Extremes largest = extremes(ctx, problem, true, false, tol, options.max_iterations);
+    first = std::move(largest.top);
+    problem.known.push_back(first.vector);
+    problem.known_value = first.value;
+    take(solution, extremes(ctx, problem, true, true, tol, options.max_iterations), true, true);
+    solution.iterations += largest.iterations;
+    if (largest.method.size() > solution.method.size()) solution.method = largest.method;
+  }
+  for (Pair* pair : {&first, &solution.second, &solution.last}) {
+    pair->value *= input.scale;
+    pair->residual *= input.scale;
+  }
+  return solution;
+}
+
+}  // namespace manyhop::spectral
