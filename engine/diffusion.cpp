@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "manyhop/engine/diffusion/check.hpp"
 #include "manyhop/engine/diffusion/series.hpp"
@@ -21,21 +22,75 @@ using diffusion::Walk;
 
 constexpr int kMostHops = 1000000;  // where a tolerance gives up: converged = false with the bound reached
 constexpr Offset kRowGrain = 1024;
+constexpr int kFloatHops = 16;  // hops that float keeps within 1e-6 of double
+// A column whose largest entry is outside of these is scaled: squares and sums stay plain numbers, in float
+// too.
+constexpr double kSmallSignal = 1e-12;
+constexpr double kLargeSignal = 1e12;
 
-// Columns [first, first + count) of x as a block; throws for the first value that is not finite.
 template <class T>
-void read_block(TensorView<const T> x, Offset first, Offset count, T* block) {
-  const Offset stride = ops::block_stride(count);
+void require_finite(TensorView<const T> x) {
   for (Offset i = 0; i < x.extent[0]; ++i) {
-    for (Offset c = 0; c < stride; ++c) {
-      const T value = c < count ? x(i, first + c) : T{0};
-      if (!std::isfinite(value)) {
+    for (Offset c = 0; c < x.extent[1]; ++c) {
+      if (!std::isfinite(x(i, c))) {
         throw ValueError(fmt::format("signal: entry (row {}, column {}) is {}, finite values are wanted", i,
-                                     first + c, static_cast<double>(value)));
+                                     c, static_cast<double>(x(i, c))));
       }
-      block[i * stride + c] = value;
     }
   }
+}
+
+// Columns [first, first + count) of x as a block. A column whose largest entry is extreme is brought near 1
+// by a power of two, which loses nothing and keeps its norm a plain number. Returns what to multiply results
+// with.
+template <class T, class S>
+std::vector<double> read_block(TensorView<const T> x, Offset first, Offset count, S* block) {
+  const Offset stride = ops::block_stride(count);
+  std::vector<double> most(static_cast<std::size_t>(count));
+  for (Offset i = 0; i < x.extent[0]; ++i) {
+    for (Offset c = 0; c < stride; ++c) {
+      const double value = c < count ? static_cast<double>(x(i, first + c)) : 0.0;
+      block[i * stride + c] = static_cast<S>(value);
+      if (c < count) {
+        double& largest = most[static_cast<std::size_t>(c)];
+        largest = std::max(largest, std::abs(value));
+      }
+    }
+  }
+  std::vector<double> unit(most.size(), 1.0);
+  for (std::size_t c = 0; c < most.size(); ++c) {
+    if (most[c] == 0 || (most[c] > kSmallSignal && most[c] < kLargeSignal)) continue;
+    const double down = std::ldexp(1.0, std::min(-std::ilogb(most[c]), 1000));
+    for (Offset i = 0; i < x.extent[0]; ++i) {
+      const Offset column = static_cast<Offset>(c);
+      block[i * stride + column] = static_cast<S>(static_cast<double>(x(i, first + column)) * down);
+    }
+    unit[c] = 1 / down;
+  }
+  return unit;
+}
+
+// Whether sums in float could miss 2e-6: errors of the matrix add up over the hops that count, and the change
+// that a tolerance looks for must stay well above the rounding of the signal (6e-8).
+bool wants_double(const DiffuseOptions& o, const Graph& graph) {
+  const auto weights = graph.weights();
+  if (std::any_of(weights.begin(), weights.end(),
+                  [](double w) { return w != 0 && (std::abs(w) < 1e-15 || std::abs(w) > 1e15); })) {
+    return true;
+  }
+  switch (o.kernel) {
+    case Kernel::ppr:
+      return o.hops ? *o.hops > kFloatHops && o.teleport * kFloatHops < 1
+                    : o.tol.value_or(1e-6) * o.teleport < 1e-4;
+    case Kernel::heat:
+      return o.t > kFloatHops || o.tol.value_or(1) < 1e-4;
+    case Kernel::coefficients: {
+      const bool mixed =
+          std::any_of(o.coefficients.begin(), o.coefficients.end(), [](double c) { return c < 0; });
+      return mixed || o.coefficients.size() > kFloatHops;
+    }
+  }
+  return true;
 }
 
 template <class T>
@@ -85,12 +140,7 @@ class Evaluation {
     const double s = walk_.strength();
     const bool plain = o_.normalization != Normalization::none || s <= 1;
     const double rate = (1 - a) * (plain ? 1 : s);
-    if (o_.normalization == Normalization::none && !((1 - a) * s < 1)) {
-      throw ValueError(
-          fmt::format("teleport: normalization none wants (1 - teleport) s < 1, here s = {} and "
-                      "(1 - {}) s = {}",
-                      s, a, (1 - a) * s));
-    }
+    walk_.require_contraction();
     // ||Z_K - Z|| <= rate^K ||V - Z||, and <= rate / (1 - rate) ||Z_K - Z_{K-1}||.
     const double spread = plain ? 2 : 1 + a / (1 - rate);
     const auto bound_of = [&](int k, double residual) {
@@ -210,10 +260,10 @@ class Evaluation {
 };
 
 // Columns at a time: all of them unless the memory limit wants fewer.
-template <class T>
+template <class T, class S>
 Offset columns_at_once(const Context& ctx, const Graph& graph, Offset n, Offset columns) {
   const auto bytes = [&](Offset count) {
-    return static_cast<std::size_t>(Evaluation<T>::kBlocks * n * ops::block_stride(count)) * sizeof(T);
+    return static_cast<std::size_t>(Evaluation<S>::kBlocks * n * ops::block_stride(count)) * sizeof(S);
   };
   const std::size_t held = graph.bytes() + static_cast<std::size_t>(2 * n * columns) * sizeof(T);
   Offset count = columns;
@@ -226,40 +276,31 @@ Offset columns_at_once(const Context& ctx, const Graph& graph, Offset n, Offset 
   return std::max<Offset>(count, 1);
 }
 
-}  // namespace
-
-template <class T>
-DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<T> z,
-                      const DiffuseOptions& options) {
-  const ThreadScope scope(ctx.threads, ctx.stop);
-  diffusion::check_options(options);
-  Walk<T> walk(ctx, graph, options);
+// diffuse for checked views [n, c], with the state of the hops in S.
+template <class T, class S>
+DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, TensorView<const T> x,
+                         TensorView<T> z, const DiffuseOptions& options) {
   const Offset n = graph.n_rows();
-  x = diffusion::as_columns("signal", x, n);
-  z = diffusion::as_columns("result", z, n);
-  if (x.extent[1] != z.extent[1]) {
-    throw ValueError(fmt::format("result: {} columns for a signal of {}", z.extent[1], x.extent[1]));
-  }
   const Offset columns = x.extent[1];
-  if (x.data == z.data && x.size() > 0)
-    throw ValueError("result: the same memory as the signal, another is wanted");
-  const Offset at_once = columns_at_once<T>(ctx, graph, n, columns);
-  T* memory = reinterpret_cast<T*>(ctx.workspace.reserve(
-      static_cast<std::size_t>(Evaluation<T>::kBlocks * n * ops::block_stride(at_once)) * sizeof(T)));
+  const Offset at_once = columns_at_once<T, S>(ctx, graph, n, columns);
+  S* memory = reinterpret_cast<S*>(ctx.workspace.reserve(
+      static_cast<std::size_t>(Evaluation<S>::kBlocks * n * ops::block_stride(at_once)) * sizeof(S)));
   // With a tolerance the slowest block decides on the hops of all: the result must not depend on the memory
   // limit.
   std::optional<int> hops = options.hops;
-  std::vector<int> used;
   DiffuseResult result;
   result.residual = std::numeric_limits<double>::quiet_NaN();
   const auto run_block = [&](Offset first, std::optional<int> fixed) {
     const Offset count = std::min(at_once, columns - first);
-    Evaluation<T> run(ctx, walk, options, memory, count);
-    read_block(x, first, count, run.x());
+    Evaluation<S> run(ctx, walk, options, memory, count);
+    const std::vector<double> unit = read_block(x, first, count, run.x());
     const DiffuseResult part = run.solve(fixed);
     const Offset stride = ops::block_stride(count);
     for (Offset i = 0; i < n; ++i) {
-      for (Offset c = 0; c < count; ++c) z(i, first + c) = run.value()[i * stride + c];
+      for (Offset c = 0; c < count; ++c) {
+        z(i, first + c) = static_cast<T>(static_cast<double>(run.value()[i * stride + c]) *
+                                         unit[static_cast<std::size_t>(c)]);
+      }
     }
     return part;
   };
@@ -283,6 +324,30 @@ DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T
     join(parts[b]);
   }
   return result;
+}
+
+}  // namespace
+
+template <class T>
+DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<T> z,
+                      const DiffuseOptions& options) {
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  diffusion::check_options(options);
+  const auto run = [&]<class S>(Walk<S>&& walk) {
+    const Offset n = graph.n_rows();
+    const auto in = diffusion::as_columns("signal", x, n);
+    const auto out = diffusion::as_columns("result", z, n);
+    if (in.extent[1] != out.extent[1]) {
+      throw ValueError(fmt::format("result: {} columns for a signal of {}", out.extent[1], in.extent[1]));
+    }
+    if (in.data == out.data && in.size() > 0)
+      throw ValueError("result: the same memory as the signal, another is wanted");
+    require_finite(in);
+    return diffuse_in<T, S>(ctx, walk, graph, in, out, options);
+  };
+  if (std::is_same_v<T, double> || wants_double(options, graph))
+    return run(Walk<double>(ctx, graph, options));
+  return run(Walk<T>(ctx, graph, options));
 }
 
 template DiffuseResult diffuse<float>(const Context&, const Graph&, TensorView<const float>,

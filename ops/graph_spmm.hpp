@@ -14,14 +14,21 @@ struct ScaledGraph {
   const Graph* graph = nullptr;
   const double* row_scale = nullptr;  // [n_rows], or null: 1
   const double* col_scale = nullptr;  // [n_cols], or null: 1
+  bool by_runs = false;               // take unweighted rows as runs of columns (prefix sums)
 };
+
+/// True where prefix sums over runs pay: the same answer for implicit and written storage of the same edges,
+/// so that the bits of a product do not depend on whether indices() was called before.
+///
+/// Unweighted graphs only.   Cost O(n + runs) for implicit storage, O(m) for written edges.
+bool wants_runs(const Graph& graph);
 
 /// y[i, f] = row_scale_i sum over edges (i <- j) of w_ij col_scale_j x[j, f].
 ///
 /// Shapes   x [n_cols][stride], y [n_rows][stride], stride = block_stride(columns); y must not alias x.
-/// Cost     2 m columns flops, rows in parallel; an implicit graph costs O((n + runs) columns) by prefix
-/// sums. Edge     a row without edges yields zeros. Order    sums run over at most 128 edges before they join
-/// the row's total: same bits for any thread count.
+/// Cost     2 m columns flops, rows in parallel; by_runs costs O((n + runs) columns). Edge     a row without
+/// edges yields zeros. Order    sums run over at most 128 edges before they join the row's total: same bits
+/// for any thread count.
 template <class C>
 void graph_spmm(Backend backend, const ScaledGraph& a, const C* x, C* y, Offset columns);
 

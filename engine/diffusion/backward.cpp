@@ -5,6 +5,7 @@
 //   W = g + (1 - a) A^T W,  dX = a W,  dA_ij = (1 - a) <W_i, Z*_j>.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -31,8 +32,9 @@ class Backward {
   Backward(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<const T> gz,
            const DiffuseOptions& options, DiffuseGradients<T>& gradients)
       : walk_(ctx, graph, options), o_(options), out_(gradients), n_(graph.n_rows()), columns_(x.extent[1]) {
-    x_ = read(x);
-    g_ = read(gz);
+    if (o_.kernel == Kernel::ppr) walk_.require_contraction();
+    x_ = read("signal", x);
+    g_ = read("gz", gz);
     walk_.start(x_.data(), columns_);
     dx_ = zeros();
     if (gradients.want_weights && !graph.implicit()) da_.assign(at(graph.nnz()), 0);
@@ -41,8 +43,12 @@ class Backward {
   void unrolled(bool checkpointed) {
     const int hops =
         o_.kernel == Kernel::coefficients ? static_cast<int>(o_.coefficients.size()) - 1 : *o_.hops;
-    const std::vector<double> p = diffusion::series(o_, hops);
-    const std::vector<double> slope = diffusion::series_slope(o_, hops);
+    // Powers of A / unit: those of a large A would overflow long before their weights end.
+    if (o_.normalization == Normalization::none && o_.kernel != Kernel::coefficients) {
+      unit_ = std::max(1.0, walk_.strength());
+    }
+    const std::vector<double> p = diffusion::series(o_, hops, unit_);
+    const std::vector<double> slope = diffusion::series_slope(o_, hops, unit_);
     const int length =
         checkpointed ? std::max(1, static_cast<int>(std::ceil(std::sqrt(hops)))) : std::max(1, hops);
     // Powers F_0, F_length, F_2length, ... are kept; those in between are made again, one segment at a time.
@@ -67,7 +73,7 @@ class Backward {
         for (int k = start + 1; k < end; ++k) segment.push_back(product(segment.back()));
       }
       for (int k = end - 1; k >= start; --k) {
-        through_matrix(b, segment[static_cast<std::size_t>(k - start)], 1);
+        through_matrix(b, segment[static_cast<std::size_t>(k - start)], 1 / unit_);
         b = transposed(b);
         add(b, g_, p[static_cast<std::size_t>(k)]);
       }
@@ -124,10 +130,16 @@ class Backward {
   static constexpr int kMostRounds = 100000;
 
   Block<T> zeros() const { return Block<T>(at(n_ * ops::block_stride(columns_))); }
-  Block<T> read(TensorView<const T> from) const {
+  Block<T> read(const char* name, TensorView<const T> from) const {
     Block<T> block = zeros();
     for (Offset i = 0; i < n_; ++i) {
-      for (Offset c = 0; c < columns_; ++c) block[at(i * ops::block_stride(columns_) + c)] = from(i, c);
+      for (Offset c = 0; c < columns_; ++c) {
+        if (!std::isfinite(from(i, c))) {
+          throw ValueError(fmt::format("{}: entry (row {}, column {}) is {}, finite values are wanted", name,
+                                       i, c, static_cast<double>(from(i, c))));
+        }
+        block[at(i * ops::block_stride(columns_) + c)] = from(i, c);
+      }
     }
     return block;
   }
@@ -135,13 +147,13 @@ class Backward {
     check_stop();
     Block<T> y = zeros();
     walk_.apply(x.data(), y.data());
-    return y;
+    return unit_ == 1 ? y : scaled(y, 1 / unit_);
   }
   Block<T> transposed(const Block<T>& x) const {
     check_stop();
     Block<T> y = zeros();
     walk_.apply_transposed(x.data(), y.data());
-    return y;
+    return unit_ == 1 ? y : scaled(y, 1 / unit_);
   }
   static Block<T> scaled(const Block<T>& x, double factor) {
     Block<T> y(x.size());
@@ -208,6 +220,7 @@ class Backward {
         default:
           dw[e] -= (r == 0 ? 0 : by_row[at(i)] / (2 * r)) + (c == 0 ? 0 : by_col[at(j)] / (2 * c));
       }
+      dw[e] *= walk_.weight_unit();
     });
     return dw;
   }
@@ -219,6 +232,7 @@ class Backward {
   Offset columns_;
   Block<T> x_, g_, dx_;
   std::vector<double> da_;  // by edge
+  double unit_ = 1;         // powers are those of A / unit
 };
 
 }  // namespace

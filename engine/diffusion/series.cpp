@@ -44,44 +44,53 @@ int heat_hops(double t, double strength, double tol, int most) {
   return high;
 }
 
-std::vector<double> series(const DiffuseOptions& options, int hops) {
+std::vector<double> series(const DiffuseOptions& options, int hops, double unit) {
   const auto size = static_cast<std::size_t>(hops) + 1;
   switch (options.kernel) {
     case Kernel::ppr: {
       const double a = options.teleport;
       std::vector<double> p(size);
       double power = 1;
-      for (int k = 0; k < hops; ++k, power *= 1 - a) p[static_cast<std::size_t>(k)] = a * power;
+      for (int k = 0; k < hops; ++k, power *= (1 - a) * unit) p[static_cast<std::size_t>(k)] = a * power;
       p.back() = power;
       return p;
     }
     case Kernel::heat: {
       std::vector<double> p(size);
       for (std::size_t k = 0; k < size; ++k) {
-        p[k] = options.t == 0 ? (k == 0 ? 1 : 0) : std::exp(log_poisson(options.t, static_cast<double>(k)));
+        const auto power = static_cast<double>(k);
+        p[k] = options.t == 0 ? (k == 0 ? 1 : 0)
+                              : std::exp(log_poisson(options.t, power) + power * std::log(unit));
       }
       return p;
     }
-    case Kernel::coefficients:
-      return options.coefficients;
+    case Kernel::coefficients: {
+      std::vector<double> p = options.coefficients;
+      double power = 1;
+      for (double& value : p) {
+        value *= power;
+        power *= unit;
+      }
+      return p;
+    }
   }
   return {};
 }
 
-std::vector<double> series_slope(const DiffuseOptions& options, int hops) {
+std::vector<double> series_slope(const DiffuseOptions& options, int hops, double unit) {
   const auto size = static_cast<std::size_t>(hops) + 1;
   std::vector<double> slope(size);
   if (options.kernel == Kernel::ppr) {
-    const double keep = 1 - options.teleport;
+    const double rate = (1 - options.teleport) * unit;
     for (int k = 0; k < hops; ++k) {
-      const double drop = k == 0 ? 0 : options.teleport * k * std::pow(keep, k - 1);
-      slope[static_cast<std::size_t>(k)] = std::pow(keep, k) - drop;
+      const double drop = k == 0 ? 0 : options.teleport * k * unit * std::pow(rate, k - 1);
+      slope[static_cast<std::size_t>(k)] = std::pow(rate, k) - drop;
     }
-    slope.back() = hops == 0 ? 0 : -hops * std::pow(keep, hops - 1);
+    slope.back() = hops == 0 ? 0 : -hops * unit * std::pow(rate, hops - 1);
   } else if (options.kernel == Kernel::heat) {
-    const std::vector<double> p = series(options, hops);  // d/dt e^{-t} t^k / k! = p_{k-1} - p_k
-    for (std::size_t k = 0; k < size; ++k) slope[k] = (k == 0 ? 0 : p[k - 1]) - p[k];
-    if (options.t == 0 && size > 1) slope[1] = 1;
+    // d/dt e^{-t} t^k / k! = p_{k-1} - p_k
+    const std::vector<double> p = series(options, hops, unit);
+    for (std::size_t k = 0; k < size; ++k) slope[k] = (k == 0 ? 0 : p[k - 1] * unit) - p[k];
   }
   return slope;
 }

@@ -17,8 +17,9 @@ double heat_bound(double t, double strength, int k);
 /// The first k with heat_bound <= tol, or -1 when it is above `most`.
 int heat_hops(double t, double strength, double tol, int most);
 
-/// p_0 .. p_K of ppr, heat or the given coefficients, and their derivative by teleport or t.
-std::vector<double> series(const DiffuseOptions& options, int hops);
-std::vector<double> series_slope(const DiffuseOptions& options, int hops);
+/// p_k unit^k for k = 0 .. K of ppr, heat or the given coefficients, and their derivative by teleport or t:
+/// the weights of (A / unit)^k, which stay finite where those of A^k and its size would not.
+std::vector<double> series(const DiffuseOptions& options, int hops, double unit = 1);
+std::vector<double> series_slope(const DiffuseOptions& options, int hops, double unit = 1);
 
 }  // namespace manyhop::diffusion

@@ -13,6 +13,9 @@ namespace manyhop::diffusion {
 namespace {
 
 constexpr Offset kRowGrain = 1024;
+// Inside of these, sums of weights and their inverses are plain numbers.
+constexpr double kSmallWeight = 1e-290;
+constexpr double kLargeWeight = 1e290;
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
 // sum over rows of f(i, column) for each column, in fixed chunks.
@@ -71,25 +74,32 @@ Walk<T>::Walk(const Context& ctx, const Graph& graph, const DiffuseOptions& opti
         fmt::format("diffuse: the graph is {} x {}, a square one is wanted", graph.n_rows(), graph.n_cols()));
   }
   check_dangling(options);
+  if (options.normalization != Normalization::none) rescale_weights();
   sums();
-  const auto inverse = [](const std::vector<double>& sums, bool root) {
+  by_runs_ = ops::wants_runs(graph_);
+  const auto inverse = [](const char* axis, const std::vector<double>& sums, bool root) {
     std::vector<double> scale(sums.size());
     for (std::size_t i = 0; i < sums.size(); ++i) {
       scale[i] = sums[i] == 0 ? 0 : 1 / (root ? std::sqrt(sums[i]) : sums[i]);
+      if (!std::isfinite(scale[i])) {
+        throw ValueError(fmt::format(
+            "weights: the sum of {} {} is {} of the largest weight's size, too small to divide by", axis, i,
+            sums[i]));
+      }
     }
     return scale;
   };
   switch (options.normalization) {
     case Normalization::row:
-      row_scale_ = inverse(row_sums_, false);
+      row_scale_ = inverse("row", row_sums_, false);
       break;
     case Normalization::col:
-      col_scale_ = inverse(col_sums_, false);
+      col_scale_ = inverse("column", col_sums_, false);
       norm_ = Norm::one;
       break;
     case Normalization::sym:
-      row_scale_ = inverse(row_sums_, true);
-      col_scale_ = inverse(col_sums_, true);
+      row_scale_ = inverse("row", row_sums_, true);
+      col_scale_ = inverse("column", col_sums_, true);
       norm_ = Norm::two;
       break;
     case Normalization::none:
@@ -101,6 +111,37 @@ Walk<T>::Walk(const Context& ctx, const Graph& graph, const DiffuseOptions& opti
       if (mine[i] == 0) dangling_.push_back(static_cast<Index>(i));
     }
   }
+}
+
+// A normalised matrix does not change when all weights are multiplied; weights of extreme size are brought
+// near 1 by a power of two, which loses nothing.
+template <class T>
+void Walk<T>::rescale_weights() {
+  double most = 0;
+  for (const double w : graph_.weights()) most = std::max(most, std::abs(w));
+  if (most == 0 || (most > kSmallWeight && most < kLargeWeight)) return;
+  const int exponent = std::ilogb(most);
+  weight_unit_ = std::ldexp(1.0, std::min(-exponent, 1000));  // 2^1000 keeps a subnormal weight near 1e-22
+  std::vector<double> scaled(graph_.weights().begin(), graph_.weights().end());
+  for (std::size_t e = 0; e < scaled.size(); ++e) {
+    const double w = scaled[e] * weight_unit_;
+    if (w == 0 && scaled[e] != 0) {
+      throw ValueError(fmt::format("weights[{}]: {} beside a weight of size {}, too far apart to normalize",
+                                   e, scaled[e], most));
+    }
+    scaled[e] = w;
+  }
+  graph_ = graph_.with_weights(std::move(scaled));
+}
+
+template <class T>
+void Walk<T>::require_contraction() const {
+  const double keep = 1 - options_.teleport;
+  if (options_.normalization != Normalization::none || keep * strength_ < 1) return;
+  throw ValueError(
+      fmt::format("teleport: normalization none wants (1 - teleport) s < 1, here s = {} and "
+                  "(1 - {}) s = {}",
+                  strength_, options_.teleport, keep * strength_));
 }
 
 template <class T>
@@ -188,7 +229,7 @@ std::vector<double> Walk<T>::dangling_sum(const T* x) const {
 template <class T>
 void Walk<T>::apply(const T* x, T* y) const {
   const ops::ScaledGraph a{&graph_, row_scale_.empty() ? nullptr : row_scale_.data(),
-                           col_scale_.empty() ? nullptr : col_scale_.data()};
+                           col_scale_.empty() ? nullptr : col_scale_.data(), by_runs_};
   ops::graph_spmm(backend_, a, x, y, columns_);
   if (dangling_.empty()) return;
   const Offset n = size();
@@ -222,7 +263,7 @@ void Walk<T>::apply(const T* x, T* y) const {
 template <class T>
 void Walk<T>::apply_transposed(const T* x, T* y) const {
   const ops::ScaledGraph a{&graph_.transpose(), col_scale_.empty() ? nullptr : col_scale_.data(),
-                           row_scale_.empty() ? nullptr : row_scale_.data()};
+                           row_scale_.empty() ? nullptr : row_scale_.data(), by_runs_};
   ops::graph_spmm(backend_, a, x, y, columns_);
   if (dangling_.empty()) return;
   const Offset n = size();

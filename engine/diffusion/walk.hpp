@@ -32,6 +32,11 @@ class Walk {
   /// dx += the part of d<g, A(x0) z> that goes through x0 (restart only).
   void restart_gradient(const T* g, const T* z, T* dx) const;
 
+  /// The weights that sums and scales belong to are the graph's times this power of two.
+  double weight_unit() const { return weight_unit_; }
+  /// Throws ValueError naming s unless (1 - teleport) ||A|| < 1, which normalization none can miss.
+  void require_contraction() const;
+
   const std::vector<double>& row_sums() const { return row_sums_; }
   const std::vector<double>& col_sums() const { return col_sums_; }
   const std::vector<double>& row_scale() const { return row_scale_; }
@@ -41,6 +46,7 @@ class Walk {
   const Graph& graph() const { return graph_; }
 
  private:
+  void rescale_weights();
   void sums();
   std::vector<double> dangling_sum(const T* x) const;  // by column of x
   std::vector<double> all_sum(const T* x) const;
@@ -50,6 +56,8 @@ class Walk {
   Backend backend_;
   Norm norm_ = Norm::max;
   double strength_ = 1;
+  double weight_unit_ = 1;
+  bool by_runs_ = false;
   std::vector<double> row_sums_, col_sums_;    // of weights
   std::vector<double> row_scale_, col_scale_;  // empty: 1
   std::vector<Index> dangling_;  // rows (row) or columns (col) whose sum is 0 and that are not left zero
