@@ -22,8 +22,9 @@
 namespace manyhop::cli {
 namespace {
 
-constexpr std::array<std::string_view, 4> kVerbs{"gen", "info", "convert", "spy"};
-constexpr std::array<std::string_view, 5> kAbsentVerbs{"spectral", "attend", "diffuse", "design", "bench"};
+constexpr std::array<std::string_view, 7> kVerbs{"gen",     "info",    "spectral", "attend",
+                                                 "diffuse", "convert", "spy"};
+constexpr std::array<std::string_view, 2> kAbsentVerbs{"design", "bench"};
 
 int fail(int code, std::string_view sentence) {
   std::string line(sentence);
@@ -55,6 +56,9 @@ int run(int argc, char** argv) {
              "interrupted.");
   add_gen(app, session);
   add_info(app, session);
+  add_spectral(app, session);
+  add_attend(app, session);
+  add_diffuse(app, session);
   add_convert(app, session);
   add_spy(app, session);
 

@@ -90,7 +90,11 @@ Size size_of(std::string_view text) {
 
 CLI::Option* add_text(CLI::App& verb, const std::string& names, std::string& target, const std::string& type,
                       const std::string& help) {
-  return verb.add_option(names, target, help)->type_name(type);
+  const std::function<void(const std::string&)> set = [&target, names](const std::string& text) {
+    if (text.empty()) throw ValueError(fmt::format("{} is the empty text", names));
+    target = text;
+  };
+  return verb.add_option_function(names, set, help)->type_name(type);
 }
 
 CLI::Option* add_real(CLI::App& verb, const std::string& name, std::optional<double>& target,

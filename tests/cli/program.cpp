@@ -1,0 +1,155 @@
+#include "program.hpp"
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+#if defined(__has_feature)
+#define MANYHOP_HAS_FEATURE(x) __has_feature(x)
+#else
+#define MANYHOP_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
+    MANYHOP_HAS_FEATURE(address_sanitizer) || MANYHOP_HAS_FEATURE(thread_sanitizer)
+#define MANYHOP_SANITIZED 1
+#else
+#define MANYHOP_SANITIZED 0
+#endif
+
+extern char** environ;
+
+namespace manyhop::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The child: nothing but system calls between fork and exec.
+[[noreturn]] void become(char* const* argv, char* const* env, const std::string& in, const std::string& out,
+                         const std::string& err, std::size_t address_space) {
+  dup2(open(in.c_str(), O_RDONLY), STDIN_FILENO);
+  dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
+  dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+  if (address_space > 0 && MANYHOP_SANITIZED == 0) {
+    const rlimit limit{address_space, address_space};
+    setrlimit(RLIMIT_AS, &limit);
+  }
+  execve(argv[0], argv, env);
+  _exit(127);
+}
+
+}  // namespace
+
+double patience() { return MANYHOP_SANITIZED != 0 ? 12 : 1; }
+
+Folder::Folder() {
+  std::string name = (std::filesystem::temp_directory_path() / "manyhop-test-XXXXXX").string();
+  if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  path_ = name;
+}
+
+Folder::~Folder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::set<std::string> Folder::names() const {
+  std::set<std::string> all;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path_))
+    all.insert(entry.path().string());
+  return all;
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+std::string example(const std::string& name) { return std::string(MANYHOP_EXAMPLES "/") + name; }
+
+Said run_program(const std::vector<std::string>& arguments, const Setting& setting) {
+  const Folder folder;
+  write_text(folder / "in", setting.input);
+  std::vector<std::string> words{MANYHOP_PROGRAM};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (auto& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  std::vector<std::string> extra = setting.extra;
+  std::vector<char*> env;
+  for (auto& word : extra) env.push_back(word.data());
+  for (char** word = environ; *word != nullptr; ++word) env.push_back(*word);
+  env.push_back(nullptr);
+  const std::string in = folder / "in";
+  const std::string out = folder / "out";
+  const std::string err = folder / "err";
+
+  const auto start = Clock::now();
+  const pid_t child = fork();
+  if (child == 0) become(argv.data(), env.data(), in, out, err, setting.address_space);
+  REQUIRE(child > 0);
+  Clock::time_point signalled = start;
+  if (setting.interrupt_after_ms >= 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(setting.interrupt_after_ms));
+    signalled = Clock::now();
+    kill(child, setting.signal);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  Said said;
+  said.seconds = since(start);
+  if (setting.after_signal != nullptr) *setting.after_signal = since(signalled);
+  said.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  said.out = text_of(out);
+  said.err = text_of(err);
+  return said;
+}
+
+nlohmann::json run_json(std::vector<std::string> arguments, const Setting& setting, int code) {
+  arguments.emplace_back("--json");
+  const Said said = run_program(arguments, setting);
+  INFO("stderr: " << said.err);
+  INFO("stdout: " << said.out);
+  REQUIRE(said.code == code);
+  const auto json = nlohmann::json::parse(said.out, nullptr, false);
+  REQUIRE(json.is_object());
+  return json;
+}
+
+std::string refused(const std::vector<std::string>& arguments, const std::string& part,
+                    const Setting& setting) {
+  Setting small = setting;
+  if (small.address_space == 0) small.address_space = std::size_t{2} << 30;
+  const Said said = run_program(arguments, small);
+  std::string call;
+  for (const auto& word : arguments) call += word + " ";
+  INFO("call: " << call);
+  INFO("stderr: " << said.err);
+  CHECK(said.code == 2);
+  CHECK(said.out.empty());
+  CHECK(said.err.starts_with("manyhop: "));
+  CHECK(said.err.ends_with("\n"));
+  CHECK(said.err.find('\n') == said.err.size() - 1);
+  CHECK(said.err.find(part) != std::string::npos);
+  CHECK(said.seconds < patience());
+  return said.err;
+}
+
+}  // namespace manyhop::test
