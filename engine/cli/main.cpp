@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const Interrupted&) {
-    return fail(kInterrupted, "interrupted");
+    return first_to_say_interrupted() ? fail(kInterrupted, "interrupted") : kInterrupted;
   } catch (const Error& error) {
     return fail(kUsage, error.what());
   } catch (const std::bad_alloc&) {

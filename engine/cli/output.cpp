@@ -124,6 +124,12 @@ void Outputs::commit() {
   } catch (const Interrupted&) {
     remove_listed();
     throw;
+  } catch (const ValueError&) {  // what the format cannot hold
+    remove_listed();
+    throw;
+  } catch (const LimitError&) {
+    remove_listed();
+    throw;
   } catch (const std::exception& error) {
     remove_listed();
     throw std::runtime_error(error.what());  // the disk's failure, not the caller's mistake

@@ -25,7 +25,7 @@ struct Qkv {
   std::vector<Offset> out_shape() const;
 };
 
-/// Throws ValueError for a missing tensor (listing those there are), mixed types or shapes that do not fit.
+/// Throws ValueError for a missing tensor, mixed types or shapes that do not fit.
 Qkv load_qkv(const std::string& path, Layout layout);
 
 /// A [s, h, d] or [b, h, s, d] block as a view [b, h, s, d].

@@ -23,6 +23,7 @@ constexpr int kInterrupted = 130;
 constexpr long kGraceNanoseconds = 700'000'000;
 
 std::atomic<bool> stop{false};
+std::atomic<bool> said{false};
 
 struct Listed {
   std::mutex mutex;
@@ -55,8 +56,10 @@ void wait_for_signals(const sigset_t& set) {
   }
   remove_pending_files();
   remove_listed();
-  constexpr std::string_view message = "manyhop: interrupted\n";
-  [[maybe_unused]] const auto written = write(STDERR_FILENO, message.data(), message.size());
+  if (first_to_say_interrupted()) {
+    constexpr std::string_view message = "manyhop: interrupted\n";
+    [[maybe_unused]] const auto written = write(STDERR_FILENO, message.data(), message.size());
+  }
   _exit(kInterrupted);
 }
 
@@ -71,6 +74,8 @@ void start_signal_thread() {
 }
 
 const std::atomic<bool>& stop_flag() { return stop; }
+
+bool first_to_say_interrupted() { return !said.exchange(true); }
 
 void forget_on_success(const std::string& path) {
   const std::lock_guard lock(listed().mutex);

@@ -16,6 +16,9 @@ void start_signal_thread();
 
 const std::atomic<bool>& stop_flag();
 
+/// True for the first caller: who says that the run was interrupted, the work or the waiting thread.
+bool first_to_say_interrupted();
+
 /// Files and folders that must not outlive an interrupted or failed run, and those that may after all.
 void forget_on_success(const std::string& path);
 void keep(const std::string& path);

@@ -66,6 +66,8 @@ TEST_CASE("bad output paths are refused before any work") {
   std::filesystem::create_directory(folder / "d.mtx");
   refused({"gen", "full", "-n", "100000", "-o", folder / "d.mtx"}, "folder");
   refused({"gen", "full", "-n", "4", "-o", "-", "--json"}, "standard output");
+  refused({"gen", "causal", "-n", "4", "-o", folder / "directed.graph"}, "METIS");
+  CHECK_FALSE(std::filesystem::exists(folder / "directed.graph"));
   if (geteuid() != 0) {
     std::filesystem::create_directory(folder / "locked");
     std::filesystem::permissions(folder / "locked",
