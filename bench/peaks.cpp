@@ -55,7 +55,7 @@ Peaks measure_peaks() {
   const auto count = static_cast<std::size_t>(threads);
   const std::size_t total = std::max<std::size_t>(std::size_t{1} << 26, count << 21);  // floats
   const std::vector<float> values(total, 1.0F);
-  peaks.l2_gbs = bandwidth(values, std::size_t{1} << 17, threads, 40);
+  peaks.l2_gbs = bandwidth(values, std::size_t{1} << 16, threads, 80);
   peaks.l3_gbs = bandwidth(values, std::size_t{1} << 21, threads, 3);
   peaks.dram_gbs = bandwidth(values, total / count / 64 * 64, threads, 1);
   return peaks;

@@ -7,7 +7,7 @@ namespace manyhop::bench {
 
 struct Peaks {
   double fma_gflops = 0;  // fp32 multiply-adds on all threads, registers only
-  double l2_gbs = 0;      // reads of 512 KiB a thread, over and over
+  double l2_gbs = 0;      // reads of 256 KiB a thread, over and over
   double l3_gbs = 0;      // of 8 MiB a thread
   double dram_gbs = 0;    // of 256 MiB in all
 };

@@ -5,8 +5,13 @@
 
 namespace manyhop::bench {
 namespace {
-using Lanes [[gnu::vector_size(64)]] = float;  // 16 floats; narrower machines take two or four registers
-}
+#ifdef __AVX512F__
+constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;  // wider vectors of the language would spill on narrower machines
+#endif
+using Lanes [[gnu::vector_size(kLanes * sizeof(float))]] = float;
+}  // namespace
 
 double multiply_add(long loops, float* sink) {
   constexpr int kChains = 10;  // latency 4, two units: at least 8 chains, and 10 fit the registers
@@ -19,20 +24,22 @@ double multiply_add(long loops, float* sink) {
   Lanes total{};
   for (const Lanes& sum : sums) total += sum;
   *sink = total[0];
-  return static_cast<double>(loops) * kChains * 16 * 2 * 1e-9;
+  return static_cast<double>(loops) * kChains * kLanes * 2 * 1e-9;
 }
 
 float add_up(const float* values, std::size_t count) {
-  Lanes sums[4] = {};
+  constexpr std::size_t kParts = 64 / kLanes;
+  Lanes sums[kParts] = {};
   for (std::size_t i = 0; i < count; i += 64) {
-    for (std::size_t part = 0; part < 4; ++part) {
+    for (std::size_t part = 0; part < kParts; ++part) {
       Lanes lanes;
-      std::memcpy(&lanes, values + i + part * 16, sizeof lanes);
+      std::memcpy(&lanes, values + i + part * kLanes, sizeof lanes);
       sums[part] += lanes;
     }
   }
-  const Lanes total = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  return total[0] + total[7] + total[15];
+  Lanes total{};
+  for (const Lanes& sum : sums) total += sum;
+  return total[0] + total[kLanes - 1];
 }
 
 }  // namespace manyhop::bench
