@@ -14,14 +14,23 @@ namespace {
 struct Stationary {
   std::vector<double> pi;
   double residual = 0;  // ||pi P - pi||_1
+  double worst = 0;     // max |(pi P - pi)_i| / pi_i: the operator divides by roots of pi
 };
 
-double residual_of(const Product& pull, const std::vector<double>& pi) {
-  std::vector<double> next(pi.size());
-  pull.apply(pi.data(), next.data());
-  double sum = 0;
-  for (std::size_t i = 0; i < pi.size(); ++i) sum += std::abs(next[i] - pi[i]);
-  return sum;
+constexpr double kLeastShare = 1e-280;  // below that roots of pi lose their digits
+constexpr double kRelative = 1e-12;     // goal of `worst`
+constexpr double kTrusted = 1e-6;       // beyond that the operator is not known
+
+/// Sets both residuals; `next` receives pi P.
+void measure(const Product& pull, Stationary& at_rest, std::vector<double>& next) {
+  next.resize(at_rest.pi.size());
+  pull.apply(at_rest.pi.data(), next.data());
+  at_rest.residual = at_rest.worst = 0;
+  for (std::size_t i = 0; i < next.size(); ++i) {
+    const double moved = std::abs(next[i] - at_rest.pi[i]);
+    at_rest.residual += moved;
+    at_rest.worst = std::max(at_rest.worst, at_rest.pi[i] > kLeastShare ? moved / at_rest.pi[i] : 1.0);
+  }
 }
 
 void to_mass_one(std::vector<double>& pi) {
@@ -55,34 +64,27 @@ std::vector<double> eliminate(const Product& walk) {
 }
 
 Stationary stationary(const Input& input, const std::vector<double>& sums, const Product& walk,
-                      const Product& pull, double tol, int max_iterations) {
+                      const Product& pull, int max_iterations) {
   Stationary result;
+  std::vector<double> next;
   // In-weights equal to out-weights: the row sums are stationary.
   result.pi = sums;
   to_mass_one(result.pi);
-  result.residual = residual_of(pull, result.pi);
-  if (result.residual <= 1e-15 * static_cast<double>(sums.size() + 16)) return result;
+  measure(pull, result, next);
+  if (result.worst <= kRelative) return result;
   if (input.graph.n_rows() <= kDenseSize) {
     result.pi = eliminate(walk);
-    result.residual = residual_of(pull, result.pi);
+    measure(pull, result, next);
     return result;
   }
-  // Lazy steps converge for periodic walks too.
-  const double goal = std::min(1e-3 * tol, 1e-13);
-  std::vector<double> next(result.pi.size());
-  const std::int64_t steps = std::int64_t{100} * max_iterations;
-  for (std::int64_t step = 0; step < steps; ++step) {
+  const std::int64_t steps = std::int64_t{20} * max_iterations;
+  for (std::int64_t step = 0; step < steps && result.worst > kRelative; ++step) {
     check_stop();
-    pull.apply(result.pi.data(), next.data());
-    double moved = 0;
-    for (std::size_t i = 0; i < next.size(); ++i) {
-      moved += std::abs(next[i] - result.pi[i]);
-      next[i] = 0.5 * (next[i] + result.pi[i]);
-    }
-    result.residual = moved;
-    if (moved <= goal) break;
-    result.pi.swap(next);
+    // Lazy steps converge for periodic walks too, and sums of what is not negative keep every digit.
+    for (std::size_t i = 0; i < next.size(); ++i) result.pi[i] = 0.5 * (next[i] + result.pi[i]);
     to_mass_one(result.pi);
+    measure(pull, result, next);
+    if (*std::min_element(result.pi.begin(), result.pi.end()) <= kLeastShare) break;  // it only shrinks
   }
   return result;
 }
@@ -108,7 +110,17 @@ void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& 
   const Graph& mirrored = input.graph.transpose();
   const Product walk(input.graph, input.weighted, inverse);
   const Product pull(mirrored, input.weighted, {}, inverse);
-  const Stationary at_rest = stationary(input, sums, walk, pull, options.tol, options.max_iterations);
+  const Stationary at_rest = stationary(input, sums, walk, pull, options.max_iterations);
+  if (!(at_rest.worst <= kTrusted)) {
+    result.converged = false;
+    result.residual = at_rest.residual;
+    result.reason = fmt::format(
+        "the stationary distribution is known to a relative {:.2g} only and the operator divides by its "
+        "roots",
+        at_rest.worst);
+    result.method = "none (stationary distribution not resolved)";
+    return;
+  }
 
   std::vector<double> root(sums.size()), back(sums.size()), out(sums.size());
   for (std::size_t i = 0; i < root.size(); ++i) {

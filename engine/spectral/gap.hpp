@@ -59,11 +59,28 @@ struct GapResult {
   std::vector<double> vectors;  // [n, 2]: of lambda2 and lambda_n
 };
 
-/// Second and last eigenvalue of the operator of a square graph.   Throws ValueError for rectangles.
+/// Second and last eigenvalue of the operator of a square graph; lambda_n is empty for transition and
+/// singular, whose small end says nothing about mixing. Weights are used when asked, and for patterns that
+/// are multigraphs (their weights are multiplicities).
+///
+/// Method: dense up to 256 vertices; what components, bipartite sides and periods fix is taken exactly; else
+/// Lanczos or Arnoldi (Spectra) on threaded products, and shift-invert where the graph is banded and Lanczos
+/// is slow. At most `max_iterations` restarts; what has not converged comes back with its residual and
+/// converged = false. Same bits for any thread count.   Cost O(runs or edges + n) a product, memory about 80
+/// vectors of n.
+/// A vertex without edges is a zero row of the operator (of the Laplacian too); gap is 0 whenever components
+/// > 1. `transition` works on strong components: its residual is that of the component's block. `chung` on a
+/// graph that is not strongly connected: applies = false; a stationary distribution that doubles do not
+/// resolve: no values, converged = false and the reason.
+/// Throws ValueError for rectangles, tol that is not positive and finite, max_iterations < 1, reach_hops
+/// outside 0 .. 1024, negative weights (but for adjacency); LimitError when the memory limit holds no basis;
+/// Interrupted.
 GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& options = {});
 
 /// Mean and least share of columns that rows reach within 1..K hops (a row reaches itself). Exact up to
-/// `exact_rows` rows, else on that many rows drawn by seed.
+/// `exact_rows` rows, else on that many rows drawn by seed. Same numbers for any thread count.   Cost O(hops
+/// rows / 64 (n + edges or runs)), memory O(n) a thread and block. No vertices: zeros. Throws ValueError for
+/// rectangles, hops outside 0 .. 1024, exact_rows < 1; Interrupted.
 std::vector<Reach> reach(const Context& ctx, const Graph& graph, int hops, Offset exact_rows = 4096,
                          std::uint64_t seed = 0);
 

@@ -121,6 +121,7 @@ std::optional<Skyline> Skyline::plan(const SymmetricOperator& op, Offset max_ent
     }
   }
   if (!fits(best)) return std::nullopt;
+  result.work_ = best.work;
   result.position_ = inverse(result.order_);
   result.first_ = std::move(best.first);
   result.starts_.assign(1, 0);

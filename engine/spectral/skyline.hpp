@@ -23,6 +23,7 @@ class Skyline {
   void solve(const double* x, double* y) const;
 
   Offset entries() const { return starts_.back(); }
+  double work() const { return work_; }  // multiply-adds of a factorisation
 
  private:
   std::vector<Index> order_;     // order_[position] = vertex
@@ -30,6 +31,7 @@ class Skyline {
   std::vector<Index> first_;     // first stored column of a row
   std::vector<Offset> starts_;   // row i: values_[starts_[i] ..), columns first_[i] .. i
   std::vector<double> values_;
+  double work_ = 0;
 };
 
 }  // namespace manyhop::spectral

@@ -17,9 +17,10 @@
 namespace manyhop::spectral {
 namespace {
 
-constexpr Offset kSubspace = 40;      // Lanczos vectors
-constexpr int kFirstRestarts = 8;     // of Lanczos, where shift-invert could take over
-constexpr int kInverseRestarts = 40;  // of Lanczos on the inverse: it needs one or two
+constexpr Offset kSubspace = 40;            // Lanczos vectors
+constexpr int kFirstRestarts = 2;           // of Lanczos, where shift-invert could take over
+constexpr Offset kInverseWork = 5'000'000;  // vertices times restarts of Lanczos on the inverse ...
+constexpr int kInverseRestarts = 40;        // ... and at most so many: it mostly needs one or two
 constexpr Offset kFactorEntries = 64'000'000;
 constexpr double kFactorWork = 1e10;  // multiply-adds: some seconds
 
@@ -123,7 +124,7 @@ void run_lanczos(const Context& ctx, const SymmetricProblem& problem, bool top, 
 void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skyline, bool top, double tol,
             Pair& pair, int& iterations) {
   const double sign = top ? -1 : 1;  // sign (H - sigma I) is positive definite
-  const double rounding = 1e-9 * problem.bound;
+  const double rounding = 1e-12 * problem.bound;
   for (int round = 0; round < 3 && pair.residual > tol; ++round) {
     const double base =
         top && !problem.known.empty() ? std::max(pair.value, problem.known_value) : pair.value;
@@ -146,7 +147,8 @@ void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skylin
     auto start = start_vector(problem.n, 3);
     leave_out(problem, start);
     solver.init(start.data());
-    solver.compute(Spectra::SortRule::LargestAlge, kInverseRestarts, 1e-13, Spectra::SortRule::LargestAlge);
+    const auto restarts = std::clamp(kInverseWork / problem.n, Offset{4}, Offset{kInverseRestarts});
+    solver.compute(Spectra::SortRule::LargestAlge, restarts, 1e-13, Spectra::SortRule::LargestAlge);
     iterations += static_cast<int>(solver.num_iterations());
     Pair next = finish(problem, solver.ends().top);
     const bool beyond = top ? next.value > pair.value : next.value < pair.value;
@@ -192,7 +194,13 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
     const auto room = static_cast<Offset>(ctx.limit() / sizeof(double) / 2);
     skyline = Skyline::plan(*problem.banded, std::min(kFactorEntries, room), kFactorWork);
   }
-  const int restarts = skyline ? std::min(max_restarts, kFirstRestarts) : max_restarts;
+  int restarts = max_restarts;
+  if (skyline) {  // Lanczos may cost what a factorisation costs
+    double round = 160.0 * static_cast<double>(problem.n);
+    for (const Product& term : problem.banded->terms()) round += static_cast<double>(term.stored());
+    const double share = skyline->work() / (static_cast<double>(kSubspace) / 2 * round);
+    restarts = std::min(max_restarts, kFirstRestarts + static_cast<int>(share));
+  }
   run_lanczos(ctx, problem, top, bottom, tol, restarts, result);
   if (skyline && restarts < max_restarts) {
     for (const bool end : {true, false}) {

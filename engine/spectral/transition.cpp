@@ -89,29 +89,28 @@ struct Block {
   bool closed = false;
 };
 
-/// Greatest common divisor of the cycle lengths, and a level of every vertex.
+/// Greatest common divisor of the cycle lengths, and (where that is not 1) a level of every vertex.
 Offset period(const Graph& graph, std::vector<Index>& level) {
   const Offset n = graph.n_rows();
   level.assign(at(n), -1);
   std::vector<Index> queue{0};
   level[0] = 0;
   Offset result = 0;
-  for (std::size_t head = 0; head < queue.size(); ++head) {
+  for (std::size_t head = 0; head < queue.size() && result != 1; ++head) {
     if ((head & 0xFFF) == 0) check_stop();
     const Index u = queue[head];
     graph.for_each_run(u, [&](Run run) {
-      if (result == 1 && queue.size() == at(n)) return;
-      for (Index v = run.begin; v < run.end; ++v) {
+      for (Index v = run.begin; v < run.end && result != 1; ++v) {
         if (level[at(v)] < 0) {
           level[at(v)] = level[at(u)] + 1;
           queue.push_back(v);
         } else {
-          result = std::gcd(result, Offset{level[at(u)]} + 1 - level[at(v)]);
+          result = std::gcd(result, Offset{level[at(u)]} + 1 - level[at(v)]);  // never negative
         }
       }
     });
   }
-  return std::abs(result);
+  return result;
 }
 
 void dense_block(const Product& walk, bool closed, std::vector<Candidate>& out) {
