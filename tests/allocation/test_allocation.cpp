@@ -52,6 +52,9 @@ void* operator new(std::size_t bytes) { return take(bytes); }
 void* operator new[](std::size_t bytes) { return take(bytes); }
 void* operator new(std::size_t bytes, std::align_val_t) { return take(bytes); }
 void* operator new[](std::size_t bytes, std::align_val_t) { return take(bytes); }
+// A sanitizer brings its own forms that do not throw, so these are replaced too.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return take(bytes); }
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept { return take(bytes); }
 void operator delete(void* pointer) noexcept { give(pointer); }
 void operator delete[](void* pointer) noexcept { give(pointer); }
 void operator delete(void* pointer, std::size_t) noexcept { give(pointer); }
@@ -60,6 +63,8 @@ void operator delete(void* pointer, std::align_val_t) noexcept { give(pointer); 
 void operator delete[](void* pointer, std::align_val_t) noexcept { give(pointer); }
 void operator delete(void* pointer, std::size_t, std::align_val_t) noexcept { give(pointer); }
 void operator delete[](void* pointer, std::size_t, std::align_val_t) noexcept { give(pointer); }
+void operator delete(void* pointer, const std::nothrow_t&) noexcept { give(pointer); }
+void operator delete[](void* pointer, const std::nothrow_t&) noexcept { give(pointer); }
 
 using namespace manyhop;
 

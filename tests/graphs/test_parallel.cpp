@@ -101,6 +101,25 @@ TEST_CASE("nested loops see the scope and its flag") {
   CHECK_THROWS_AS(parallel_for(4, [](std::int64_t) { parallel_for(4, [](std::int64_t) {}); }), Interrupted);
 }
 
+TEST_CASE("a thread that waits for an inner loop starts no outer chunk") {
+  static thread_local bool inside = false;
+  const ThreadScope scope(4);
+  std::atomic<int> wrong{0};
+  // Uneven chunks: whoever is done early takes inner chunks of others, who then have to wait.
+  for (int round = 0; round < 10; ++round) {
+    parallel_for(200, [&](std::int64_t chunk) {
+      if (inside) ++wrong;
+      if (chunk % 13 != 0) return;
+      inside = true;
+      parallel_for(16, [](std::int64_t c) {
+        std::this_thread::sleep_for(std::chrono::microseconds(c % 3 == 0 ? 500 : 20));
+      });
+      inside = false;
+    });
+  }
+  CHECK(wrong == 0);
+}
+
 // A thread that waits for the inner loop under the graph's call_once must not start an outer chunk, which
 // would wait for the same call_once.
 TEST_CASE("first use of an implicit graph inside a loop does not lock up") {
