@@ -65,7 +65,7 @@ int resolve(int threads) {
 // Arenas live as long as the process: creating one per call costs more than a small graph.
 tasks::Arena* arena_of(int threads) {
   static std::mutex mutex;
-  static std::map<int, tasks::Arena*> arenas;
+  static auto& arenas = *new std::map<int, tasks::Arena*>();  // never destroyed: workers may outlive main
   const std::lock_guard lock(mutex);
   auto& arena = arenas[threads];
   if (arena == nullptr) arena = tasks::make_arena(threads);
