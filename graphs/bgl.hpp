@@ -219,7 +219,8 @@ class BglEdgeWeight {
   const BglGraph* g_ = nullptr;
 };
 
-/// The reverse of an edge, as max-flow wants it; an edge of the graph when the graph is symmetric.
+/// The reverse of an edge, as max-flow wants it; an edge of the graph when the graph is symmetric. Boost's
+/// push-relabel wants reverse arcs of capacity 0 instead: use Boykov-Kolmogorov or Edmonds-Karp here.
 struct BglReverse {
   using key_type = BglEdge;
   using value_type = BglEdge;
