@@ -322,6 +322,7 @@ template <class T>
 void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                TensorView<const T> v, TensorView<T> out, const AttentionOptions& options) {
   require_dtype<T>(plan);
+  require_backend(ctx, "attention");
   const ThreadScope scope(ctx.threads, ctx.stop);
   const Call<T> call(ctx, plan, q, k, v, options);
   const PlanOptions& o = plan.options();
@@ -360,6 +361,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
                         TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
                         const AttentionOptions& options, TensorView<const float> g_lse) {
   require_dtype<T>(plan);
+  require_backend(ctx, "attention");
   const ThreadScope scope(ctx.threads, ctx.stop);
   const Call<T> call(ctx, plan, q, k, v, options);
   const PlanOptions& o = plan.options();

@@ -190,6 +190,7 @@ std::vector<std::string> Plan::explain() const {
 }
 
 Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& given) {
+  require_backend(ctx, "plan");
   const ThreadScope scope(ctx.threads, ctx.stop);
   PlanOptions options = given;
   if (options.kv_heads == 0) options.kv_heads = options.heads;

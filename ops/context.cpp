@@ -59,6 +59,12 @@ std::string_view name_of(Backend backend) {
   return "?";
 }
 
+void require_backend(const Context& ctx, std::string_view what) {
+  if (ctx.backend == Backend::reference || ctx.backend == Backend::cpu) return;
+  throw ValueError(fmt::format("{}: backend '{}' is not in this build, which has {}", what,
+                               name_of(ctx.backend), fmt::join(available_backends(), ", ")));
+}
+
 Backend backend_of(std::string_view name) {
   if (name == "reference") return Backend::reference;
   if (name == "cpu") return Backend::cpu;

@@ -49,6 +49,9 @@ struct Context {
 /// Backends linked into this build, by name.
 std::vector<std::string> available_backends();
 std::string_view name_of(Backend backend);
+/// Throws ValueError naming `what`, the backend and the available ones when this build lacks the context's
+/// backend.
+void require_backend(const Context& ctx, std::string_view what);
 /// Throws ValueError listing the available ones.
 Backend backend_of(std::string_view name);
 

@@ -1,6 +1,5 @@
 // Checks shapes at the public boundary and holds the only switch on the backend.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <span>
 #include <string>
@@ -102,24 +101,12 @@ TensorView<T> edge_values(std::string_view op, std::string_view name, TensorView
   return view;
 }
 
-[[noreturn]] void no_backend(std::string_view op, Backend backend) {
-  throw ValueError(fmt::format("{}: backend '{}' is not in this build, which has {}", op, name_of(backend),
-                               fmt::join(available_backends(), ", ")));
-}
-
 // The switch: runs the definition of the context's backend on the context's threads.
 template <class Reference, class Cpu>
 void dispatch(std::string_view op, const Context& ctx, Reference&& on_reference, Cpu&& on_cpu) {
+  require_backend(ctx, op);
   const ThreadScope scope(ctx.threads, ctx.stop);
-  switch (ctx.backend) {
-    case Backend::reference:
-      return on_reference();
-    case Backend::cpu:
-      return on_cpu();
-    case Backend::cuda:
-      break;
-  }
-  no_backend(op, ctx.backend);
+  ctx.backend == Backend::reference ? on_reference() : on_cpu();
 }
 
 }  // namespace
