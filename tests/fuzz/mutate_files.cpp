@@ -3,6 +3,8 @@
 // failure prints file, seed and index, and ends the program with 1.
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include <filesystem>
 #include <map>
 
@@ -78,7 +80,8 @@ int run(const std::string& folder, std::uint64_t count, std::uint64_t seed) {
 
 int main(int argc, char** argv) {
   std::string folder;
-  std::uint64_t count = 1000;
+  const char* wanted = std::getenv("MANYHOP_MUTATIONS");
+  std::uint64_t count = wanted == nullptr ? 1000 : std::strtoull(wanted, nullptr, 10);
   std::uint64_t seed = 1;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -2,6 +2,8 @@
 // builds the graph on few tokens. Only ValueError, FileError and LimitError may come out.
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include <vector>
 
 #include "guard.hpp"
@@ -63,7 +65,8 @@ int run(const std::string& path, std::uint64_t count, std::uint64_t seed) {
 
 int main(int argc, char** argv) {
   std::string path;
-  std::uint64_t count = 1000;
+  const char* wanted = std::getenv("MANYHOP_MUTATIONS");
+  std::uint64_t count = wanted == nullptr ? 1000 : std::strtoull(wanted, nullptr, 10);
   std::uint64_t seed = 1;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
