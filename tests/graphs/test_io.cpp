@@ -11,7 +11,6 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -56,8 +55,8 @@ std::vector<std::vector<double>> dense(const Graph& g) {
 using Dense = std::vector<std::vector<double>>;
 
 bool same(const Graph& a, const Graph& b) {
-  return a.same_edges(b) && a.weighted() == b.weighted() &&
-         std::memcmp(a.weights().data(), b.weights().data(), a.weights().size_bytes()) == 0;
+  const auto bits = [](double weight) { return std::bit_cast<std::uint64_t>(weight); };
+  return a.same_edges(b) && std::ranges::equal(a.weights(), b.weights(), {}, bits, bits);
 }
 
 const Dense kMatrix{
