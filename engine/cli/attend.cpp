@@ -241,6 +241,7 @@ std::string single_text(const Row& row, const Qkv& in, const AttendRequest& requ
 
 int attend_verb(Session& session, AttendVerb& verb) {
   check_call(session, verb);
+  session.limit_graphs = false;
   Qkv in = load_qkv(verb.qkv, static_cast<Layout>(verb.layout.value_or(0)));
   AttendRequest request;
   request.dtype = session.dtype.value_or(in.type == DType::f16 ? DType::f32 : in.type);

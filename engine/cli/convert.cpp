@@ -69,6 +69,7 @@ int convert(Session& session, ConvertOptions& options) {
   }
   const Stopwatch clock;
   const Graph graph = options.graph.make(session);
+  check_written(session, graph);
   Outputs outputs;
   outputs.add(options.output, [&](const std::string& path) { save(graph, path); });
   if (!options.graph.map_path.empty())

@@ -233,6 +233,7 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
   }
   PatternOptions options;
   options.seed = session.seed;
+  options.memory_limit = session.limit_graphs ? session.context.memory_limit : 0;
   if (size && !size->cols) reading.n = size->rows;
   options.files = &reading;
   if (!size) {
@@ -249,6 +250,13 @@ Graph GraphArgument::make(const Session& session, std::optional<Size> fallback) 
   files.base = static_cast<int>(base.value_or(0));
   if (!map_path.empty()) files.map = &map;
   return make_graph(text, session, files, size, fallback);
+}
+
+void check_written(const Session& session, const Graph& graph) {
+  const double bytes = 4.0 * static_cast<double>(graph.nnz());
+  if (graph.implicit() && bytes > static_cast<double>(session.context.limit()))
+    throw LimitError(fmt::format("writing {} edges takes {:.0f} bytes, the memory limit is {}", graph.nnz(),
+                                 bytes, session.context.limit()));
 }
 
 const std::vector<std::string>& graph_suffixes() {

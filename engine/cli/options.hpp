@@ -61,6 +61,7 @@ struct Session {
   std::uint64_t seed = 0;
   std::optional<double> tol;
   bool json = false;
+  bool limit_graphs = true;     // --memory-limit bounds patterns by themselves; attend's plan counts them
   bool data_on_stdout = false;  // an output is "-": people's table goes to standard error
   std::function<int()> run;
 
@@ -97,6 +98,9 @@ struct GraphArgument {
 
 Graph make_graph(const std::string& text, const Session& session, const LoadOptions& files,
                  std::optional<Size> size, std::optional<Size> fallback);
+
+/// Refuses to write out an implicit graph whose edges would pass the memory limit.   Throws LimitError.
+void check_written(const Session& session, const Graph& graph);
 
 const std::vector<std::string>& graph_suffixes();
 const std::vector<std::string>& tensor_suffixes();

@@ -26,6 +26,11 @@ double memory_bytes() {
   return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 8e9;
 }
 
+double limit_of(const Place& place) {
+  const std::size_t limit = place.options != nullptr ? place.options->memory_limit : 0;
+  return limit > 0 ? static_cast<double>(limit) : memory_bytes() / 2;
+}
+
 // Bytes while rows become a graph: runs twice, and the edges where they are written out.
 double building_bytes(double rows, double runs, double edges) {
   const bool written = runs * 2 + rows * 2 > edges / 16;
@@ -49,11 +54,11 @@ Borrowed::~Borrowed() {
 }
 
 void require_memory(const Place& place, double bytes, std::string_view what) {
-  const double limit = memory_bytes() / 2;
+  const double limit = limit_of(place);
   if (bytes > limit) {
     throw LimitError(
-        fmt::format("pattern, column {}: {} on {} x {} tokens takes about {:.3g} GB, at most half of the "
-                    "memory, {:.3g} GB, is used",
+        fmt::format("pattern, column {}: {} on {} x {} tokens takes about {:.3g} GB, the memory limit is "
+                    "{:.3g} GB",
                     place.column, what, place.n_rows, place.n_cols, bytes / 1e9, limit / 1e9));
   }
 }
@@ -187,8 +192,8 @@ void require_rows_fit(const Place& place, const Source& source) {
   const auto rows = static_cast<double>(place.n_rows);
   const double bytes = building_bytes(rows, source.runs, source.edges);
   constexpr double kLargestSample = 1 << 21;
-  if (bytes <= memory_bytes() / 2 || rows == 0) return;
-  if (rows * 24 > memory_bytes() / 2 || source.runs / rows > kLargestSample) {
+  if (bytes <= limit_of(place) || rows == 0) return;
+  if (rows * 24 > limit_of(place) || source.runs / rows > kLargestSample) {
     require_memory(place, bytes, fmt::format("a pattern of up to {:.3g} edges", source.edges));
   }
   constexpr Offset kSamples = 16;

@@ -4,6 +4,7 @@
 //   ')'
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@ struct PatternOptions {
   std::uint64_t seed = 0;  // of atoms that are random and name no seed
   bool clip = false;       // counts above the columns are clipped (items of a batch), not an error
   const LoadOptions* files = nullptr;  // how file("...") reads edge lists
+  std::size_t memory_limit = 0;        // bytes that building may take; 0: half of the machine's memory
 };
 
 /// The graph of a pattern text on n_rows x n_cols tokens (n_cols = n_rows when absent). Generation is

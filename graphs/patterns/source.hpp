@@ -104,7 +104,7 @@ Source from_multigraph(const Place& place, Offset degree,
 Graph load_file(const std::string& path, const PatternOptions& options);
 /// The graph of a source: edges, or runs where those are far fewer. Refuses what would not fit into memory.
 Graph build(const Place& place, const Source& source);
-/// Throws LimitError when `bytes` pass half of the machine's memory.
+/// Throws LimitError when `bytes` pass the options' memory limit (half of the machine's memory by default).
 void require_memory(const Place& place, double bytes, std::string_view what);
 
 /// The source of an expression (compile.cpp).

@@ -49,6 +49,23 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
   _exit(127);
 }
 
+// Until the program has blocked the signal (it waits for it in a thread of its own), or has ended: a signal
+// that comes while the system still loads the program has its default effect.
+void wait_until_ready(pid_t child, int signal) {
+  const std::string path = "/proc/" + std::to_string(child) + "/status";
+  for (;;) {
+    std::ifstream status(path);
+    unsigned long long blocked = 0;
+    char state = 'Z';
+    for (std::string word; status >> word;) {
+      if (word == "State:") status >> state;
+      if (word == "SigBlk:") status >> std::hex >> blocked;
+    }
+    if (state == 'Z' || ((blocked >> (signal - 1)) & 1U) != 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 }  // namespace
 
 double patience() { return MANYHOP_SANITIZED != 0 ? 12 : 1; }
@@ -107,6 +124,7 @@ Said run_program(const std::vector<std::string>& arguments, const Setting& setti
   REQUIRE(child > 0);
   Clock::time_point signalled = start;
   if (setting.interrupt_after_ms >= 0) {
+    wait_until_ready(child, setting.signal);
     std::this_thread::sleep_for(std::chrono::milliseconds(setting.interrupt_after_ms));
     signalled = Clock::now();
     kill(child, setting.signal);

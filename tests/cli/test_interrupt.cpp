@@ -26,8 +26,7 @@ void interrupt_at_random(const Folder& folder, const std::vector<std::string>& c
   for (int i = 0; i < moments(); ++i) {
     double after = 0;
     Setting setting;
-    // Never before main has run its first line: until then a signal has its default effect.
-    setting.interrupt_after_ms = static_cast<int>(20 * patience()) + static_cast<int>(random() % 400);
+    setting.interrupt_after_ms = static_cast<int>(random() % 400);
     setting.after_signal = &after;
     setting.signal = signal;
     const Said said = run_program(call, setting);

@@ -119,6 +119,13 @@ TEST_CASE("info of a huge implicit graph does not write its edges") {
   CHECK(json["edges"] == 40000000000);
 }
 
+TEST_CASE("a pattern past the memory limit is refused before it is made") {
+  refused({"gen", "random(64)", "-n", "2147483647"}, "memory limit");
+  refused({"gen", "random(64)", "-n", "1000000", "--memory-limit", "40M"}, "memory limit");
+  refused({"gen", "full", "-n", "100000", "--memory-limit", "1G", "-o", "-"}, "memory limit");
+  CHECK(run_program({"gen", "window(4)", "-n", "1000", "--memory-limit", "40M"}).code == 0);
+}
+
 TEST_CASE("seed decides random patterns and MANYHOP_THREADS does not") {
   const auto hash = [](const std::vector<std::string>& more, const Setting& setting = {}) {
     std::vector<std::string> call{"info", "random(5)", "-n", "300"};
