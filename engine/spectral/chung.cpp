@@ -19,7 +19,8 @@ struct Stationary {
 
 constexpr double kLeastShare = 1e-280;  // below that roots of pi lose their digits
 constexpr double kRelative = 1e-12;     // goal of `worst`
-constexpr double kTrusted = 1e-6;       // beyond that the operator is not known
+constexpr std::int64_t kFirstSteps = 500;
+constexpr double kTrusted = 1e-6;  // beyond that the operator is not known
 
 /// Sets both residuals; `next` receives pi P.
 void measure(const Product& pull, Stationary& at_rest, std::vector<double>& next) {
@@ -63,8 +64,8 @@ std::vector<double> eliminate(const Product& walk) {
   return pi;
 }
 
-Stationary stationary(const Input& input, const std::vector<double>& sums, const Product& walk,
-                      const Product& pull, int max_iterations) {
+Stationary stationary(const Context& ctx, const Input& input, const std::vector<double>& sums,
+                      const Product& walk, const Product& pull, int max_iterations) {
   Stationary result;
   std::vector<double> next;
   // In-weights equal to out-weights: the row sums are stationary.
@@ -80,6 +81,20 @@ Stationary stationary(const Input& input, const std::vector<double>& sums, const
   const std::int64_t steps = std::int64_t{20} * max_iterations;
   for (std::int64_t step = 0; step < steps && result.worst > kRelative; ++step) {
     check_stop();
+    if (step == kFirstSteps) {  // mixes slowly: Arnoldi takes the slow part, the steps after it each entry
+      const std::function<void(const double*, double*)> lazy = [&](const double* x, double* y) {
+        pull.apply(x, y, 0.5);
+        for (std::size_t i = 0; i < sums.size(); ++i) y[i] += 0.5 * x[i];
+      };
+      Stationary other;
+      other.pi = dominant_vector(ctx, input.graph.n_rows(), lazy, result.pi, max_iterations);
+      to_mass_one(other.pi);
+      measure(pull, other, next);
+      if (other.residual < result.residual)
+        result = std::move(other);
+      else
+        measure(pull, result, next);
+    }
     // Lazy steps converge for periodic walks too, and sums of what is not negative keep every digit.
     for (std::size_t i = 0; i < next.size(); ++i) result.pi[i] = 0.5 * (next[i] + result.pi[i]);
     to_mass_one(result.pi);
@@ -110,7 +125,7 @@ void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& 
   const Graph& mirrored = input.graph.transpose();
   const Product walk(input.graph, input.weighted, inverse);
   const Product pull(mirrored, input.weighted, {}, inverse);
-  const Stationary at_rest = stationary(input, sums, walk, pull, options.max_iterations);
+  const Stationary at_rest = stationary(ctx, input, sums, walk, pull, options.max_iterations);
   if (!(at_rest.worst <= kTrusted)) {
     result.converged = false;
     result.residual = at_rest.residual;

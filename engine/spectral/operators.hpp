@@ -48,6 +48,12 @@ struct StrongComponents {
 };
 StrongComponents strong_components(const Graph& graph);
 
+/// The eigenvector of the eigenvalue of largest modulus of a non-negative operator with n > kDenseSize, by
+/// Arnoldi from `start`; sizes of its entries, not scaled.
+std::vector<double> dominant_vector(const Context& ctx, Offset n,
+                                    const std::function<void(const double*, double*)>& apply,
+                                    const std::vector<double>& start, int max_iterations);
+
 /// The directed operators fill value, gap, residual, convergence and method themselves.
 void solve_transition(const Context& ctx, const Input& input, const SpectralOptions& options,
                       GapResult& result);

@@ -21,6 +21,7 @@ constexpr Offset kSubspace = 40;            // Lanczos vectors
 constexpr int kFirstRestarts = 2;           // of Lanczos, where shift-invert could take over
 constexpr Offset kInverseWork = 5'000'000;  // vertices times restarts of Lanczos on the inverse ...
 constexpr int kInverseRestarts = 40;        // ... and at most so many: it mostly needs one or two
+constexpr int kRounds = 6;                  // of factorisations, each closer to the end
 constexpr Offset kFactorEntries = 64'000'000;
 constexpr double kFactorWork = 1e10;  // multiply-adds: some seconds
 
@@ -125,7 +126,7 @@ void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skylin
             Pair& pair, int& iterations) {
   const double sign = top ? -1 : 1;  // sign (H - sigma I) is positive definite
   const double rounding = 1e-12 * problem.bound;
-  for (int round = 0; round < 3 && pair.residual > tol; ++round) {
+  for (int round = 0; round < kRounds && pair.residual > tol; ++round) {
     const double base =
         top && !problem.known.empty() ? std::max(pair.value, problem.known_value) : pair.value;
     const bool fixed = base != pair.value;
@@ -144,14 +145,18 @@ void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skylin
     };
     Operation operation{problem.n, &apply};
     Lanczos solver(operation, 1, std::min(subspace(ctx, problem.n), Offset{20}));
+    // Later rounds begin at what is known so far, and enough of everything else not to miss what it lacks.
     auto start = start_vector(problem.n, 3);
+    normalise(start);
+    for (std::size_t i = 0; i < start.size(); ++i) start[i] += (round > 0 ? 10 : 0) * pair.vector[i];
     leave_out(problem, start);
     solver.init(start.data());
     const auto restarts = std::clamp(kInverseWork / problem.n, Offset{4}, Offset{kInverseRestarts});
     solver.compute(Spectra::SortRule::LargestAlge, restarts, 1e-13, Spectra::SortRule::LargestAlge);
     iterations += static_cast<int>(solver.num_iterations());
     Pair next = finish(problem, solver.ends().top);
-    const bool beyond = top ? next.value > pair.value : next.value < pair.value;
+    // Nearer the end by more than the uncertainty of what there was.
+    const bool beyond = sign * (pair.value - next.value) > pair.residual + rounding;
     if (next.residual < pair.residual || beyond) pair = std::move(next);
   }
 }

@@ -67,6 +67,15 @@ class Arnoldi : public Spectra::GenEigsSolver<Operation> {
   }
 };
 
+Offset subspace(const Context& ctx, Offset n) {
+  const auto column = static_cast<std::size_t>(n) * sizeof(double);
+  const Offset fit = static_cast<Offset>(ctx.limit() / column / 2) - 8;
+  if (fit < 8)
+    throw LimitError("the eigen-solver needs " + std::to_string(32 * column) +
+                     " bytes and the memory limit is " + std::to_string(ctx.limit()));
+  return std::min({n, kSubspace, fit});
+}
+
 /// ||A x - value x|| / ||x|| by a fresh product.
 double residual_of(const Apply& apply, Number value, const Eigen::VectorXcd& x) {
   const Eigen::VectorXd re = x.real();
@@ -194,14 +203,10 @@ class Solver {
   }
 
   void arnoldi(const Apply& apply, const Apply& plain, bool closed, Offset n, std::vector<Candidate>& out) {
-    const auto column = static_cast<std::size_t>(n) * sizeof(double);
-    const Offset fit = static_cast<Offset>(ctx_.limit() / column / 2) - 8;
-    if (fit < 8)
-      throw LimitError("the eigen-solver needs " + std::to_string(32 * column) +
-                       " bytes and the memory limit is " + std::to_string(ctx_.limit()));
+    const Offset size = subspace(ctx_, n);
     Operation operation{n, &apply};
     const Eigen::Index wanted = closed ? 1 : 2;
-    Arnoldi solver(operation, wanted, std::min({n, kSubspace, fit}));
+    Arnoldi solver(operation, wanted, size);
     const auto start = start_vector(n, 5);
     solver.init(start.data());
     try {
@@ -270,6 +275,23 @@ void solve_similar(const Context& ctx, const Input& input, const SpectralOptions
 }
 
 }  // namespace
+
+std::vector<double> dominant_vector(const Context& ctx, Offset n, const Apply& apply,
+                                    const std::vector<double>& start, int max_iterations) {
+  Operation operation{n, &apply};
+  Arnoldi solver(operation, 1, subspace(ctx, n));
+  solver.init(start.data());
+  try {
+    solver.compute(Spectra::SortRule::LargestMagn, max_iterations, 1e-14);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception&) {  // the caller measures what there is
+  }
+  const Eigen::VectorXcd x = solver.largest(1).vectors.col(0);
+  std::vector<double> result(at(n));
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] = std::abs(x[static_cast<Eigen::Index>(i)]);
+  return result;
+}
 
 void solve_transition(const Context& ctx, const Input& input, const SpectralOptions& options,
                       GapResult& result) {

@@ -219,7 +219,9 @@ Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralO
     solution.has_second = solution.has_last = true;
     solution.method = "exact (no edges)";
   } else {
-    Extremes largest = extremes(ctx, problem, true, false, tol, options.max_iterations);
+    // What is left of the first pair shows in the residuals of the others.
+    const double tighter = std::max(0.05 * tol, 1e-14 * problem.bound);
+    Extremes largest = extremes(ctx, problem, true, false, std::min(tol, tighter), options.max_iterations);
     first = std::move(largest.top);
     problem.known.push_back(first.vector);
     problem.known_value = first.value;

@@ -186,6 +186,28 @@ TEST_CASE("patterns at n = 16384 have the values of an independent solver") {
   CHECK(std::abs(expander.lambda_n->real() + 0.24720443) < 1e-8);
 }
 
+TEST_CASE("a stationary distribution that is slow to reach") {
+  // Two directed rings with chords, each of 200, joined by one edge each way: the walk changes sides rarely.
+  std::vector<Index> rows, cols;
+  for (Index i = 0; i < 400; ++i) {
+    const Index side = i / 200 * 200;
+    for (const Index step : {1, 7, 31}) {
+      rows.push_back(i);
+      cols.push_back(side + (i - side + step) % 200);
+    }
+  }
+  rows.insert(rows.end(), {0, 200});
+  cols.insert(cols.end(), {200, 0});
+  rows.push_back(5);  // unbalances in and out
+  cols.push_back(90);
+  const Graph graph = Graph::from_edges(400, 400, rows, cols);
+  const auto got = gap({}, graph, {.op = Operator::chung, .reach_hops = 0});
+  CHECK(got.converged);
+  // numpy 1.26.4: eigvalsh of the dense definition.
+  CHECK(std::abs(got.lambda2->real() - 0.0018003716180252987) < 1e-8);
+  CHECK(std::abs(got.lambda_n->real() - 2.0) < 1e-8);
+}
+
 TEST_CASE("a stationary distribution below what doubles hold is said, not guessed") {
   const auto got = gap({}, pattern("causal | window(1)", 400), {.op = Operator::chung, .reach_hops = 0});
   CHECK(got.applies);
