@@ -9,6 +9,7 @@ namespace manyhop::fuzz {
 inline constexpr std::size_t kLargestBlock = std::size_t{64} << 20;
 }
 
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // GCC 12 at -O1 does not pair the two below
 void* operator new(std::size_t size) {
   if (size > manyhop::fuzz::kLargestBlock) throw std::bad_alloc();
   void* block = std::malloc(size == 0 ? 1 : size);
