@@ -145,6 +145,9 @@ void random_draws(int draws, std::uint64_t first_seed, double total, double wors
   double worst_lse = 0;
   std::string where_total;
   std::string where_row;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  draws /= 8;  // sanitizers look at paths, which an eighth of the draws cover, and take ten times as long
+#endif
   for (int draw = 0; draw < draws; ++draw) {
     CounterRng rng(first_seed, 1, static_cast<std::uint64_t>(draw));
     const auto up_to = [&](std::uint64_t most) { return static_cast<Offset>(rng.below(most + 1)); };
