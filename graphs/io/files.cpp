@@ -26,6 +26,7 @@ constexpr std::size_t kBlock = std::size_t{1} << 20;
 
 // Temporary names that a signal handler may have to remove: plain C strings behind lock-free pointers.
 std::array<std::atomic<char*>, 64> pending;
+std::array<std::atomic<char*>, 64> removed;  // keeps hold of what a signal handler may not free
 std::atomic<unsigned> serial{0};
 
 int remember(const std::string& name) {
@@ -59,9 +60,11 @@ struct Descriptor {
 }  // namespace
 
 void remove_pending_files() noexcept {
-  for (auto& entry : pending) {
-    // The string is not freed: free is not safe in a signal handler.
-    if (const char* name = entry.exchange(nullptr); name != nullptr) ::unlink(name);
+  for (std::size_t s = 0; s < pending.size(); ++s) {
+    if (char* name = pending[s].exchange(nullptr); name != nullptr) {
+      ::unlink(name);
+      removed[s] = name;
+    }
   }
 }
 
