@@ -50,7 +50,8 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
 }
 
 // Until the program has blocked the signal (it waits for it in a thread of its own), or has ended: a signal
-// that comes while the system still loads the program has its default effect.
+// that comes while the system still loads the program has its default effect. fork() and thread creation
+// block every signal for a moment, so a mask that has SIGUSR1 too is not the program's own.
 void wait_until_ready(pid_t child, int signal) {
   const std::string path = "/proc/" + std::to_string(child) + "/status";
   for (;;) {
@@ -61,7 +62,8 @@ void wait_until_ready(pid_t child, int signal) {
       if (word == "State:") status >> state;
       if (word == "SigBlk:") status >> std::hex >> blocked;
     }
-    if (state == 'Z' || ((blocked >> (signal - 1)) & 1U) != 0) return;
+    const auto has = [blocked](int number) { return ((blocked >> (number - 1)) & 1U) != 0; };
+    if (state == 'Z' || (has(signal) && !has(SIGUSR1))) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
