@@ -219,6 +219,7 @@ class Call {
       shape.value_count = std::max(shape.value_count, cut->value_count);
       shape.max_panel_values = std::max(shape.max_panel_values, cut->max_panel_values);
       shape.max_panel_cols = std::max(shape.max_panel_cols, cut->max_panel_cols);
+      shape.irregular |= cut->irregular_edges > 0;
     }
     shape.hops = options_.hops;
     shape.backward = backward;

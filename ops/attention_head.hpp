@@ -85,6 +85,7 @@ struct HeadShape {
   Offset value_count = 0;  // of the largest tiling
   Offset max_panel_values = 0;
   Offset max_panel_cols = 0;
+  bool irregular = false;  // some tiling has single edges
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
 };

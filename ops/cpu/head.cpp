@@ -11,25 +11,16 @@ namespace manyhop::ops::cpu {
 
 namespace {
 constexpr Offset kRowGrain = 256;
+constexpr int kAhead = 8;
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
-// row[f] = from[i, f] * scale for f < d, zero up to `padded`.
-template <class C, class T>
-void read_row(TensorView<const T> from, Offset i, Offset d, C scale, Offset padded, C* row) {
-  const T* source = from.data + i * from.stride[0];
-  const auto convert = [](T value) {
-    if constexpr (std::is_same_v<T, double>) {
-      return value;
-    } else {
-      return static_cast<C>(static_cast<float>(value));
-    }
-  };
-  if (from.stride[1] == 1) {  // the compiler vectorises only a step that it knows
-    for (Offset f = 0; f < d; ++f) row[f] = convert(source[f]) * scale;
-  } else {
-    for (Offset f = 0; f < d; ++f) row[f] = convert(source[f * from.stride[1]]) * scale;
-  }
-  std::fill(row + d, row + padded, C{0});
+// Rows of one head lie a whole token apart, each on a page of its own: without asking ahead every row waits
+// for memory (twice the time of pack at 12 heads of 64).
+template <class T>
+void prefetch_row(TensorView<const T> from, Offset i, Offset d) {
+  const T* row = from.data + i * from.stride[0];
+  if (from.stride[1] != 1) return;
+  for (Offset f = 0; f < d; f += static_cast<Offset>(64 / sizeof(T))) __builtin_prefetch(row + f);
 }
 }  // namespace
 
@@ -63,12 +54,14 @@ HeadScratch<C> HeadScratch<C>::carve(Carver& carver, const HeadShape& shape, boo
   const auto take_z = [&] { return carver.take<C>(longest * value_width); };
   if (!shape.backward) {
     scratch.z.push_back(take_z());
-    for (int i = 0; i < std::min(2, shape.hops - 1); ++i) scratch.z.push_back(take_z());
+    // The last hop writes no Z, but its single edges are summed in one.
+    const int more = stored && shape.irregular ? shape.hops : shape.hops - 1;
+    for (int i = 0; i < std::min(2, more); ++i) scratch.z.push_back(take_z());
     return scratch;
   }
   if (stored) scratch.d_values = carver.take<C>(shape.value_count);
   scratch.dk = carver.take<C>(shape.n_cols * width);
-  scratch.dv = carver.take<C>(shape.n_cols * value_width);
+  scratch.dv = take_z();
   // implicit: V and two iterates for Z, three for W.
   const Segments segments =
       shape.mode == HeadBackward::implicit ? Segments{3, 1} : Segments::of(shape.hops, shape.mode, stored);
@@ -105,29 +98,29 @@ Head<T>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input)
 
 template <class T>
 void Head<T>::pack() {
-  std::atomic<bool> finite{true};
-  const auto pack_rows = [&](TensorView<const T> from, Offset count, Offset d, C* to, bool check) {
-    const Offset padded = padded_width(d);
+  const auto pack_rows = [&](TensorView<const T> from, Offset d, Rows<C> to) {
+    std::atomic<bool> finite{true};
     const auto range = [&](Offset begin, Offset end) {
-      C worst = 0;
+      bool good = true;
       for (Offset i = begin; i < end; ++i) {
-        C* row = to + i * padded;
-        read_row(from, i, d, C{1}, padded, row);
-        if (check) {
-          for (Offset f = 0; f < d; ++f) worst += row[f] * C{0};  // NaN or infinity leaves a NaN
+        prefetch_row(from, std::min(i + kAhead, end - 1), d);
+        for (Offset block = 0; block < to.width; block += to.kBlock) {
+          C* row = to.row(block, i);
+          read_row(from, i, d, C{1}, block, block + to.stride(block), row);
+          good &= all_finite(row, to.stride(block));
         }
       }
-      if (worst != 0) finite = false;
+      if (!good) finite = false;
     };
     if (resources.threads > 1) {
-      parallel_ranges(count, kRowGrain, range);
+      parallel_ranges(in.n_cols, kRowGrain, range);
     } else {
-      range(0, count);
+      range(0, in.n_cols);
     }
+    return finite.load();
   };
-  pack_rows(in.k, in.n_cols, in.d, scratch_.k, false);
-  pack_rows(in.v, in.n_cols, in.d_value, scratch_.z[0], true);
-  careful = !finite;
+  careful_keys = !pack_rows(in.k, in.d, keys(scratch_.k));
+  careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
 }
 
 template <class T>
@@ -140,13 +133,33 @@ void Head<T>::transpose_rows(const C* rows, Offset width, C* rows_t) {
 }
 
 template <class T>
-void Head<T>::gather_rows(const Panel& panel, const C* x, Offset width, Offset from, Offset to,
-                          C* rows) const {
+void Head<T>::gather_rows(const PanelView& view, Rows<const C> x, Offset from, Offset to, C* rows) {
+  constexpr Offset kBlock = Rows<C>::kBlock;
+  for (Offset block = from / kBlock * kBlock; block < to; block += kBlock) {
+    const Offset begin = std::max(from, block) - block;
+    const Offset end = std::min(to - block, x.stride(block));
+    for (int r = 0; r < kPanelRows; ++r) {
+      C* row = rows + r * x.width + block;
+      if (r < view.panel->count) {
+        const C* source = x.row(block, view.row(r));
+        std::copy(source + begin, source + end, row + begin);
+      } else {
+        std::fill(row + begin, row + end, C{0});
+      }
+    }
+  }
+}
+
+template <class T>
+void Head<T>::load_queries(const PanelView& view, Offset from, Offset to, C* rows) const {
+  const Offset padded = width();
+  const C scale = static_cast<C>(in.scale);
+  for (int r = 0; r < std::min<Offset>(kAhead, view.panel->count); ++r) prefetch_row(in.q, view.row(r), in.d);
   for (int r = 0; r < kPanelRows; ++r) {
-    C* row = rows + r * width;
-    if (r < panel.count) {
-      const C* source = x + in.tiling->rows[at(panel.first + r)] * width;
-      std::copy(source + from, source + to, row + from);
+    C* row = rows + r * padded;
+    if (r + kAhead < view.panel->count) prefetch_row(in.q, view.row(r + kAhead), in.d);
+    if (r < view.panel->count) {
+      read_row(in.q, view.row(r), in.d, scale, from, to, row + from);
     } else {
       std::fill(row + from, row + to, C{0});
     }
@@ -154,133 +167,105 @@ void Head<T>::gather_rows(const Panel& panel, const C* x, Offset width, Offset f
 }
 
 template <class T>
-void Head<T>::load_queries(const Panel& panel, Offset from, Offset to, C* rows) const {
-  const Offset padded = width();
-  for (int r = 0; r < kPanelRows; ++r) {
-    C* row = rows + r * padded;
-    std::fill(row + from, row + to, C{0});
-    if (r >= panel.count || from >= in.d) continue;
-    TensorView<const T> slice = in.q;
-    slice.data += from * slice.stride[1];
-    const Offset count = std::min(in.d, to) - from;
-    read_row(slice, in.tiling->rows[at(panel.first + r)], count, static_cast<C>(in.scale), count, row + from);
-  }
-}
-
-template <class T>
 void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const {
   const Panel& panel = *view.panel;
-  const Offset padded = width();
-  const C scale = static_cast<C>(in.scale);
-  for (int r = 0; r < panel.count; ++r) {
-    read_row(in.q, in.tiling->rows[at(panel.first + r)], in.d, scale, padded, scratch.rows + r * padded);
-  }
-  std::fill(scratch.rows + panel.count * padded, scratch.rows + kPanelRows * padded, C{0});
-  transpose_rows(scratch.rows, padded, scratch.rows_t);
-  sddmm(view, scratch.rows, scratch.rows_t, scratch_.k, padded, values, false);
+  load_queries(view, 0, width(), scratch.rows);
+  transpose_rows(scratch.rows, width(), scratch.rows_t);
+  sddmm<C>(view, scratch.rows, scratch.rows_t, keys(scratch_.k), values, false);
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
       for_each_panel_edge(*in.graph, *in.tiling, panel, r,
                           [&](Offset edge, Offset value) { values[value] += static_cast<C>(in.bias[edge]); });
     }
   }
+  alignas(64) C peaks[kPanelRows];
+  row_peaks(view, values, peaks);
   C shift[kPanelRows] = {};
-  if constexpr (std::is_same_v<C, float>) sharpen(view, values, shift);
-  softmax(view, values, lse);
+  if constexpr (std::is_same_v<C, float>) {
+    if (sharpen(view, values, peaks, shift)) row_peaks(view, values, peaks);
+  }
+  softmax<C>(view, values, peaks, lse);
   for (int r = 0; r < panel.count; ++r) lse[r] += shift[r];
 }
 
 // A float score of 80 is itself off by 4e-6, which softmax passes on as a relative error of the weights.
-// Where scores are large, those near the largest of their row (the others weigh little) are made again in
+// Where the largest score of a row is large, those near it (the others weigh little) are made again in
 // double, relative to it.
 template <class T>
-void Head<T>::sharpen(const PanelView& view, C* values, C* shift) const {
+bool Head<T>::sharpen(const PanelView& view, C* values, const C* peak, C* shift) const {
   constexpr float kLarge = 16;   // up to here floats are good to 1e-6
   constexpr float kReaches = 4;  // what lies below weighs less than 2 % of the largest
+  constexpr C kInf = std::numeric_limits<C>::infinity();
   const Panel& panel = *view.panel;
-  const Offset count = in.tiling->panel_values(panel);
-  std::uint32_t largest = 0;  // the bits of |score| are in order, NaN last
-  for (Offset x = 0; x < count; ++x) {
-    largest = std::max(largest, std::bit_cast<std::uint32_t>(static_cast<float>(values[x])) & 0x7FFFFFFFU);
+  C near[kPanelRows];
+  std::fill_n(near, kPanelRows, kInf);
+  bool some = false;
+  for (int r = 0; r < panel.count; ++r) {
+    // Nothing to sharpen in an empty, infinite or NaN row.
+    if (!(std::abs(peak[r]) > kLarge && std::abs(peak[r]) <= 1e30F)) continue;
+    shift[r] = peak[r];
+    near[r] = peak[r] - kReaches;
+    some = true;
   }
-  if (std::bit_cast<float>(largest) <= kLarge) return;
+  if (!some) return false;
   const Tiling& tiling = *in.tiling;
   const Offset dense = panel.dense_cols * kPanelRows;
   const Offset rest_base = tiling.rest_indptr[at(panel.first)];
   const Index* rest = tiling.rest.data() + rest_base;
   const auto rest_begin = [&](int r) { return dense + tiling.rest_indptr[at(panel.first + r)] - rest_base; };
-  // f(first value of a dense column, rows that have it).
-  const auto for_dense = [&](auto&& f) {
-    Offset first = 0;
-    for (Offset s = panel.segment; s < panel.segment_end; ++s) {
-      const Segment& segment = tiling.segments[at(s)];
-      for (Index c = 0; c < segment.count; ++c, first += kPanelRows) {
-        f(first, segment.mask < 0 ? ~std::uint32_t{0} : tiling.masks[at(segment.mask + c)]);
-      }
-    }
-  };
-
-  constexpr C kInf = std::numeric_limits<C>::infinity();
-  C peak[kPanelRows];
-  std::fill_n(peak, kPanelRows, -kInf);
-  for_dense([&](Offset first, std::uint32_t mask) {
-    for (int r = 0; r < kPanelRows; ++r) {
-      const C value = ((mask >> r) & 1U) != 0 ? values[first + r] : -kInf;
-      peak[r] = value > peak[r] ? value : peak[r];
-    }
-  });
   std::vector<double> queries(at(in.d * kPanelRows));
-  C near[kPanelRows];
-  std::fill_n(near, kPanelRows, kInf);
   for (int r = 0; r < panel.count; ++r) {
-    for (Offset e = rest_begin(r); e < rest_begin(r + 1); ++e) peak[r] = std::max(peak[r], values[e]);
-    if (!(std::abs(peak[r]) <= 1e30F)) continue;  // nothing to sharpen in an empty, infinite or NaN row
-    shift[r] = peak[r];
-    near[r] = peak[r] - kReaches;
+    if (near[r] == kInf) continue;
     for (Offset f = 0; f < in.d; ++f) {
-      queries[at(r * in.d + f)] =
-          in.scale * static_cast<double>(static_cast<C>(in.q(tiling.rows[at(panel.first + r)], f)));
+      queries[at(r * in.d + f)] = in.scale * static_cast<double>(static_cast<C>(in.q(view.row(r), f)));
     }
   }
   const auto sharp = [&](int r, Index column, double bias) {
     const double* q = queries.data() + r * in.d;
-    const C* k = scratch_.k + column * width();
     double parts[4] = {};
-    Offset f = 0;
-    for (; f + 4 <= in.d; f += 4) {
-      for (Offset x = 0; x < 4; ++x) parts[x] += q[f + x] * static_cast<double>(k[f + x]);
+    const Rows<C> keys_of = keys(scratch_.k);
+    for (Offset block = 0; block < in.d; block += keys_of.kBlock) {
+      const C* k = keys_of.row(block, column);
+      const Offset stop = std::min(in.d - block, keys_of.kBlock);
+      Offset f = 0;
+      for (; f + 4 <= stop; f += 4) {
+        for (Offset x = 0; x < 4; ++x) parts[x] += q[block + f + x] * static_cast<double>(k[f + x]);
+      }
+      for (; f < stop; ++f) parts[0] += q[block + f] * static_cast<double>(k[f]);
     }
-    for (; f < in.d; ++f) parts[0] += q[f] * static_cast<double>(k[f]);
     return static_cast<C>((parts[0] + parts[1]) + (parts[2] + parts[3]) + bias -
                           static_cast<double>(shift[r]));
   };
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
+      if (near[r] == kInf) continue;
       for_each_panel_edge(*in.graph, tiling, panel, r, [&](Offset edge, Offset value) {
         const Index column = value < dense ? view.cols[value / kPanelRows] : rest[value - dense];
         values[value] = values[value] >= near[r] ? sharp(r, column, static_cast<double>(in.bias[edge]))
                                                  : values[value] - shift[r];
       });
     }
-    return;
+    return true;
   }
-  for_dense([&](Offset first, std::uint32_t mask) {
-    C* cells = values + first;
+  for (Offset c = 0; c < panel.dense_cols; ++c) {  // cells that are no edge are -inf
+    C* cells = values + c * kPanelRows;
     std::uint32_t found = 0;
     for (int r = 0; r < kPanelRows; ++r) {
-      found |= static_cast<std::uint32_t>(cells[r] >= near[r]) << r;
+      found |= static_cast<std::uint32_t>(cells[r] >= near[r] && cells[r] < kInf) << r;
       cells[r] -= shift[r];
     }
-    for (found &= mask; found != 0; found &= found - 1) {
+    for (; found != 0; found &= found - 1) {
       const int r = std::countr_zero(found);
-      cells[r] = sharp(r, view.cols[first / kPanelRows], 0);
+      cells[r] = sharp(r, view.cols[c], 0);
     }
-  });
+  }
   for (int r = 0; r < panel.count; ++r) {
+    if (near[r] == kInf) continue;
     for (Offset e = rest_begin(r); e < rest_begin(r + 1); ++e) {
       values[e] = values[e] >= near[r] ? sharp(r, rest[e - dense], 0) : values[e] - shift[r];
     }
   }
+  return true;
 }
 
 template <class T>
@@ -312,42 +297,92 @@ void Head<T>::drop_hop(int t, Index row, C* z) const {
 }
 
 template <class T>
-void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out) {
-  const Offset padded = value_width();
+void Head<T>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values,
+                           const HeadOutput<T>* out) {
+  alignas(64) C lse[kPanelRows];
+  panel_softmax(view, scratch, values, lse);
+  drop_edges(view, values);
+  if (out != nullptr) report(view, values, lse, *out);
+}
+
+// With A kept, all single edges of a strip are summed before its dense columns, one block of features after
+// the other: the block stays in L2. Panel by panel the streams of A push it out (fp32, 4096 tokens: 3.2 ms a
+// hop of one head instead of 2.4). Both orders add the same numbers in the same order.
+template <class T>
+void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out, bool last) {
+  const Rows<const C> from = features(z_in);
+  const Rows<C> to = features(z_out);
+  const Rows<const C> v = features(scratch_.z[0]);
   const C teleport = static_cast<C>(in.teleport);
   const C keep = static_cast<C>(1 - in.teleport);
-  for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
-    const Panel& panel = *view.panel;
-    C* values = panel_values(panel, scratch);
-    if (first || !resources.stored) {
-      alignas(64) C lse[kPanelRows];
-      panel_softmax(view, scratch, values, lse);
-      drop_edges(view, values);
-      if (first && out != nullptr) report(view, values, lse, *out);
-    }
-    spmm(view, values, z_in, padded, scratch.out, careful);
-    for (int r = 0; r < panel.count; ++r) {
-      const Index row = in.tiling->rows[at(panel.first + r)];
-      C* z = scratch.out + r * padded;
-      if (in.teleport != 0) {  // a rectangular graph has no V of its own for a row, and no teleport
-        const C* v = scratch_.z[0] + row * padded;
-        for (Offset f = 0; f < padded; ++f) z[f] = keep * z[f] + teleport * v[f];
+  const bool some_rest = in.tiling->irregular_edges > 0;
+  const bool two_passes = resources.stored && some_rest && z_out != nullptr;
+  const auto make = [&](const PanelView& view, PanelScratch<C>& scratch, C* values) {
+    if (first || !resources.stored) make_weights(view, scratch, values, first ? out : nullptr);
+  };
+  const bool direct = !last && !in.hop_dropout.active();
+  const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
+                            Rows<const C> rest) {
+    spmm_dense<C>(view, values, from, scratch.out, careful);
+    Finish<C> what{.keep = keep, .teleport = teleport, .z = scratch.out, .rest = rest};
+    // A rectangular graph has no V of its own for a row, and no teleport.
+    if (in.teleport != 0) what.v = v;
+    what.local_rest = !two_passes;
+    what.local_to = !direct;
+    what.to = direct ? to : Rows<C>{scratch.rows_t, kPanelRows, v.width};
+    cpu::finish(view, what);
+    if (direct) return;
+    for (int r = 0; r < view.panel->count; ++r) {
+      copy_row<C>(what.to, r, scratch.out);
+      drop_hop(t, view.row(r), scratch.out);
+      if (!last) {
+        copy_row<C>(scratch.out, to, view.row(r));
+      } else if (out != nullptr) {
+        write_row(scratch.out, in.d_value, out->out, view.row(r));
       }
-      drop_hop(t, row, z);
-      if (z_out != nullptr) std::copy(z, z + padded, z_out + row * padded);
-      if (z_out == nullptr && out != nullptr) write_row(z, in.d_value, out->out, row);
     }
+  };
+  if (!two_passes) {
+    for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
+      C* values = panel_values(*view.panel, scratch);
+      make(view, scratch, values);
+      Rows<C> rest{some_rest ? scratch.rows : nullptr, kPanelRows, v.width};
+      if (some_rest) {
+        C* targets[kPanelRows];
+        for (Offset block = 0; block < v.width; block += v.kBlock) {
+          for (int r = 0; r < view.panel->count; ++r) targets[r] = rest.row(block, r);
+          spmm_rest<C>(view, values, from, block, targets);
+        }
+      }
+      complete(view, scratch, values, rest);
+    });
+    return;
+  }
+  for_strips([&](PanelScratch<C>& scratch, Offset begin, Offset end) {
+    const auto each = [&](bool columns, auto&& body) {
+      for (Offset p = begin; p < end; ++p) {
+        if (p % 64 == 0) check_stop();
+        const Panel& panel = in.tiling->panels[at(p)];
+        if (columns) expand_columns(*in.tiling, panel, scratch.cols);
+        body(PanelView{in.tiling, &panel, scratch.cols}, scratch_.values + panel.values);
+      }
+    };
+    if (first) each(true, [&](const PanelView& view, C* values) { make(view, scratch, values); });
+    for (Offset block = 0; block < v.width; block += v.kBlock) {
+      each(false, [&](const PanelView& view, const C* values) {
+        C* targets[kPanelRows];
+        for (int r = 0; r < view.panel->count; ++r) targets[r] = to.row(block, view.row(r));
+        spmm_rest<C>(view, values, from, block, targets);
+      });
+    }
+    each(true, [&](const PanelView& view, const C* values) { complete(view, scratch, values, to); });
   });
 }
 
 template <class T>
 void Head<T>::weights_only(const HeadOutput<T>& out) {
   for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
-    alignas(64) C lse[kPanelRows];
-    C* values = panel_values(*view.panel, scratch);
-    panel_softmax(view, scratch, values, lse);
-    drop_edges(view, values);
-    report(view, values, lse, out);
+    make_weights(view, scratch, panel_values(*view.panel, scratch), &out);
   });
 }
 
@@ -368,15 +403,20 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
   using C = ComputeOf<T>;
   Head<T> head(in, resources);
   head.pack();
-  const C* z = head.scratch_.z[0];
+  const auto& buffers = head.scratch_.z;
+  const C* z = buffers[0];
   for (int t = 0; t < in.hops; ++t) {
-    const bool last = t + 1 == in.hops;
-    C* next = last ? nullptr : head.scratch_.z[static_cast<std::size_t>(1 + t % 2)];
-    head.hop(t, t == 0, z, next, &out);
-    z = next;
+    const auto next = static_cast<std::size_t>(1 + t % 2);
+    C* to = next < buffers.size() ? buffers[next] : nullptr;
+    head.hop(t, t == 0, z, to, &out, t + 1 == in.hops);
+    z = to;
   }
   if (in.hops == 0) {
-    for (Offset i = 0; i < in.n_rows; ++i) write_row(z + i * head.value_width(), in.d_value, out.out, i);
+    std::vector<C> row(static_cast<std::size_t>(head.value_width()));
+    for (Offset i = 0; i < in.n_rows; ++i) {
+      copy_row<C>(head.features(buffers[0]), i, row.data());
+      write_row(row.data(), in.d_value, out.out, i);
+    }
     if (!out.lse.empty() || out.weights != nullptr) head.weights_only(out);
   }
 }

@@ -1,6 +1,9 @@
 // What the forward and the backward pass of a head share: scratch layout, packing, panel weights, one hop.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -49,7 +52,7 @@ struct HeadScratch {
   C* d_values =
       nullptr;        // [value_count] where gradients of A are summed over segments or scattered by features
   C* dk = nullptr;    // [n_cols][d]
-  C* dv = nullptr;    // [n_cols][d_value]
+  C* dv = nullptr;    // [longest][d_value]
   std::vector<C*> z;  // forward: V and two more; backward: V, a segment of Z, checkpoints
   std::vector<C*> checkpoint;
   std::vector<C*> g;  // backward: G of a segment, and one more
@@ -73,22 +76,25 @@ class Head {
   Head(const HeadInput<T>& in, const HeadResources& resources);
 
   void pack();  // k and v into rows of the compute type
-  /// z_out = (1 - a) A z_in + a V with dropout of `hop`. Makes (first) or reads A. Rows of z_out past n_rows
-  /// are not touched.
-  void hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out);
+  /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
+  /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
+  void hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out, bool last = false);
+  /// A of one panel: softmax, dropout, and what `out` asks for beside the result (null: nothing).
+  void make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values, const HeadOutput<T>* out);
   /// What a caller may ask for beside `out`: lse and weights.
-  /// values = softmax of the panel; leaves scaled q rows in scratch.rows. lse [32].
   void weights_only(const HeadOutput<T>& out);
   void report(const PanelView& view, const C* values, const C* lse, const HeadOutput<T>& out) const;
+  /// values = softmax of the panel; leaves scaled q rows in scratch.rows. lse [32].
   void panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const;
-  /// Scores of rows with large ones, relative to their largest, which is left in shift [32].
-  void sharpen(const PanelView& view, C* values, C* shift) const;
+  /// Makes scores of rows with a large peak again, relative to it; the peak is left in shift [32]. False when
+  /// no row has one.
+  bool sharpen(const PanelView& view, C* values, const C* peak, C* shift) const;
   void drop_edges(const PanelView& view, C* values) const;
-  /// Copies the panel's rows of x [n][width] to rows [32][width], zeros past count.
-  void gather_rows(const Panel& panel, const C* x, Offset width, Offset from, Offset to, C* rows) const;
+  /// Copies the panel's rows of x to rows [32][width], features [from, to), zeros past count.
+  static void gather_rows(const PanelView& view, Rows<const C> x, Offset from, Offset to, C* rows);
   static void transpose_rows(const C* rows, Offset width, C* rows_t);
   /// Scaled q of the panel's rows, features [from, to).
-  void load_queries(const Panel& panel, Offset from, Offset to, C* rows) const;
+  void load_queries(const PanelView& view, Offset from, Offset to, C* rows) const;
   std::vector<PanelScratch<C>> take_scratch() const { return std::exchange(free_, {}); }
   void give_scratch(std::vector<PanelScratch<C>> scratches) const { free_ = std::move(scratches); }
   /// z[row, :] of one row after hop t, in place: keep or 0, scaled.
@@ -97,7 +103,15 @@ class Head {
   /// body(view, scratch, panel number) for every panel, in parallel when the resources have threads.
   template <class F>
   void for_panels(bool parallel, F&& body) const;
+  /// body(scratch, first panel, end) for stretches of panels of about equal cost: one, or several a thread.
+  template <class F>
+  void for_strips(F&& body) const;
+  template <class F>
+  void with_scratch(F&& body) const;
 
+  Rows<C> keys(C* k) const { return {k, in.n_cols, width()}; }
+  Rows<C> features(C* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
+  Rows<const C> features(const C* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
   Offset width() const { return padded_width(in.d); }
   Offset value_width() const { return padded_width(in.d_value); }
   C* panel_values(const Panel& panel, PanelScratch<C>& scratch) const {
@@ -107,12 +121,57 @@ class Head {
   const HeadInput<T>& in;
   const HeadResources& resources;
   HeadScratch<C> scratch_;
-  bool careful = false;  // v holds a NaN or an infinity
+  bool careful = false;       // v holds a NaN or an infinity
+  bool careful_keys = false;  // k does
 
  private:
   mutable std::mutex mutex_;
   mutable std::vector<PanelScratch<C>> free_;
 };
+
+/// row[f - begin] = from[i, f] * scale for f in [begin, end), zero from d on.
+template <class C, class T>
+void read_row(TensorView<const T> from, Offset i, Offset d, C scale, Offset begin, Offset end, C* row) {
+  const T* source = from.data + i * from.stride[0];
+  const auto convert = [](T value) {
+    if constexpr (std::is_same_v<T, double>) {
+      return value;
+    } else {
+      return static_cast<C>(static_cast<float>(value));
+    }
+  };
+  const Offset stop = std::clamp(d, begin, end);
+  if (from.stride[1] == 1) {  // the compiler vectorises only a step that it knows
+    for (Offset f = begin; f < stop; ++f) row[f - begin] = convert(source[f]) * scale;
+  } else {
+    for (Offset f = begin; f < stop; ++f) row[f - begin] = convert(source[f * from.stride[1]]) * scale;
+  }
+  std::fill(row + (stop - begin), row + (end - begin), C{0});
+}
+
+/// All ones in the exponent: NaN or infinity. On bits, for a sum of x * 0 is a chain that does not vectorise.
+template <class C>
+bool all_finite(const C* row, Offset count) {
+  using Bits = std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>;
+  constexpr Bits kExponent = sizeof(C) == 4 ? Bits{0x7F800000U} : static_cast<Bits>(0x7FF0000000000000ULL);
+  Bits found = 0;
+  for (Offset f = 0; f < count; ++f) {
+    found |= static_cast<Bits>((std::bit_cast<Bits>(row[f]) & kExponent) == kExponent);
+  }
+  return found == 0;
+}
+
+/// The row of x in one piece, [width], and back.
+template <class C>
+void copy_row(Rows<const C> x, Offset i, C* row) {
+  for (Offset block = 0; block < x.width; block += x.kBlock)
+    std::copy_n(x.row(block, i), x.stride(block), row + block);
+}
+template <class C>
+void copy_row(const C* row, Rows<C> x, Offset i) {
+  for (Offset block = 0; block < x.width; block += x.kBlock)
+    std::copy_n(row + block, x.stride(block), x.row(block, i));
+}
 
 /// out[row, :d] = z in the storage type.
 template <class T>
@@ -125,6 +184,18 @@ void write_row(const ComputeOf<T>* z, Offset d, TensorView<T> out, Offset row) {
       target[f * out.stride[1]] = static_cast<T>(z[f]);
     }
   }
+}
+
+template <class T>
+template <class F>
+void Head<T>::with_scratch(F&& body) const {
+  std::unique_lock lock(mutex_);
+  PanelScratch<C> scratch = free_.back();  // never empty: there is one for each thread of the arena
+  free_.pop_back();
+  lock.unlock();
+  body(scratch);
+  lock.lock();
+  free_.push_back(scratch);
 }
 
 template <class T>
@@ -143,14 +214,38 @@ void Head<T>::for_panels(bool parallel, F&& body) const {
     }
     return;
   }
-  parallel_for(count, [&](Offset p) {
-    std::unique_lock lock(mutex_);
-    PanelScratch<C> scratch = free_.back();  // never empty: there is one for each thread of the arena
-    free_.pop_back();
-    lock.unlock();
-    one(p, scratch);
-    lock.lock();
-    free_.push_back(scratch);
+  parallel_for(count, [&](Offset p) { with_scratch([&](PanelScratch<C>& scratch) { one(p, scratch); }); });
+}
+
+template <class T>
+template <class F>
+void Head<T>::for_strips(F&& body) const {
+  const auto& panels = in.tiling->panels;
+  const auto count = static_cast<Offset>(panels.size());
+  if (resources.threads == 1) {
+    body(free_.back(), Offset{0}, count);
+    return;
+  }
+  // A single edge costs about three cells of a dense column.
+  const auto cost = [&](const Panel& panel) {
+    return 3 * in.tiling->panel_values(panel) - 2 * panel.dense_cols * kPanelRows + kPanelRows;
+  };
+  Offset total = 0;
+  for (const Panel& panel : panels) total += cost(panel);
+  const Offset share = std::max<Offset>(1, total / (4 * resources.threads));
+  std::vector<Offset> begins;
+  Offset filled = share;
+  for (Offset p = 0; p < count; ++p) {
+    if (filled >= share) {
+      begins.push_back(p);
+      filled = 0;
+    }
+    filled += cost(panels[static_cast<std::size_t>(p)]);
+  }
+  begins.push_back(count);
+  parallel_for(static_cast<Offset>(begins.size()) - 1, [&](Offset strip) {
+    const auto s = static_cast<std::size_t>(strip);
+    with_scratch([&](PanelScratch<C>& scratch) { body(scratch, begins[s], begins[s + 1]); });
   });
 }
 

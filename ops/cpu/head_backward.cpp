@@ -4,6 +4,7 @@
 // one head has all threads, in parallel over slices of features: each element still sees the panels in the
 // same order, so the bits do not depend on the threads and no transposed structure is needed.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -32,11 +33,9 @@ class Backward {
         teleport_sums_(in.tiling->panels.size()) {}
 
   void run() {
-    const Offset k_size = in_.n_cols * head_.width();
-    const Offset v_size = in_.n_cols * head_.value_width();
     if (gradient_.first) {
-      std::fill_n(scratch().dk, k_size, C{0});
-      std::fill_n(scratch().dv, v_size, C{0});
+      std::fill_n(scratch().dk, in_.n_cols * head_.width(), C{0});
+      std::fill_n(scratch().dv, z_size(), C{0});
     }
     head_.pack();
     if (in_.hops == 0) {
@@ -60,6 +59,17 @@ class Backward {
 
  private:
   HeadScratch<C>& scratch() { return head_.scratch_; }
+  Offset z_size() const { return std::max(in_.n_cols, in_.n_rows) * head_.value_width(); }
+
+  // body(first element, end) of rows [begin, end) in each block of a Z.
+  template <class F>
+  void blocks(Offset begin, Offset end, F&& body) const {
+    const Rows<const C> shape = head_.features(static_cast<const C*>(nullptr));
+    for (Offset block = 0; block < shape.width; block += shape.kBlock) {
+      const Offset first = block * shape.count;
+      body(first + begin * shape.stride(block), first + end * shape.stride(block));
+    }
+  }
 
   void ranges(Offset count, const std::function<void(Offset, Offset)>& body) {
     if (head_.resources.threads > 1) {
@@ -70,41 +80,46 @@ class Backward {
   }
 
   void load_gradient(C* g) {
-    const Offset padded = head_.value_width();
+    const Rows<C> to = head_.features(g);
+    std::atomic<bool> finite{true};
     ranges(in_.n_rows, [&](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
-        for (Offset f = 0; f < in_.d_value; ++f) {
-          if constexpr (std::is_same_v<T, double>) {
-            g[i * padded + f] = gradient_.g(i, f);
-          } else {
-            g[i * padded + f] = static_cast<C>(static_cast<float>(gradient_.g(i, f)));
-          }
+        for (Offset block = 0; block < to.width; block += to.kBlock) {
+          C* row = to.row(block, i);
+          read_row(gradient_.g, i, in_.d_value, C{1}, block, block + to.stride(block), row);
+          if (!all_finite(row, to.stride(block))) finite = false;
         }
-        std::fill(g + i * padded + in_.d_value, g + (i + 1) * padded, C{0});
       }
+    });
+    careful_ = !finite;
+  }
+
+  // to += factor * from for the first rows.
+  void add(C* to, const C* from, C factor, Offset rows) {
+    if (factor == 0) return;
+    ranges(rows, [&](Offset begin, Offset end) {
+      blocks(begin, end, [&](Offset first, Offset last) {
+        for (Offset i = first; i < last; ++i) to[i] += factor * from[i];
+      });
     });
   }
 
-  // to += factor * from, rows of V's width.
-  void add(C* to, const C* from, C factor, Offset rows) {
-    if (factor == 0) return;
-    const Offset padded = head_.value_width();
-    ranges(rows, [&](Offset begin, Offset end) {
-      for (Offset i = begin * padded; i < end * padded; ++i) to[i] += factor * from[i];
-    });
+  void copy(const C* from, C* to) {
+    blocks(0, in_.n_rows,
+           [&](Offset first, Offset last) { std::copy(from + first, from + last, to + first); });
   }
 
   // <g, v> summed in fixed chunks.
   double dot_with_v(const C* g) {
-    const Offset padded = head_.value_width();
     const Offset chunks = (in_.n_rows + kRowGrain - 1) / kRowGrain;
     std::vector<double> parts(at(chunks));
     const auto chunk_sum = [&](Offset chunk) {
       double sum = 0;
-      for (Offset i = chunk * kRowGrain * padded; i < std::min(in_.n_rows, (chunk + 1) * kRowGrain) * padded;
-           ++i) {
-        sum += static_cast<double>(g[i]) * static_cast<double>(scratch().z[0][i]);
-      }
+      blocks(chunk * kRowGrain, std::min(in_.n_rows, (chunk + 1) * kRowGrain),
+             [&](Offset first, Offset last) {
+               for (Offset i = first; i < last; ++i)
+                 sum += static_cast<double>(g[i]) * static_cast<double>(scratch().z[0][i]);
+             });
       parts[at(chunk)] = sum;
     };
     if (head_.resources.threads > 1) {
@@ -119,60 +134,51 @@ class Backward {
 
   // g_out = (1 - a) A^T g_in, all features of all columns.
   void pull_back(const C* g_in, C* g_out) {
-    const Offset padded = head_.value_width();
-    std::fill_n(g_out, std::max(in_.n_cols, in_.n_rows) * padded, C{0});
+    std::fill_n(g_out, z_size(), C{0});
     scatter(
-        padded, g_out, [&](const Panel& panel, PanelScratch<C>& s) { return stored_weights(panel, s); },
-        [&](const Panel& panel, Offset from, Offset to, PanelScratch<C>& s) {
-          head_.gather_rows(panel, g_in, padded, from, to, s.out);
+        head_.features(g_out), careful_,
+        [&](const PanelView& view, PanelScratch<C>& s) { return stored_weights(view, s); },
+        [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
+          Head<T>::gather_rows(view, head_.features(g_in), from, to, s.out);
           return s.out;
         });
     const C keep = static_cast<C>(1 - in_.teleport);
     if (keep != 1) {
       ranges(in_.n_cols, [&](Offset begin, Offset end) {
-        for (Offset i = begin * padded; i < end * padded; ++i) g_out[i] *= keep;
+        blocks(begin, end, [&](Offset first, Offset last) {
+          for (Offset i = first; i < last; ++i) g_out[i] *= keep;
+        });
       });
     }
   }
 
-  const C* stored_weights(const Panel& panel, PanelScratch<C>& s) {
-    if (head_.resources.stored) return scratch().values + panel.values;
-    alignas(64) C lse[kPanelRows];
-    const PanelView view{in_.tiling, &panel, s.cols};
-    head_.panel_softmax(view, s, s.values, lse);
-    head_.drop_edges(view, s.values);
+  const C* stored_weights(const PanelView& view, PanelScratch<C>& s) {
+    if (head_.resources.stored) return scratch().values + view.panel->values;
+    head_.make_weights(view, s, s.values, nullptr);
     return s.values;
   }
 
   // out[col] += sum over panels of values[c, r] rows[r]; see the top of the file for the order.
-  template <class Values, class Rows>
-  void scatter(Offset padded, C* out, Values&& values_of, Rows&& rows_of) {
+  template <class Values, class RowsOf>
+  void scatter(Rows<C> out, bool careful, Values&& values_of, RowsOf&& rows_of) {
     if (!parallel_) {
       head_.for_panels(false, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
-        const C* values = values_of(*view.panel, s);
-        spmm_transposed(view, values, rows_of(*view.panel, 0, padded, s), padded, 0, padded, out);
+        const C* values = values_of(view, s);
+        spmm_transposed<C>(view, values, rows_of(view, 0, out.width, s), 0, out.width, out, careful);
       });
       return;
     }
-    const Offset slices = padded / kWidthStep;
-    std::vector<PanelScratch<C>> scratches = head_.take_scratch();
-    std::mutex mutex;
-    parallel_for(slices, [&](Offset slice) {
-      std::unique_lock lock(mutex);
-      PanelScratch<C> s = scratches.back();
-      scratches.pop_back();
-      lock.unlock();
-      for (const Panel& panel : in_.tiling->panels) {
-        expand_columns(*in_.tiling, panel, s.cols);
-        const Offset from = slice * kWidthStep;
-        const C* rows = rows_of(panel, from, from + kWidthStep, s);
-        spmm_transposed(PanelView{in_.tiling, &panel, s.cols}, values_of(panel, s), rows, padded, from,
-                        from + kWidthStep, out);
-      }
-      lock.lock();
-      scratches.push_back(s);
+    parallel_for(out.width / kWidthStep, [&](Offset slice) {
+      head_.with_scratch([&](PanelScratch<C>& s) {
+        for (const Panel& panel : in_.tiling->panels) {
+          expand_columns(*in_.tiling, panel, s.cols);
+          const PanelView view{in_.tiling, &panel, s.cols};
+          const Offset from = slice * kWidthStep;
+          const C* rows = rows_of(view, from, from + kWidthStep, s);
+          spmm_transposed<C>(view, values_of(view, s), rows, from, from + kWidthStep, out, careful);
+        }
+      });
     });
-    head_.give_scratch(std::move(scratches));
   }
 
   void unrolled() {
@@ -206,7 +212,7 @@ class Backward {
       // z_[i] is Z_{begin + i}; Z_0 = V stays in z[0], so a later segment starts from its checkpoint.
       z_start_ = j == 0 ? z[0] : scratch().checkpoint[at(j - 1)];
       for (int t = begin; t + 1 < end; ++t) advance(t, z_at(t - begin), z[at(t - begin + 1)]);
-      if (g_last != nullptr) std::copy_n(g_last, in_.n_rows * head_.value_width(), g[at(segments.length)]);
+      if (g_last != nullptr) copy(g_last, g[at(segments.length)]);
       // g_[i + 1] is G_{begin + i + 1} after the mask of its hop; it walks down from the buffer of the
       // segment's end.
       if (end - begin < segments.length) std::swap(g[at(end - begin)], g[at(segments.length)]);
@@ -231,9 +237,14 @@ class Backward {
 
   void mask(int t, C* g) {
     if (!in_.hop_dropout.active()) return;
-    const Offset padded = head_.value_width();
+    const Rows<C> rows = head_.features(g);
     ranges(in_.n_rows, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) head_.drop_hop(t, static_cast<Index>(i), g + i * padded);
+      std::vector<C> row(at(rows.width));
+      for (Offset i = begin; i < end; ++i) {
+        copy_row<C>(rows, i, row.data());
+        head_.drop_hop(t, static_cast<Index>(i), row.data());
+        copy_row<C>(row.data(), rows, i);
+      }
     });
   }
 
@@ -241,9 +252,10 @@ class Backward {
   void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, C* d_values) {
     const Offset padded = head_.value_width();
     for (int i = 0; i < hops; ++i) {
-      head_.gather_rows(*view.panel, scratch().g[at(i + 1)], padded, 0, padded, s.rows);
+      const C* g = scratch().g[at(i + 1)];
+      Head<T>::gather_rows(view, head_.features(g), 0, padded, s.rows);
       Head<T>::transpose_rows(s.rows, padded, s.rows_t);
-      sddmm(view, s.rows, s.rows_t, z_at(i), padded, d_values, !fresh || i > 0);
+      sddmm<C>(view, s.rows, s.rows_t, head_.features(z_at(i)), d_values, !fresh || i > 0);
     }
   }
 
@@ -257,7 +269,7 @@ class Backward {
   // d_values.
   void finish(int hops, int segments) {
     const bool keep_all = parallel_;
-    const Offset padded = head_.width();
+    const Rows<C> dk = head_.keys(scratch().dk);
     head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
       const Panel& panel = *view.panel;
       const Offset count = in_.tiling->panel_values(panel);
@@ -271,15 +283,17 @@ class Backward {
       head_.panel_softmax(view, s, weights, lse);  // leaves the scaled q rows in s.rows
       finish_panel(view, s, p, weights, d_values);
       if (!keep_all && !gradient_.k.empty()) {
-        spmm_transposed(view, d_values, s.rows, padded, 0, padded, scratch().dk);
+        spmm_transposed<C>(view, d_values, s.rows, 0, dk.width, dk, false);
       }
     });
     if (keep_all && !gradient_.k.empty()) {
       scatter(
-          padded, scratch().dk,
-          [&](const Panel& panel, PanelScratch<C>&) -> const C* { return scratch().d_values + panel.values; },
-          [&](const Panel& panel, Offset from, Offset to, PanelScratch<C>& s) {
-            head_.load_queries(panel, from, to, s.out);
+          dk, false,
+          [&](const PanelView& view, PanelScratch<C>&) -> const C* {
+            return scratch().d_values + view.panel->values;
+          },
+          [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
+            head_.load_queries(view, from, to, s.out);
             return s.out;
           });
     }
@@ -311,13 +325,23 @@ class Backward {
       }
     }
     if (gradient_.q.empty()) return;
-    const Offset padded = head_.width();
-    spmm(view, d_values, scratch().k, padded, s.out, head_.careful);
-    const C scale = static_cast<C>(in_.scale);
+    const Rows<const C> keys = head_.keys(scratch().k);
+    const Rows<C> rest{s.rows_t, kPanelRows, keys.width};
+    for (Offset block = 0; block < keys.width; block += keys.kBlock) {
+      C* targets[kPanelRows];
+      for (int r = 0; r < panel.count; ++r) targets[r] = rest.row(block, r);
+      spmm_rest<C>(view, d_values, keys, block, targets);
+    }
+    spmm_dense<C>(view, d_values, keys, s.out, head_.careful_keys);
+    cpu::finish<C>(view, {.keep = static_cast<C>(in_.scale),
+                          .z = s.out,
+                          .rest = rest,
+                          .local_rest = true,
+                          .to = rest,
+                          .local_to = true});
     for (int r = 0; r < panel.count; ++r) {
-      C* row = s.out + r * padded;
-      for (Offset f = 0; f < padded; ++f) row[f] *= scale;
-      write_row<T>(row, in_.d, gradient_.q, in_.tiling->rows[at(panel.first + r)]);
+      copy_row<C>(rest, r, s.out);
+      write_row<T>(s.out, in_.d, gradient_.q, view.row(r));
     }
   }
 
@@ -331,10 +355,12 @@ class Backward {
   std::pair<C, C> change(const C* a, const C* b) {
     C difference = 0;
     C size = 0;
-    for (Offset i = 0; i < in_.n_rows * head_.value_width(); ++i) {
-      difference = std::max(difference, std::abs(a[i] - b[i]));
-      size = std::max(size, std::abs(a[i]));
-    }
+    blocks(0, in_.n_rows, [&](Offset first, Offset last) {
+      for (Offset i = first; i < last; ++i) {
+        difference = std::max(difference, std::abs(a[i] - b[i]));
+        size = std::max(size, std::abs(a[i]));
+      }
+    });
     return {difference, size};
   }
 
@@ -346,7 +372,7 @@ class Backward {
     auto& g = scratch().g;
     C* now = z[1];
     C* next = z[2];
-    std::copy_n(z[0], in_.n_rows * head_.value_width(), now);
+    copy(z[0], now);
     for (int t = 0; t < kMostHops; ++t) {
       head_.hop(0, t == 0, now, next, nullptr);
       std::swap(now, next);
@@ -354,7 +380,7 @@ class Backward {
       if (difference <= tol * size) break;
     }
     load_gradient(g[0]);
-    std::copy_n(g[0], in_.n_rows * head_.value_width(), g[1]);
+    copy(g[0], g[1]);
     for (int t = 0; t < kMostHops; ++t) {
       pull_back(g[1], g[2]);
       add(g[2], g[0], C{1}, in_.n_rows);
@@ -369,19 +395,23 @@ class Backward {
   }
 
   void write_key_gradients() {
-    const auto write = [&](TensorView<T> to, const C* from, Offset d) {
+    const auto write = [&](TensorView<T> to, Rows<const C> from, Offset d) {
       if (to.empty()) return;
-      const Offset padded = padded_width(d);
-      for (Offset i = 0; i < in_.n_cols; ++i) write_row<T>(from + i * padded, d, to, i);
+      std::vector<C> row(at(from.width));
+      for (Offset i = 0; i < in_.n_cols; ++i) {
+        copy_row<C>(from, i, row.data());
+        write_row<T>(row.data(), d, to, i);
+      }
     };
-    write(gradient_.k, scratch().dk, in_.d);
-    write(gradient_.v, scratch().dv, in_.d_value);
+    write(gradient_.k, head_.keys(scratch().dk), in_.d);
+    write(gradient_.v, head_.features(scratch().dv), in_.d_value);
   }
 
   const HeadInput<T>& in_;
   const HeadGradient<T>& gradient_;
   Head<T> head_;
   bool parallel_;
+  bool careful_ = false;               // g holds a NaN or an infinity
   std::vector<double> teleport_sums_;  // by panel: sum of A dA / (1 - a)
   const C* z_start_ = nullptr;
   int single_ = 0;

@@ -4,34 +4,60 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
-#include "manyhop/ops/cpu/panel_kernels-inl.hpp"
+#include "manyhop/ops/cpu/panel_products-inl.hpp"
+#include "manyhop/ops/cpu/panel_scores-inl.hpp"
+
+#ifndef MANYHOP_OPS_CPU_PANEL_KERNELS_TABLE
+#define MANYHOP_OPS_CPU_PANEL_KERNELS_TABLE
+namespace manyhop::ops::cpu {
+template <class C>
+struct KernelTable {
+  void (*sddmm)(const PanelView&, const C*, const C*, Rows<const C>, C*, bool);
+  void (*row_peaks)(const PanelView&, C*, C*);
+  void (*softmax)(const PanelView&, C*, const C*, C*);
+  void (*spmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C* const*);
+  void (*spmm_dense)(const PanelView&, const C*, Rows<const C>, C*, bool);
+  void (*spmm_transposed)(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);
+  void (*softmax_backward)(const PanelView&, const C*, C*, const C*);
+  void (*finish)(const PanelView&, const Finish<C>&);
+};
+}  // namespace manyhop::ops::cpu
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace manyhop::ops::cpu::HWY_NAMESPACE {
 
 template <class C>
 struct Kernels {
-  static void sddmm(const PanelView& view, const C* rows, const C* rows_t, const C* x, Offset width,
-                    C* values, bool accumulate) {
-    Sddmm(view, rows, rows_t, x, width, values, accumulate);
+  static void sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
+                    bool accumulate) {
+    Sddmm(view, rows, rows_t, x, values, accumulate);
   }
-  static void softmax(const PanelView& view, C* values, C* lse) { Softmax(view, values, lse); }
-  static void spmm(const PanelView& view, const C* values, const C* x, Offset width, C* out, bool careful) {
-    Spmm(view, values, x, width, out, careful);
+  static void row_peaks(const PanelView& view, C* values, C* peaks) { RowPeaks(view, values, peaks); }
+  static void softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
+    Softmax(view, values, peaks, lse);
   }
-  static void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset width, Offset from,
-                              Offset to, C* out) {
-    SpmmTransposed(view, values, g, width, from, to, out);
+  static void spmm_rest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
+    SpmmRest(view, values, x, f, out);
+  }
+  static void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
+    SpmmDense(view, values, x, out, careful);
+  }
+  static void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                              Rows<C> out, bool careful) {
+    SpmmTransposed(view, values, g, from, to, out, careful);
   }
   static void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
     SoftmaxBackward(view, weights, d_values, d_lse);
   }
+  static void finish(const PanelView& view, const Finish<C>& what) { FinishRows(view, what); }
 };
 
 template <class C>
 KernelTable<C> table() {
-  return {Kernels<C>::sddmm, Kernels<C>::softmax, Kernels<C>::spmm, Kernels<C>::spmm_transposed,
-          Kernels<C>::softmax_backward};
+  using K = Kernels<C>;
+  return {K::sddmm,      K::row_peaks,       K::softmax,          K::spmm_rest,
+          K::spmm_dense, K::spmm_transposed, K::softmax_backward, K::finish};
 }
 KernelTable<float> TableFloat() { return table<float>(); }
 KernelTable<double> TableDouble() { return table<double>(); }
@@ -65,34 +91,49 @@ void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols) {
 }
 
 template <class C>
-void sddmm(const PanelView& view, const C* rows, const C* rows_t, const C* x, Offset width, C* values,
+void sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
            bool accumulate) {
-  kernels<C>().sddmm(view, rows, rows_t, x, width, values, accumulate);
+  kernels<C>().sddmm(view, rows, rows_t, x, values, accumulate);
 }
 template <class C>
-void softmax(const PanelView& view, C* values, C* lse) {
-  kernels<C>().softmax(view, values, lse);
+void row_peaks(const PanelView& view, C* values, C* peaks) {
+  kernels<C>().row_peaks(view, values, peaks);
 }
 template <class C>
-void spmm(const PanelView& view, const C* values, const C* x, Offset width, C* out, bool careful) {
-  kernels<C>().spmm(view, values, x, width, out, careful);
+void softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
+  kernels<C>().softmax(view, values, peaks, lse);
 }
 template <class C>
-void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset width, Offset from, Offset to,
-                     C* out) {
-  kernels<C>().spmm_transposed(view, values, g, width, from, to, out);
+void spmm_rest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
+  kernels<C>().spmm_rest(view, values, x, f, out);
+}
+template <class C>
+void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
+  kernels<C>().spmm_dense(view, values, x, out, careful);
+}
+template <class C>
+void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
+                     bool careful) {
+  kernels<C>().spmm_transposed(view, values, g, from, to, out, careful);
 }
 template <class C>
 void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
   kernels<C>().softmax_backward(view, weights, d_values, d_lse);
 }
+template <class C>
+void finish(const PanelView& view, const Finish<C>& what) {
+  kernels<C>().finish(view, what);
+}
 
-#define MANYHOP_INSTANTIATE(C)                                                                        \
-  template void sddmm<C>(const PanelView&, const C*, const C*, const C*, Offset, C*, bool);           \
-  template void softmax<C>(const PanelView&, C*, C*);                                                 \
-  template void spmm<C>(const PanelView&, const C*, const C*, Offset, C*, bool);                      \
-  template void spmm_transposed<C>(const PanelView&, const C*, const C*, Offset, Offset, Offset, C*); \
-  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*)
+#define MANYHOP_INSTANTIATE(C)                                                                           \
+  template void sddmm<C>(const PanelView&, const C*, const C*, Rows<const C>, C*, bool);                 \
+  template void row_peaks<C>(const PanelView&, C*, C*);                                                  \
+  template void softmax<C>(const PanelView&, C*, const C*, C*);                                          \
+  template void spmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C* const*);              \
+  template void spmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                      \
+  template void spmm_transposed<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool); \
+  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*);                           \
+  template void finish<C>(const PanelView&, const Finish<C>&)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 #undef MANYHOP_INSTANTIATE

@@ -1,0 +1,299 @@
+// Products of a panel's values with rows of features; included once for each instruction set.
+#include <type_traits>
+
+#include "manyhop/ops/cpu/panel-inl.hpp"
+
+#if defined(MANYHOP_OPS_CPU_PANEL_PRODUCTS_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHOP_OPS_CPU_PANEL_PRODUCTS_INL
+#undef MANYHOP_OPS_CPU_PANEL_PRODUCTS_INL
+#else
+#define MANYHOP_OPS_CPU_PANEL_PRODUCTS_INL
+#endif
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"  // register arrays are indexed by small template integers
+
+HWY_BEFORE_NAMESPACE();
+namespace manyhop::ops::cpu::HWY_NAMESPACE {
+
+// NR rows x NV vectors of features, summed over the columns of one chunk; the first chunk starts out.
+template <int NR, int NV, class C>
+HWY_INLINE void product_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
+                             const C* HWY_RESTRICT x, Offset stride, C* HWY_RESTRICT out, Offset width,
+                             bool starts) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V sum[NR][NV];
+#pragma GCC unroll 8
+  for (int r = 0; r < NR; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[r][v] = hn::Zero(d);
+  }
+  for (Offset c = 0; c < count; ++c) {
+    const C* source = x + cols[c] * stride;
+    V value[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, source + v * kLanes<C>);
+#pragma GCC unroll 8
+    for (int r = 0; r < NR; ++r) {
+      const V weight = hn::Set(d, values[c * kPanelRows + r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[r][v] = hn::MulAdd(weight, value[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < NR; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      C* cell = out + r * width + v * kLanes<C>;
+      hn::Store(starts ? sum[r][v] : hn::Add(hn::Load(d, cell), sum[r][v]), d, cell);
+    }
+  }
+}
+
+// f(first feature, number of vectors) over [from, to): blocks of Most vectors, then of half as many, down to
+// one.
+template <int Most, class C, class F>
+HWY_INLINE void for_features(Offset from, Offset to, F&& f) {
+  for (; from + Most * kLanes<C> <= to; from += Most * kLanes<C>)
+    f(from, std::integral_constant<int, Most>());
+  if constexpr (Most > 1) {
+    if (from < to) for_features<Most / 2, C>(from, to, f);
+  }
+}
+
+// Every (first feature of a block, f within the block, vectors) of [from, to).
+template <int Most, class C, class F>
+HWY_INLINE void for_blocks(Offset width, Offset from, Offset to, F&& f) {
+  constexpr Offset kBlock = Rows<C>::kBlock;
+  for (Offset block = from / kBlock * kBlock; block < to; block += kBlock) {
+    const Offset begin = std::max(from, block) - block;
+    const Offset end = std::min({to - block, kBlock, width - block});
+    for_features<Most, C>(begin, end,
+                          [&](Offset inside, auto vectors) HWY_ATTR { f(block, inside, vectors); });
+  }
+}
+
+template <class C>
+HWY_INLINE void spmm_careful(const PanelView& view, const C* values, Rows<const C> x, C* out) {
+  for_dense(view, [&](Offset first, std::uint32_t mask) {
+    const Index column = view.cols[first / kPanelRows];
+    for (int r = 0; r < kPanelRows; ++r) {
+      if (((mask >> r) & 1U) == 0) continue;
+      for (Offset f = 0; f < x.width; ++f) {
+        const Offset block = f / x.kBlock * x.kBlock;
+        out[r * x.width + f] += values[first + r] * x.row(block, column)[f - block];
+      }
+    }
+  });
+}
+
+// 32 rows as 6 + 6 + 6 + 6 + 4 + 4: twelve sums and their operands fill sixteen registers; five sixes and a
+// two took 15 % longer, for two rows cannot hide the latency of a multiply-add.
+template <int NV, class C>
+HWY_INLINE void product_rows(const C* values, const Index* cols, Offset count, const C* x, Offset stride,
+                             C* out, Offset width, bool starts) {
+  int r = 0;
+  for (; r < 24; r += 6) {
+    product_tile<6, NV>(values + r, cols, count, x, stride, out + r * width, width, starts);
+  }
+  for (; r < kPanelRows; r += 4) {
+    product_tile<4, NV>(values + r, cols, count, x, stride, out + r * width, width, starts);
+  }
+}
+
+template <class C>
+HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
+  if (careful || view.panel->dense_cols == 0) std::fill_n(out, kPanelRows * x.width, C{0});
+  if (careful) return spmm_careful(view, values, x, out);
+  for (Offset chunk = 0; chunk < view.panel->dense_cols; chunk += kChunk) {
+    const Offset count = std::min(kChunk, view.panel->dense_cols - chunk);
+    const C* part = values + chunk * kPanelRows;
+    for_blocks<2, C>(x.width, 0, x.width, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+      product_rows<decltype(vectors)::value>(part, view.cols + chunk, count, x.block(block) + f,
+                                             x.stride(block), out + block + f, x.width, chunk == 0);
+    });
+  }
+}
+
+// One row of single edges: NV vectors of features, gathered; NE edges in flight, each with sums of its own.
+template <int NE, int NV, class C>
+HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
+                           const C* HWY_RESTRICT x, Offset stride, C* HWY_RESTRICT out) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V total[NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) total[v] = hn::Zero(d);
+  for (Offset chunk = 0; chunk < count; chunk += NE * kChunk) {
+    const Offset stop = std::min(count, chunk + NE * kChunk);
+    V sum[NE][NV];
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) sum[e][v] = hn::Zero(d);
+    }
+    Offset edge = chunk;
+    for (; edge + NE <= stop; edge += NE) {
+#pragma GCC unroll 4
+      for (int e = 0; e < NE; ++e) {
+        const V weight = hn::Set(d, values[edge + e]);
+        const C* source = x + cols[edge + e] * stride;
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) {
+          sum[e][v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[e][v]);
+        }
+      }
+    }
+    for (; edge < stop; ++edge) {
+      const V weight = hn::Set(d, values[edge]);
+      const C* source = x + cols[edge] * stride;
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        sum[0][v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[0][v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) total[v] = hn::Add(total[v], sum[e][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) hn::Store(total[v], d, out + v * kLanes<C>);
+}
+
+template <class C>
+HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
+  const Offset stride = x.stride(f);
+  for (int r = 0; r < view.panel->count; ++r) {
+    const RestRow rest = rest_of(view, r);
+    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
+      gather_row<2, decltype(vectors)::value>(values + rest.first, rest.cols, rest.count, x.block(f) + inside,
+                                              stride, out[r] + inside);
+    });
+  }
+}
+
+// NC columns x NV vectors of features, summed over the 32 rows and added to out.
+template <int NC, int NV, class C>
+HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols,
+                             const C* HWY_RESTRICT g, Offset width, C* HWY_RESTRICT out, Offset stride) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V sum[NC][NV];
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[c][v] = hn::Zero(d);
+  }
+  for (int r = 0; r < kPanelRows; ++r) {
+    V value[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + r * width + v * kLanes<C>);
+#pragma GCC unroll 8
+    for (int c = 0; c < NC; ++c) {
+      const V weight = hn::Set(d, values[c * kPanelRows + r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[c][v] = hn::MulAdd(weight, value[v], sum[c][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      C* cell = out + cols[c] * stride + v * kLanes<C>;
+      hn::Store(hn::Add(hn::Load(d, cell), sum[c][v]), d, cell);
+    }
+  }
+}
+
+template <int NV, class C>
+HWY_INLINE void scatter_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
+                            const C* HWY_RESTRICT g, C* HWY_RESTRICT out, Offset stride) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V value[NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + v * kLanes<C>);
+  for (Offset e = 0; e < count; ++e) {
+    const V weight = hn::Set(d, values[e]);
+    C* target = out + cols[e] * stride;
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      hn::Store(hn::MulAdd(weight, value[v], hn::Load(d, target + v * kLanes<C>)), d, target + v * kLanes<C>);
+    }
+  }
+}
+
+template <class C>
+HWY_INLINE void scatter_careful(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                                Rows<C> out) {
+  for_dense(view, [&](Offset first, std::uint32_t mask) {
+    const Index column = view.cols[first / kPanelRows];
+    for (int r = 0; r < kPanelRows; ++r) {
+      if (((mask >> r) & 1U) == 0) continue;
+      for (Offset f = from; f < to; ++f) {
+        const Offset block = f / out.kBlock * out.kBlock;
+        out.row(block, column)[f - block] += values[first + r] * g[r * out.width + f];
+      }
+    }
+  });
+}
+
+template <class C>
+HWY_INLINE void SpmmTransposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                               Rows<C> out, bool careful) {
+  const Offset dense = careful ? 0 : view.panel->dense_cols;
+  if (careful) scatter_careful(view, values, g, from, to, out);
+  for_blocks<2, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+    constexpr int kVectors = decltype(vectors)::value;
+    C* target = out.block(block) + f;
+    const C* source = g + block + f;
+    const Offset stride = out.stride(block);
+    Offset c = 0;
+    for (; c + 6 <= dense; c += 6) {
+      scatter_tile<6, kVectors>(values + c * kPanelRows, view.cols + c, source, out.width, target, stride);
+    }
+    for (; c < dense; ++c) {
+      scatter_tile<1, kVectors>(values + c * kPanelRows, view.cols + c, source, out.width, target, stride);
+    }
+  });
+  for (int r = 0; r < view.panel->count; ++r) {
+    const RestRow rest = rest_of(view, r);
+    for_blocks<4, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+      scatter_row<decltype(vectors)::value>(values + rest.first, rest.cols, rest.count,
+                                            g + r * out.width + block + f, out.block(block) + f,
+                                            out.stride(block));
+    });
+  }
+}
+
+template <class C>
+HWY_INLINE void FinishRows(const PanelView& view, const Finish<C>& what) {
+  const Tag<C> d;
+  const auto keep = hn::Set(d, what.keep);
+  const auto teleport = hn::Set(d, what.teleport);
+  for (int r = 0; r < view.panel->count; ++r) {
+    const Index row = view.row(r);
+    for (Offset block = 0; block < what.to.width; block += what.to.kBlock) {
+      const C* z = what.z + r * what.to.width + block;
+      const C* rest = what.rest.data != nullptr ? what.rest.row(block, what.local_rest ? r : row) : nullptr;
+      const C* v = what.v.data != nullptr ? what.v.row(block, row) : nullptr;
+      C* to = what.to.row(block, what.local_to ? r : row);
+      for (Offset f = 0; f < what.to.stride(block); f += kLanes<C>) {
+        auto value = hn::Load(d, z + f);
+        if (rest != nullptr) value = hn::Add(value, hn::Load(d, rest + f));
+        value = hn::Mul(keep, value);
+        if (v != nullptr) value = hn::MulAdd(teleport, hn::Load(d, v + f), value);
+        hn::Store(value, d, to + f);
+      }
+    }
+  }
+}
+
+}  // namespace manyhop::ops::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#pragma GCC diagnostic pop
+
+#endif

@@ -1,0 +1,329 @@
+// Scores of a panel and their softmax, forward and backward; included once for each instruction set.
+#include <cmath>
+#include <limits>
+
+#include "manyhop/ops/cpu/panel-inl.hpp"
+
+#if defined(MANYHOP_OPS_CPU_PANEL_SCORES_INL) == defined(HWY_TARGET_TOGGLE)
+#ifdef MANYHOP_OPS_CPU_PANEL_SCORES_INL
+#undef MANYHOP_OPS_CPU_PANEL_SCORES_INL
+#else
+#define MANYHOP_OPS_CPU_PANEL_SCORES_INL
+#endif
+
+#include <hwy/contrib/math/math-inl.h>
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"  // register arrays are indexed by small template integers
+
+HWY_BEFORE_NAMESPACE();
+namespace manyhop::ops::cpu::HWY_NAMESPACE {
+
+// Features of a dot product that join the total together: one running fp32 sum over d = 197 is off by 1e-5 at
+// a score of 40, which softmax passes on as a relative error; sums of 32 by 3e-6.
+template <class C>
+inline constexpr Offset kDotChunk = Rows<C>::kBlock;
+
+// Two vectors of rows times NC columns: 2 NC sums in registers, 2 + NC loads for 2 NC products.
+template <int NC, class C>
+HWY_INLINE void dot_tile(const C* HWY_RESTRICT rows_t, Rows<const C> x, const Index* HWY_RESTRICT cols,
+                         C* HWY_RESTRICT out, bool accumulate) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  for (Offset block = 0; block < x.width; block += kDotChunk<C>) {
+    const Offset stride = x.stride(block);
+    const C* HWY_RESTRICT base = x.block(block);
+    const C* column[NC];
+    V low[NC];
+    V high[NC];
+#pragma GCC unroll 8
+    for (int c = 0; c < NC; ++c) {
+      column[c] = base + cols[c] * stride;
+      low[c] = hn::Zero(d);
+      high[c] = hn::Zero(d);
+    }
+    const C* HWY_RESTRICT row = rows_t + block * kPanelRows;
+    for (Offset f = 0; f < stride; ++f) {
+      const V a = hn::Load(d, row + f * kPanelRows);
+      const V b = hn::Load(d, row + f * kPanelRows + kLanes<C>);
+#pragma GCC unroll 8
+      for (int c = 0; c < NC; ++c) {
+        const V value = hn::Set(d, column[c][f]);
+        low[c] = hn::MulAdd(a, value, low[c]);
+        high[c] = hn::MulAdd(b, value, high[c]);
+      }
+    }
+    if (accumulate || block > 0) {
+#pragma GCC unroll 8
+      for (int c = 0; c < NC; ++c) {
+        low[c] = hn::Add(hn::Load(d, out + c * kPanelRows), low[c]);
+        high[c] = hn::Add(hn::Load(d, out + c * kPanelRows + kLanes<C>), high[c]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < NC; ++c) {
+      hn::Store(low[c], d, out + c * kPanelRows);
+      hn::Store(high[c], d, out + c * kPanelRows + kLanes<C>);
+    }
+  }
+}
+
+#if HWY_TARGET != HWY_SCALAR
+template <class D>
+HWY_INLINE auto sum_of_blocks([[maybe_unused]] D d, hn::Vec<D> v) {
+  if constexpr (hn::MaxLanes(D()) <= 4) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return sum_of_blocks(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+#endif
+
+// The sums of four vectors of floats in one of four lanes: adds within blocks of 128 bits, then the blocks;
+// a third of the steps of four SumOfLanes.
+template <class V>
+HWY_INLINE auto four_sums(V a, V b, V c, V e) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Add(hn::Add(a, b), hn::Add(c, e));  // never called: one lane has no blocks
+#else
+  const Tag<float> d;
+  const hn::RepartitionToWide<decltype(d)> wide;
+  const auto ab = hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b));
+  const auto ce = hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e));
+  const auto low = hn::BitCast(d, hn::InterleaveLower(wide, hn::BitCast(wide, ab), hn::BitCast(wide, ce)));
+  const auto high = hn::BitCast(d, hn::InterleaveUpper(wide, hn::BitCast(wide, ab), hn::BitCast(wide, ce)));
+  return sum_of_blocks(d, hn::Add(low, high));
+#endif
+}
+
+// NE products of one row with gathered rows of x.
+template <int NE, class C>
+HWY_INLINE void dot_edges(const C* HWY_RESTRICT row, Rows<const C> x, const Index* HWY_RESTRICT cols,
+                          C* HWY_RESTRICT out, bool accumulate) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V total[NE];
+#pragma GCC unroll 4
+  for (int e = 0; e < NE; ++e) total[e] = hn::Zero(d);
+  for (Offset block = 0; block < x.width; block += kDotChunk<C>) {
+    const Offset stride = x.stride(block);
+    const C* HWY_RESTRICT base = x.block(block);
+    V sum[NE];
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) sum[e] = hn::Zero(d);
+    for (Offset f = 0; f < stride; f += kLanes<C>) {
+      const V a = hn::Load(d, row + block + f);
+#pragma GCC unroll 4
+      for (int e = 0; e < NE; ++e) {
+        sum[e] = hn::MulAdd(a, hn::Load(d, base + cols[e] * stride + f), sum[e]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) total[e] = hn::Add(total[e], sum[e]);
+  }
+  if constexpr (NE == 4 && HWY_TARGET != HWY_SCALAR && sizeof(C) == 4 && kLanes<C> >= 4) {
+    const hn::CappedTag<C, 4> four;
+    auto sums = four_sums(total[0], total[1], total[2], total[3]);
+    if (accumulate) sums = hn::Add(hn::LoadU(four, out), sums);
+    hn::StoreU(sums, four, out);
+  } else {
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) {
+      const C value = hn::GetLane(hn::SumOfLanes(d, total[e]));
+      out[e] = accumulate ? out[e] + value : value;
+    }
+  }
+}
+
+template <int NC, class C>
+HWY_INLINE Offset dot_columns(const PanelView& view, Offset c, const C* rows_t, Rows<const C> x, C* values,
+                              bool accumulate) {
+  for (; c + NC <= view.panel->dense_cols; c += NC) {
+    for (Offset r = 0; r < kPanelRows; r += 2 * kLanes<C>) {
+      dot_tile<NC>(rows_t + r, x, view.cols + c, values + c * kPanelRows + r, accumulate);
+    }
+  }
+  return c;
+}
+
+template <class C>
+HWY_INLINE void Sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
+                      bool accumulate) {
+  Offset c = dot_columns<6>(view, 0, rows_t, x, values, accumulate);
+  c = dot_columns<3>(view, c, rows_t, x, values, accumulate);
+  dot_columns<1>(view, c, rows_t, x, values, accumulate);
+  for (int r = 0; r < view.panel->count; ++r) {
+    const RestRow rest = rest_of(view, r);
+    const C* row = rows + r * x.width;
+    Offset e = 0;
+    for (; e + 4 <= rest.count; e += 4)
+      dot_edges<4>(row, x, rest.cols + e, values + rest.first + e, accumulate);
+    for (; e < rest.count; ++e) dot_edges<1>(row, x, rest.cols + e, values + rest.first + e, accumulate);
+  }
+}
+
+// Highway's Exp gives 0 for NaN; a NaN score must stay visible.
+template <class D>
+HWY_INLINE hn::Vec<D> exp_of(D d, hn::Vec<D> x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
+// Sums of up to kChunk columns for each of the 32 rows, joined into `total`.
+template <class C>
+struct ColumnSums {
+  hn::Vec<Tag<C>> part[kRowVectors<C>];
+  Offset pending = 0;
+  C* total;
+
+  HWY_INLINE explicit ColumnSums(C* sums) : total(sums) { clear(); }
+  HWY_INLINE void clear() {
+    for (auto& p : part) p = hn::Zero(Tag<C>());
+    pending = 0;
+  }
+  HWY_INLINE void flush() {
+    const Tag<C> d;
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      C* slot = total + static_cast<Offset>(v) * kLanes<C>;
+      hn::Store(hn::Add(hn::Load(d, slot), part[v]), d, slot);
+    }
+    clear();
+  }
+  HWY_INLINE void end_column() {
+    if (++pending == kChunk) flush();
+  }
+};
+
+// In-place exponentials of a row of rest scores; returns their sum.
+template <class C>
+HWY_INLINE C exp_row(C* row, Offset count, C peak) {
+  const Tag<C> d;
+  const auto shift = hn::Set(d, peak);
+  C total = 0;
+  for (Offset chunk = 0; chunk < count; chunk += kChunk) {
+    const Offset stop = std::min(count, chunk + kChunk);
+    auto part = hn::Zero(d);
+    Offset e = chunk;
+    for (; e + kLanes<C> <= stop; e += kLanes<C>) {
+      const auto p = exp_of(d, hn::Sub(hn::LoadU(d, row + e), shift));
+      part = hn::Add(part, p);
+      hn::StoreU(p, d, row + e);
+    }
+    if (e < stop) {
+      HWY_ALIGN C tail[kLanes<C>];
+      std::fill(tail, tail + kLanes<C>, -std::numeric_limits<C>::infinity());
+      std::copy(row + e, row + stop, tail);
+      const auto p = exp_of(d, hn::Sub(hn::Load(d, tail), shift));
+      part = hn::Add(part, p);
+      hn::Store(p, d, tail);
+      std::copy(tail, tail + (stop - e), row + e);
+    }
+    total += hn::GetLane(hn::SumOfLanes(d, part));
+  }
+  return total;
+}
+
+template <class C>
+HWY_INLINE void RowPeaks(const PanelView& view, C* values, C* peak) {
+  const Tag<C> d;
+  const hn::RebindToUnsigned<Tag<C>> du;
+  using U = hn::TFromD<decltype(du)>;
+  const auto lowest = hn::Set(d, -std::numeric_limits<C>::infinity());
+  hn::Vec<Tag<C>> most[kRowVectors<C>];
+  for (auto& m : most) m = lowest;
+  for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      C* cell = values + first + static_cast<Offset>(v) * kLanes<C>;
+      auto score = hn::Load(d, cell);
+      if (mask != ~std::uint32_t{0}) {
+        const auto bits =
+            hn::Shl(hn::Set(du, U{1}), hn::Iota(du, static_cast<U>(static_cast<Offset>(v) * kLanes<C>)));
+        const auto member = hn::TestBit(hn::Set(du, static_cast<U>(mask)), bits);
+        score = hn::IfThenElse(hn::RebindMask(d, member), score, lowest);
+        hn::Store(score, d, cell);
+      }
+      most[v] = hn::Max(most[v], score);
+    }
+  });
+  for (std::size_t v = 0; v < kRowVectors<C>; ++v)
+    hn::Store(most[v], d, peak + static_cast<Offset>(v) * kLanes<C>);
+  for (int r = 0; r < view.panel->count; ++r) {
+    const RestRow rest = rest_of(view, r);
+    for (Offset e = 0; e < rest.count; ++e) peak[r] = std::max(peak[r], values[rest.first + e]);
+  }
+}
+
+template <class C>
+HWY_INLINE void Softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
+  const Tag<C> d;
+  constexpr C kInf = std::numeric_limits<C>::infinity();
+  HWY_ALIGN C peak[kPanelRows];
+  HWY_ALIGN C total[kPanelRows] = {};
+  for (int r = 0; r < kPanelRows; ++r) peak[r] = peaks[r] == -kInf ? C{0} : peaks[r];  // -inf - -inf is NaN
+
+  ColumnSums<C> sums(total);
+  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      const Offset lane = static_cast<Offset>(v) * kLanes<C>;
+      const auto p = exp_of(d, hn::Sub(hn::Load(d, values + first + lane), hn::Load(d, peak + lane)));
+      hn::Store(p, d, values + first + lane);
+      sums.part[v] = hn::Add(sums.part[v], p);
+    }
+    sums.end_column();
+  });
+  sums.flush();
+  HWY_ALIGN C inverse[kPanelRows] = {};
+  for (int r = 0; r < kPanelRows; ++r) {
+    lse[r] = -kInf;
+    if (r >= view.panel->count) continue;
+    const RestRow rest = rest_of(view, r);
+    total[r] += exp_row(values + rest.first, rest.count, peak[r]);
+    if (total[r] == 0) continue;
+    inverse[r] = 1 / total[r];
+    lse[r] = peak[r] + std::log(total[r]);
+    for (Offset e = 0; e < rest.count; ++e) values[rest.first + e] *= inverse[r];
+  }
+  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      const Offset lane = static_cast<Offset>(v) * kLanes<C>;
+      hn::Store(hn::Mul(hn::Load(d, values + first + lane), hn::Load(d, inverse + lane)), d,
+                values + first + lane);
+    }
+  });
+}
+
+template <class C>
+HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
+  const Tag<C> d;
+  HWY_ALIGN C dot[kPanelRows] = {};
+  ColumnSums<C> sums(dot);
+  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      const Offset cell = first + static_cast<Offset>(v) * kLanes<C>;
+      sums.part[v] = hn::MulAdd(hn::Load(d, weights + cell), hn::Load(d, d_values + cell), sums.part[v]);
+    }
+    sums.end_column();
+  });
+  sums.flush();
+  for (int r = 0; r < view.panel->count; ++r) {
+    const RestRow rest = rest_of(view, r);
+    C part = 0;
+    for (Offset e = rest.first; e < rest.first + rest.count; ++e) part += weights[e] * d_values[e];
+    dot[r] += part - d_lse[r];
+    for (Offset e = rest.first; e < rest.first + rest.count; ++e)
+      d_values[e] = weights[e] * (d_values[e] - dot[r]);
+  }
+  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+    for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
+      const Offset lane = static_cast<Offset>(v) * kLanes<C>;
+      const auto centred = hn::Sub(hn::Load(d, d_values + first + lane), hn::Load(d, dot + lane));
+      hn::Store(hn::Mul(hn::Load(d, weights + first + lane), centred), d, d_values + first + lane);
+    }
+  });
+}
+
+}  // namespace manyhop::ops::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#pragma GCC diagnostic pop
+
+#endif
