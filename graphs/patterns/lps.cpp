@@ -41,7 +41,7 @@ struct Matrix {
 // non-zero entry of the upper row scaled to 1; the determinant is then known up to nothing.
 class Group {
  public:
-  Group(Offset q, bool special) : q_(q), special_(special) {
+  Group(Offset q, bool special) : q_(q) {
     inverse_.resize(at(q));
     for (Offset x = 1; x < q; ++x) {
       for (Offset y = 1; y < q && inverse_[at(x)] == 0; ++y) {
@@ -92,7 +92,6 @@ class Group {
  private:
   static std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
   Offset q_;
-  bool special_;
   std::vector<Offset> inverse_;
   std::vector<Offset> rank_;   // of a determinant among those allowed
   std::vector<Offset> units_;  // determinants allowed: all, or the squares

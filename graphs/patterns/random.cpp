@@ -131,7 +131,7 @@ Source random(const Place& place, std::uint64_t k, std::uint64_t seed, bool caus
   if (causal) {
     source.runs = source.edges;
     // Keyed by the position among the columns, so that the last rows of a square are the rectangle.
-    source.row = [n, count, seed, shift = n - place.n_rows](Offset i, RunList& out) {
+    source.row = [count, seed, shift = n - place.n_rows](Offset i, RunList& out) {
       const Offset position = i + shift;
       if (position < 0) return;
       draw_row(position + 1, std::min(count, position + 1),

@@ -14,17 +14,7 @@
 #include <stdexcept>
 #include <thread>
 
-#if defined(__has_feature)
-#define MANYHOP_HAS_FEATURE(x) __has_feature(x)
-#else
-#define MANYHOP_HAS_FEATURE(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || \
-    MANYHOP_HAS_FEATURE(address_sanitizer) || MANYHOP_HAS_FEATURE(thread_sanitizer)
-#define MANYHOP_SANITIZED 1
-#else
-#define MANYHOP_SANITIZED 0
-#endif
+#include "tests/support/sanitized.hpp"
 
 extern char** environ;
 
@@ -41,7 +31,7 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
   dup2(open(in.c_str(), O_RDONLY), STDIN_FILENO);
   dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
   dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
-  if (address_space > 0 && MANYHOP_SANITIZED == 0) {
+  if (address_space > 0 && !kSanitized) {
     const rlimit limit{address_space, address_space};
     setrlimit(RLIMIT_AS, &limit);
   }
@@ -70,7 +60,7 @@ void wait_until_ready(pid_t child, int signal) {
 
 }  // namespace
 
-double patience() { return MANYHOP_SANITIZED != 0 ? 12 : 1; }
+double patience() { return kSanitized ? 12 : 1; }
 
 Folder::Folder() {
   std::string name = (std::filesystem::temp_directory_path() / "manyhop-test-XXXXXX").string();

@@ -12,6 +12,7 @@
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/support/attention_run.hpp"
 #include "tests/support/expressions.hpp"
+#include "tests/support/sanitized.hpp"
 
 using namespace manyhop;
 using namespace manyhop::test;
@@ -137,7 +138,7 @@ TEST_CASE("attention by hand") {
   }
 }
 
-// Issue 3: n 0..700, d 1..256, h 1..13, scores up to 80, empty rows, strided views.
+// n 0..700, d 1..256, h 1..13, scores up to 80, empty rows, strided views.
 template <class T>
 void random_draws(int draws, std::uint64_t first_seed, double total, double worst_row) {
   double worst_total = 0;
@@ -145,9 +146,7 @@ void random_draws(int draws, std::uint64_t first_seed, double total, double wors
   double worst_lse = 0;
   std::string where_total;
   std::string where_row;
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  draws /= 8;  // sanitizers look at paths, which an eighth of the draws cover, and take ten times as long
-#endif
+  if (test::kSanitized) draws /= 8;  // which cover every path
   for (int draw = 0; draw < draws; ++draw) {
     CounterRng rng(first_seed, 1, static_cast<std::uint64_t>(draw));
     const auto up_to = [&](std::uint64_t most) { return static_cast<Offset>(rng.below(most + 1)); };

@@ -243,8 +243,8 @@ TEST_CASE("copies and readers while another thread writes the edges") {
 }
 
 TEST_CASE("edges that no memory holds are refused before they are written") {
-  const Offset n = Offset{1} << 22;
-  const Graph graph = build_rows(n, n, [n](Offset, RunList& out) {
+  constexpr Offset n = Offset{1} << 22;
+  const Graph graph = build_rows(n, n, [](Offset, RunList& out) {
     out.push_back({0, static_cast<Index>(n)});
   });
   CHECK_THROWS_AS(graph.indices(), LimitError);
