@@ -172,8 +172,8 @@ std::vector<std::string> Plan::explain() const {
     lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
   } else {
     lines.push_back(
-        fmt::format("kernel    cpu: dense columns as 32-row tiles, single edges as gathers, {} sums",
-                    o.dtype == DType::f64 ? "fp64" : "fp32"));
+        fmt::format("kernel    cpu, {}: dense columns as 32-row tiles, single edges as gathers, {} sums",
+                    simd_name(), o.dtype == DType::f64 ? "fp64" : "fp32"));
     lines.push_back(s.stored ? "weights   kept between hops"
                              : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
                                                            : "weights   made again in each hop (memory)"));

@@ -52,6 +52,10 @@ std::string_view name_of(Backend backend);
 /// Throws ValueError naming `what`, the backend and the available ones when this build lacks the context's
 /// backend.
 void require_backend(const Context& ctx, std::string_view what);
+/// The instruction set that the cpu backend runs on: the best that machine and build have, or the one that
+/// MANYHOP_SIMD names (avx512, avx2, sse4, ...; read once). Bits differ between instruction sets, for sums
+/// are cut by vector width. Throws ValueError listing the available ones.
+std::string_view simd_name();
 /// Throws ValueError listing the available ones.
 Backend backend_of(std::string_view name);
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <span>
 
+#include "manyhop/ops/cpu/simd.hpp"
 #include "manyhop/ops/graph_spmm.hpp"
 
 #pragma GCC diagnostic push
@@ -128,11 +129,13 @@ HWY_EXPORT(RowsDouble);
 template <>
 void graph_spmm_rows<float>(const ScaledGraph& a, const float* x, float* y, Offset columns, Offset begin,
                             Offset end) {
+  use_simd();
   HWY_DYNAMIC_DISPATCH(RowsFloat)(a, x, y, columns, begin, end);
 }
 template <>
 void graph_spmm_rows<double>(const ScaledGraph& a, const double* x, double* y, Offset columns, Offset begin,
                              Offset end) {
+  use_simd();
   HWY_DYNAMIC_DISPATCH(RowsDouble)(a, x, y, columns, begin, end);
 }
 

@@ -6,6 +6,7 @@
 
 #include "manyhop/ops/cpu/panel_products-inl.hpp"
 #include "manyhop/ops/cpu/panel_scores-inl.hpp"
+#include "manyhop/ops/cpu/simd.hpp"
 
 #ifndef MANYHOP_OPS_CPU_PANEL_KERNELS_TABLE
 #define MANYHOP_OPS_CPU_PANEL_KERNELS_TABLE
@@ -75,6 +76,7 @@ HWY_EXPORT(TableDouble);
 namespace {
 template <class C>
 KernelTable<C> kernels() {
+  use_simd();
   if constexpr (std::is_same_v<C, float>) {
     return HWY_DYNAMIC_DISPATCH(TableFloat)();
   } else {

@@ -6,6 +6,7 @@
 #include "hwy/highway.h"
 //
 #include "hwy/contrib/math/math-inl.h"
+#include "manyhop/ops/cpu/simd.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace manyhop::ops::cpu::HWY_NAMESPACE {
@@ -172,10 +173,12 @@ HWY_EXPORT(double_kernels);
 
 template <>
 RowKernels<float> row_kernels<float>() {
+  use_simd();
   return HWY_DYNAMIC_DISPATCH(float_kernels)();
 }
 template <>
 RowKernels<double> row_kernels<double>() {
+  use_simd();
   return HWY_DYNAMIC_DISPATCH(double_kernels)();
 }
 

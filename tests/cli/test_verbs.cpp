@@ -36,6 +36,7 @@ TEST_CASE("usage errors are one line and exit 2") {
   refused({"gen", "full", "-n", "4", "--threads", "0"}, "--threads");
   refused({"gen", "full", "-n", "4", "--threads", "two"}, "--threads");
   refused({"gen", "full", "-n", "4"}, "MANYHOP_THREADS", {.extra = {"MANYHOP_THREADS=many"}});
+  refused({"gen", "full", "-n", "4"}, "MANYHOP_SIMD is 'mmx'", {.extra = {"MANYHOP_SIMD=mmx"}});
   refused({"gen", "full", "-n", "4", "--backend", "tpu"}, "reference, cpu");
   refused({"gen", "full", "-n", "4", "--dtype", "f8"}, "f32, bf16 or f64");
   refused({"gen", "full", "-n", "4", "--tol", "nan"}, "--tol");
