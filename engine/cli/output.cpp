@@ -120,7 +120,8 @@ void Outputs::commit() {
       if (fresh) forget_on_success(path);
       write(path);
     }
-    check_stop();
+    // From here on the outputs stand, and a signal during the report no longer undoes or denies them.
+    while (!finish_work()) check_stop();
   } catch (const Interrupted&) {
     remove_listed();
     throw;

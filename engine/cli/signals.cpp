@@ -25,6 +25,10 @@ constexpr long kGraceNanoseconds = 700'000'000;
 std::atomic<bool> stop{false};
 std::atomic<bool> said{false};
 
+// Who comes first, a signal or the last output in place: what follows the other is ignored.
+enum class Phase : int { running, stopped, finished };
+std::atomic<Phase> phase{Phase::running};
+
 struct Listed {
   std::mutex mutex;
   std::vector<std::string> paths;
@@ -48,8 +52,12 @@ sigset_t ending_signals() {
 
 void wait_for_signals(const sigset_t& set) {
   int number = 0;
-  while (sigwait(&set, &number) != 0) {
-  }
+  Phase running = Phase::running;
+  do {
+    while (sigwait(&set, &number) != 0) {
+    }
+    running = Phase::running;
+  } while (!phase.compare_exchange_strong(running, Phase::stopped));
   stop.store(true);
   const timespec grace{0, kGraceNanoseconds};
   while (sigtimedwait(&set, nullptr, &grace) < 0 && errno == EINTR) {
@@ -71,6 +79,11 @@ void start_signal_thread() {
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_DFL);  // a reader that left (`| head`) ends the program without a word
   std::thread([set] { wait_for_signals(set); }).detach();
+}
+
+bool finish_work() {
+  Phase running = Phase::running;
+  return phase.compare_exchange_strong(running, Phase::finished) || running == Phase::finished;
 }
 
 const std::atomic<bool>& stop_flag() { return stop; }

@@ -15,6 +15,8 @@ namespace manyhop::cli {
 void start_signal_thread();
 
 const std::atomic<bool>& stop_flag();
+/// All outputs are in place: later signals are ignored. False when a signal came first.
+bool finish_work();
 
 /// True for the first caller: who says that the run was interrupted, the work or the waiting thread.
 bool first_to_say_interrupted();
