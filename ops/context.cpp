@@ -4,27 +4,22 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
-#include <new>
-
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 
 namespace manyhop {
-
-namespace {
-constexpr std::align_val_t kAlignment{64};
-}
 
 Workspace::Workspace() = default;
 Workspace::~Workspace() = default;
 Workspace::Workspace(Workspace&&) noexcept = default;
 Workspace& Workspace::operator=(Workspace&&) noexcept = default;
 
-void Workspace::Free::operator()(std::byte* pointer) const { ::operator delete[](pointer, kAlignment); }
+void Workspace::Free::operator()(std::byte* pointer) const { free_block(pointer, bytes); }
 
 std::byte* Workspace::reserve(std::size_t bytes) {
   if (bytes > capacity_) {
     release();
-    block_.reset(static_cast<std::byte*>(::operator new[](bytes, kAlignment)));
+    block_ = std::unique_ptr<std::byte, Free>(static_cast<std::byte*>(allocate_block(bytes)), Free{bytes});
     capacity_ = bytes;
   }
   return block_.get();

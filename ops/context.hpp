@@ -28,6 +28,7 @@ class Workspace {
 
  private:
   struct Free {
+    std::size_t bytes;
     void operator()(std::byte* pointer) const;
   };
   std::unique_ptr<std::byte, Free> block_;

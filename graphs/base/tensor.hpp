@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/types.hpp"
 
 namespace manyhop {
@@ -99,7 +100,7 @@ struct TensorView {
 struct Tensor {
   DType dtype = DType::f32;
   std::vector<Offset> shape;
-  std::vector<std::byte> bytes;
+  std::vector<std::byte, BlockAllocator<std::byte>> bytes;
 
   static Tensor zeros(DType dtype, std::vector<Offset> shape);
   Offset size() const;

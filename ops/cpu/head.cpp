@@ -169,9 +169,12 @@ void Head<T>::load_queries(const PanelView& view, Offset from, Offset to, C* row
 template <class T>
 void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const {
   const Panel& panel = *view.panel;
+  const Rows<const C> x = keys(scratch_.k);
   load_queries(view, 0, width(), scratch.rows);
   transpose_rows(scratch.rows, width(), scratch.rows_t);
-  sddmm<C>(view, scratch.rows, scratch.rows_t, keys(scratch_.k), values, false);
+  sddmm_dense<C>(view, scratch.rows_t, x, values, false);
+  for (Offset block = 0; block < x.width; block += x.kBlock)
+    sddmm_rest<C>(view, scratch.rows, x, block, values, block > 0);
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
       for_each_panel_edge(*in.graph, *in.tiling, panel, r,

@@ -177,12 +177,10 @@ void copy_row(const C* row, Rows<C> x, Offset i) {
 template <class T>
 void write_row(const ComputeOf<T>* z, Offset d, TensorView<T> out, Offset row) {
   T* target = out.data + row * out.stride[0];
-  for (Offset f = 0; f < d; ++f) {
-    if constexpr (std::is_same_v<T, ComputeOf<T>>) {
-      target[f * out.stride[1]] = z[f];
-    } else {
-      target[f * out.stride[1]] = static_cast<T>(z[f]);
-    }
+  if (out.stride[1] == 1) {  // the compiler vectorises only a step that it knows
+    for (Offset f = 0; f < d; ++f) target[f] = static_cast<T>(z[f]);
+  } else {
+    for (Offset f = 0; f < d; ++f) target[f * out.stride[1]] = static_cast<T>(z[f]);
   }
 }
 

@@ -255,7 +255,11 @@ class Backward {
       const C* g = scratch().g[at(i + 1)];
       Head<T>::gather_rows(view, head_.features(g), 0, padded, s.rows);
       Head<T>::transpose_rows(s.rows, padded, s.rows_t);
-      sddmm<C>(view, s.rows, s.rows_t, head_.features(z_at(i)), d_values, !fresh || i > 0);
+      const Rows<const C> x = head_.features(z_at(i));
+      const bool more = !fresh || i > 0;
+      sddmm_dense<C>(view, s.rows_t, x, d_values, more);
+      for (Offset block = 0; block < x.width; block += x.kBlock)
+        sddmm_rest<C>(view, s.rows, x, block, d_values, more || block > 0);
     }
   }
 

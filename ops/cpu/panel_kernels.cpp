@@ -13,7 +13,8 @@
 namespace manyhop::ops::cpu {
 template <class C>
 struct KernelTable {
-  void (*sddmm)(const PanelView&, const C*, const C*, Rows<const C>, C*, bool);
+  void (*sddmm_dense)(const PanelView&, const C*, Rows<const C>, C*, bool);
+  void (*sddmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C*, bool);
   void (*row_peaks)(const PanelView&, C*, C*);
   void (*softmax)(const PanelView&, C*, const C*, C*);
   void (*spmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C* const*);
@@ -30,9 +31,13 @@ namespace manyhop::ops::cpu::HWY_NAMESPACE {
 
 template <class C>
 struct Kernels {
-  static void sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
-                    bool accumulate) {
-    Sddmm(view, rows, rows_t, x, values, accumulate);
+  static void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values,
+                          bool accumulate) {
+    SddmmDense(view, rows_t, x, values, accumulate);
+  }
+  static void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values,
+                         bool accumulate) {
+    SddmmRest(view, rows, x, f, values, accumulate);
   }
   static void row_peaks(const PanelView& view, C* values, C* peaks) { RowPeaks(view, values, peaks); }
   static void softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
@@ -57,8 +62,8 @@ struct Kernels {
 template <class C>
 KernelTable<C> table() {
   using K = Kernels<C>;
-  return {K::sddmm,      K::row_peaks,       K::softmax,          K::spmm_rest,
-          K::spmm_dense, K::spmm_transposed, K::softmax_backward, K::finish};
+  return {K::sddmm_dense, K::sddmm_rest,      K::row_peaks,        K::softmax, K::spmm_rest,
+          K::spmm_dense,  K::spmm_transposed, K::softmax_backward, K::finish};
 }
 KernelTable<float> TableFloat() { return table<float>(); }
 KernelTable<double> TableDouble() { return table<double>(); }
@@ -93,9 +98,12 @@ void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols) {
 }
 
 template <class C>
-void sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
-           bool accumulate) {
-  kernels<C>().sddmm(view, rows, rows_t, x, values, accumulate);
+void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate) {
+  kernels<C>().sddmm_dense(view, rows_t, x, values, accumulate);
+}
+template <class C>
+void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values, bool accumulate) {
+  kernels<C>().sddmm_rest(view, rows, x, f, values, accumulate);
 }
 template <class C>
 void row_peaks(const PanelView& view, C* values, C* peaks) {
@@ -128,7 +136,8 @@ void finish(const PanelView& view, const Finish<C>& what) {
 }
 
 #define MANYHOP_INSTANTIATE(C)                                                                           \
-  template void sddmm<C>(const PanelView&, const C*, const C*, Rows<const C>, C*, bool);                 \
+  template void sddmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                     \
+  template void sddmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C*, bool);              \
   template void row_peaks<C>(const PanelView&, C*, C*);                                                  \
   template void softmax<C>(const PanelView&, C*, const C*, C*);                                          \
   template void spmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C* const*);              \

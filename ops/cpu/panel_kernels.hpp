@@ -44,11 +44,15 @@ struct PanelView {
 /// cols[0 .. dense_cols) of a panel.
 void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols);
 
-/// values[c, r] = (accumulate ? values[c, r] : 0) + sum_f rows[r][f] x[col c][f], for dense cells and rest
-/// edges. rows [32][width], rows_t [width][32] its transpose, x [n_cols][width].
+/// values[c, r] = (accumulate ? values[c, r] : 0) + sum_f rows[r][f] x[col c][f] for dense cells; rows_t
+/// [width][32] is the transpose of rows, x [n_cols][width].
 template <class C>
-void sddmm(const PanelView& view, const C* rows, const C* rows_t, Rows<const C> x, C* values,
-           bool accumulate);
+void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate);
+
+/// The same for rest edges, over the features of the block of x that starts at feature f; rows [32][width].
+/// A pass of its own over many panels keeps the block in L2.
+template <class C>
+void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values, bool accumulate);
 
 /// Cells that are no edge become -inf; peaks[r] = the largest score of row r, -inf for a row without edges.
 /// A NaN may or may not be a row's peak.
