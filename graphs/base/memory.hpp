@@ -1,6 +1,7 @@
 // Memory for large blocks: on pages of 2 MiB where the system has them on request. Rows of one head of
-// [n, h, d] tensors lie a token apart, each on a page of its own, and with pages of 4 KiB the walk through the
-// page table takes longer than the row (4096 tokens, 12 heads of 64 floats: 1.1 to 1.2 times the whole run).
+// [n, h, d] tensors lie a token apart, each on a page of its own, and with pages of 4 KiB the walk through
+// the page table takes longer than the row (4096 tokens, 12 heads of 64 floats: 1.1 to 1.2 times the whole
+// run).
 #pragma once
 
 #include <cstddef>
