@@ -142,6 +142,13 @@ class Call {
     in.n_rows = rows(batch);
     in.n_cols = cols(batch);
     in.tiling = tiling(graph_number, batch);
+    const auto& reordered = plan_.data().reordered;
+    if (!reordered.empty() && whole(batch) && !reordered[at(graph_number)].order.empty()) {
+      const Reordered& other = reordered[at(graph_number)];
+      in.graph = &other.graph;
+      in.order = other.order.data();
+      in.edges = other.edges.data();
+    }
     in.d = o_.head_dim;
     in.d_value = o_.value_dim;
     in.q = matrix(q_, batch, head);
@@ -253,8 +260,9 @@ class Call {
     }
   }
 
+  bool whole(Offset batch) const { return cols(batch) == plan_.graph().n_cols(); }
   const Tiling* tiling(int graph_number, Offset batch) const {
-    if (cols(batch) == plan_.graph().n_cols()) return &plan_.tiling(graph_number);
+    if (whole(batch)) return &plan_.tiling(graph_number);
     return cut_.at({graph_number, cols(batch)}).get();
   }
 

@@ -82,6 +82,7 @@ std::size_t graph_bytes(const Plan::Data& data) {
   std::size_t total = 0;
   for (const Graph& graph : data.graphs) total += graph.bytes();
   for (const Tiling& tiling : data.tilings) total += tiling.bytes();
+  for (const Reordered& reordered : data.reordered) total += reordered.bytes();
   return total;
 }
 
@@ -165,6 +166,15 @@ std::vector<std::string> Plan::explain() const {
   lines.push_back(fmt::format(
       "tiles     {} panels of {} rows: {} edges in dense columns ({:.1f} %), {} single, {} padded cells",
       panels, kPanelRows, dense, 100.0 * static_cast<double>(dense) / m, rest, padding));
+  if (o.reorder != Reorder::none) {
+    std::string text;
+    for (const Reordered& r : data_->reordered) {
+      text += fmt::format("{}{}", text.empty() ? "" : ", ", name_of(r.kind));
+      if (data_->reordered.size() > 8) break;
+    }
+    lines.push_back(
+        fmt::format("order     {} asked for, {} taken", name_of(o.reorder), text.empty() ? "none" : text));
+  }
   lines.push_back(
       fmt::format("shape     batch {}, {} heads over {} key/value heads, d {} and {}, {} hops, {}", o.batch,
                   o.heads, o.kv_heads, o.head_dim, o.value_dim, o.hops, name_of(o.dtype)));
@@ -202,7 +212,14 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
   data->graphs.assign(graphs.begin(), graphs.end());
   data->backend = ctx.backend;
   data->threads = thread_count();
-  for (const Graph& graph : data->graphs) data->tilings.push_back(make_tiling(graph));
+  if (options.reorder == Reorder::none || ctx.backend == Backend::reference) {
+    for (const Graph& graph : data->graphs) data->tilings.push_back(make_tiling(graph));
+  } else {
+    for (const Graph& graph : data->graphs) {
+      data->reordered.push_back(reorder(graph, options.reorder));
+      data->tilings.push_back(std::move(data->reordered.back().tiling));
+    }
+  }
   data->shape = shape_of(options, data->graphs, data->tilings);
   const std::size_t inputs = input_bytes(options, graphs[0].n_rows(), graphs[0].n_cols());
   data->schedule = make_schedule(data->shape, options.dtype, ctx.backend, options.batch * options.heads,

@@ -9,6 +9,7 @@
 
 #include "manyhop/graphs/base/tensor.hpp"
 #include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/reorder.hpp"
 #include "manyhop/graphs/tiling.hpp"
 #include "manyhop/ops/context.hpp"
 
@@ -23,6 +24,10 @@ struct PlanOptions {
   DType dtype = DType::f32;  // f64, f32, bf16
   int hops = 1;
   bool backward = false;  // memory() counts the backward pass too
+  // Renumber tokens inside the plan so that edges fall into tiles; q, k, v, out, bias and weights stay in the
+  // caller's order. The CPU backend on square graphs; a cut batch item (lengths) runs as it comes. Other bits
+  // than without, the same for any thread count.
+  Reorder reorder = Reorder::none;
 };
 
 /// What a run will hold, in bytes.

@@ -28,8 +28,9 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
 
 struct Plan::Data {
   PlanOptions options;
-  std::vector<Graph> graphs;    // one, or one for each head
-  std::vector<Tiling> tilings;  // as many
+  std::vector<Graph> graphs;         // one, or one for each head
+  std::vector<Tiling> tilings;       // as many
+  std::vector<Reordered> reordered;  // none, or as many; their tilings have moved to `tilings`
   ops::HeadShape shape;
   Schedule schedule;
   Backend backend = Backend::cpu;

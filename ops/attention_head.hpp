@@ -36,8 +36,12 @@ enum class HeadBackward : std::uint8_t { stored, checkpointed, implicit };
 /// past n_cols (sequence lengths) are never read.
 template <class T>
 struct HeadInput {
-  const Graph* graph = nullptr;    // edge order of bias and weights
+  const Graph* graph = nullptr;
   const Tiling* tiling = nullptr;  // of the graph, cut to n_rows x n_cols
+  // Of a reordered graph: the token at each of its vertices, and the place of each of its edges in the edge
+  // order of bias and weights. Null: as they come.
+  const Index* order = nullptr;
+  const Offset* edges = nullptr;
   Offset n_rows = 0;
   Offset n_cols = 0;
   Offset d = 0;
@@ -52,6 +56,9 @@ struct HeadInput {
   std::uint64_t seed = 0;
   Offset batch = 0;
   Offset head = 0;
+
+  Offset token(Offset vertex) const { return order == nullptr ? vertex : order[vertex]; }
+  Offset edge(Offset e) const { return edges == nullptr ? e : edges[e]; }
 };
 
 template <class T>

@@ -29,7 +29,7 @@ struct AttendVerb {
   GraphArgument graph;  // its options; the texts are `patterns`
   std::optional<std::int64_t> hops, repeat;
   std::optional<double> teleport, scale;
-  std::optional<std::size_t> layout, compare;
+  std::optional<std::size_t> layout, compare, reorder;
   bool explain = false;
   std::string svg;
   std::string output;
@@ -250,6 +250,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
   request.scale = verb.scale;
   request.repeat = static_cast<int>(verb.repeat.value_or(1));
   request.lse = verb.compare.has_value();
+  request.reorder = static_cast<Reorder>(verb.reorder.value_or(0));
   if (in.n != in.n_keys && (request.hops != 1 || request.teleport != 0))
     throw ValueError(
         fmt::format("{} queries and {} keys make a rectangle, which allows --hops 1 and --teleport 0 only",
@@ -264,6 +265,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
     AttendRequest plain = request;
     plain.hops = 1;
     plain.teleport = 0;
+    plain.reorder = Reorder::none;
     full = attend(session, pattern("full", in.n, in.n_keys), in, plain);
   }
   const bool several = verb.patterns.size() > 1;
@@ -335,6 +337,9 @@ void add_attend(CLI::App& app, Session& session) {
   add_choice(*sub, "--compare", verb->compare, {"full"}, "error and coverage against plain full attention");
   add_integer(*sub, "--repeat", verb->repeat, "R",
               "timed runs after the warm-up; the median counts (default 1)", 1, 1'000'000);
+  add_choice(*sub, "--reorder", verb->reorder, {"none", "degree", "rcm", "cluster", "auto"},
+             "renumber tokens inside the plan so that edges fall into tiles; results keep the given order "
+             "(default none)");
   sub->add_flag("--explain", verb->explain, "print the plan");
   add_text(*sub, "--svg", verb->svg, "FOLDER", "draw each pattern into the folder");
   add_text(*sub, "-o,--output", verb->output, "OUT", "result (.safetensors, or .npy for one pattern)");

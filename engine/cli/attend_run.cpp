@@ -60,6 +60,7 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
   options.value_dim = in.value_dim;
   options.dtype = request.dtype;
   options.hops = request.hops;
+  options.reorder = request.reorder;
   const Stopwatch clock;
   const Plan made = plan(session.context, graph, options);
   run.plan_seconds = clock.seconds();
@@ -78,8 +79,8 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
   const double flops = 2.0 * static_cast<double>(graph.nnz()) * static_cast<double>(in.batch) * in.heads *
                        (in.head_dim + static_cast<double>(request.hops) * in.value_dim);
   run.gflops = run.seconds > 0 ? flops / run.seconds / 1e9 : std::numeric_limits<double>::quiet_NaN();
-  run.peak_bytes = in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(float) + graph.bytes() +
-                   made.tiling().bytes() + session.context.workspace.capacity();
+  run.peak_bytes = in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(float) + made.memory().graph +
+                   session.context.workspace.capacity();
   return run;
 }
 

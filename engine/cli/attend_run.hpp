@@ -7,6 +7,7 @@
 
 #include "manyhop/engine/spectral/gap.hpp"
 #include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/reorder.hpp"
 #include "options.hpp"
 #include "qkv.hpp"
 
@@ -18,6 +19,7 @@ struct AttendRequest {
   double teleport = 0;
   std::optional<double> scale;
   int repeat = 1;
+  Reorder reorder = Reorder::none;
   bool lse = false;
 };
 

@@ -103,10 +103,10 @@ void Head<T>::pack() {
     const auto range = [&](Offset begin, Offset end) {
       bool good = true;
       for (Offset i = begin; i < end; ++i) {
-        prefetch_row(from, std::min(i + kAhead, end - 1), d);
+        prefetch_row(from, in.token(std::min(i + kAhead, end - 1)), d);
         for (Offset block = 0; block < to.width; block += to.kBlock) {
           C* row = to.row(block, i);
-          read_row(from, i, d, C{1}, block, block + to.stride(block), row);
+          read_row(from, in.token(i), d, C{1}, block, block + to.stride(block), row);
           good &= all_finite(row, to.stride(block));
         }
       }
@@ -154,12 +154,13 @@ template <class T>
 void Head<T>::load_queries(const PanelView& view, Offset from, Offset to, C* rows) const {
   const Offset padded = width();
   const C scale = static_cast<C>(in.scale);
-  for (int r = 0; r < std::min<Offset>(kAhead, view.panel->count); ++r) prefetch_row(in.q, view.row(r), in.d);
+  for (int r = 0; r < std::min<Offset>(kAhead, view.panel->count); ++r)
+    prefetch_row(in.q, in.token(view.row(r)), in.d);
   for (int r = 0; r < kPanelRows; ++r) {
     C* row = rows + r * padded;
-    if (r + kAhead < view.panel->count) prefetch_row(in.q, view.row(r + kAhead), in.d);
+    if (r + kAhead < view.panel->count) prefetch_row(in.q, in.token(view.row(r + kAhead)), in.d);
     if (r < view.panel->count) {
-      read_row(in.q, view.row(r), in.d, scale, from, to, row + from);
+      read_row(in.q, in.token(view.row(r)), in.d, scale, from, to, row + from);
     } else {
       std::fill(row + from, row + to, C{0});
     }
@@ -177,8 +178,9 @@ void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* 
     sddmm_rest<C>(view, scratch.rows, x, block, values, block > 0);
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
-      for_each_panel_edge(*in.graph, *in.tiling, panel, r,
-                          [&](Offset edge, Offset value) { values[value] += static_cast<C>(in.bias[edge]); });
+      for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
+        values[value] += static_cast<C>(in.bias[in.edge(edge)]);
+      });
     }
   }
   alignas(64) C peaks[kPanelRows];
@@ -220,7 +222,8 @@ bool Head<T>::sharpen(const PanelView& view, C* values, const C* peak, C* shift)
   for (int r = 0; r < panel.count; ++r) {
     if (near[r] == kInf) continue;
     for (Offset f = 0; f < in.d; ++f) {
-      queries[at(r * in.d + f)] = in.scale * static_cast<double>(static_cast<C>(in.q(view.row(r), f)));
+      queries[at(r * in.d + f)] =
+          in.scale * static_cast<double>(static_cast<C>(in.q(in.token(view.row(r)), f)));
     }
   }
   const auto sharp = [&](int r, Index column, double bias) {
@@ -244,8 +247,9 @@ bool Head<T>::sharpen(const PanelView& view, C* values, const C* peak, C* shift)
       if (near[r] == kInf) continue;
       for_each_panel_edge(*in.graph, tiling, panel, r, [&](Offset edge, Offset value) {
         const Index column = value < dense ? view.cols[value / kPanelRows] : rest[value - dense];
-        values[value] = values[value] >= near[r] ? sharp(r, column, static_cast<double>(in.bias[edge]))
-                                                 : values[value] - shift[r];
+        values[value] = values[value] >= near[r]
+                            ? sharp(r, column, static_cast<double>(in.bias[in.edge(edge)]))
+                            : values[value] - shift[r];
       });
     }
     return true;
@@ -279,7 +283,8 @@ void Head<T>::drop_edges(const PanelView& view, C* values) const {
   for (int r = 0; r < view.panel->count; ++r) {
     Offset block = -1;
     std::array<std::uint32_t, 4> bits{};
-    for_each_panel_edge(*in.graph, *in.tiling, *view.panel, r, [&](Offset edge, Offset value) {
+    for_each_panel_edge(*in.graph, *in.tiling, *view.panel, r, [&](Offset at_edge, Offset value) {
+      const Offset edge = in.edge(at_edge);
       if (edge / 4 != block) bits = stream.edge_block(block = edge / 4);
       values[value] *= in.edge_dropout.keeps(bits[at(edge % 4)]) ? scale : C{0};
     });
@@ -287,12 +292,12 @@ void Head<T>::drop_edges(const PanelView& view, C* values) const {
 }
 
 template <class T>
-void Head<T>::drop_hop(int t, Index row, C* z) const {
+void Head<T>::drop_hop(int t, Offset token, C* z) const {
   if (!in.hop_dropout.active()) return;
   const DropoutStream stream(in.seed, DropoutStream::Use::hops, in.batch, in.head);
   const C scale = static_cast<C>(in.hop_dropout.scale64);
   for (Offset f = 0; f < in.d_value; f += 4) {
-    const auto bits = stream.hop_block(t, row, f / 4);
+    const auto bits = stream.hop_block(t, token, f / 4);
     for (Offset i = f; i < std::min(in.d_value, f + 4); ++i) {
       z[i] *= in.hop_dropout.keeps(bits[at(i - f)]) ? scale : C{0};
     }
@@ -337,11 +342,11 @@ void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T
     if (direct) return;
     for (int r = 0; r < view.panel->count; ++r) {
       copy_row<C>(what.to, r, scratch.out);
-      drop_hop(t, view.row(r), scratch.out);
+      drop_hop(t, in.token(view.row(r)), scratch.out);
       if (!last) {
         copy_row<C>(scratch.out, to, view.row(r));
       } else if (out != nullptr) {
-        write_row(scratch.out, in.d_value, out->out, view.row(r));
+        write_row(scratch.out, in.d_value, out->out, in.token(view.row(r)));
       }
     }
   };
@@ -393,10 +398,11 @@ template <class T>
 void Head<T>::report(const PanelView& view, const C* values, const C* lse, const HeadOutput<T>& out) const {
   const Panel& panel = *view.panel;
   for (int r = 0; r < panel.count; ++r) {
-    if (!out.lse.empty()) out.lse(in.tiling->rows[at(panel.first + r)]) = static_cast<float>(lse[r]);
+    if (!out.lse.empty())
+      out.lse(in.token(in.tiling->rows[at(panel.first + r)])) = static_cast<float>(lse[r]);
     if (out.weights == nullptr) continue;
     for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
-      out.weights[edge] = static_cast<float>(values[value]);
+      out.weights[in.edge(edge)] = static_cast<float>(values[value]);
     });
   }
 }
@@ -418,7 +424,7 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
     std::vector<C> row(static_cast<std::size_t>(head.value_width()));
     for (Offset i = 0; i < in.n_rows; ++i) {
       copy_row<C>(head.features(buffers[0]), i, row.data());
-      write_row(row.data(), in.d_value, out.out, i);
+      write_row(row.data(), in.d_value, out.out, in.token(i));
     }
     if (!out.lse.empty() || out.weights != nullptr) head.weights_only(out);
   }

@@ -97,8 +97,8 @@ class Head {
   void load_queries(const PanelView& view, Offset from, Offset to, C* rows) const;
   std::vector<PanelScratch<C>> take_scratch() const { return std::exchange(free_, {}); }
   void give_scratch(std::vector<PanelScratch<C>> scratches) const { free_ = std::move(scratches); }
-  /// z[row, :] of one row after hop t, in place: keep or 0, scaled.
-  void drop_hop(int t, Index row, C* z) const;
+  /// z[token, :] after hop t, in place: keep or 0, scaled.
+  void drop_hop(int t, Offset token, C* z) const;
 
   /// body(view, scratch, panel number) for every panel, in parallel when the resources have threads.
   template <class F>

@@ -86,7 +86,7 @@ class Backward {
       for (Offset i = begin; i < end; ++i) {
         for (Offset block = 0; block < to.width; block += to.kBlock) {
           C* row = to.row(block, i);
-          read_row(gradient_.g, i, in_.d_value, C{1}, block, block + to.stride(block), row);
+          read_row(gradient_.g, in_.token(i), in_.d_value, C{1}, block, block + to.stride(block), row);
           if (!all_finite(row, to.stride(block))) finite = false;
         }
       }
@@ -242,7 +242,7 @@ class Backward {
       std::vector<C> row(at(rows.width));
       for (Offset i = begin; i < end; ++i) {
         copy_row<C>(rows, i, row.data());
-        head_.drop_hop(t, static_cast<Index>(i), row.data());
+        head_.drop_hop(t, in_.token(i), row.data());
         copy_row<C>(row.data(), rows, i);
       }
     });
@@ -317,14 +317,14 @@ class Backward {
     alignas(64) C d_lse[kPanelRows] = {};
     if (!gradient_.g_lse.empty()) {
       for (int r = 0; r < panel.count; ++r) {
-        d_lse[r] = static_cast<C>(gradient_.g_lse(in_.tiling->rows[at(panel.first + r)]));
+        d_lse[r] = static_cast<C>(gradient_.g_lse(in_.token(in_.tiling->rows[at(panel.first + r)])));
       }
     }
     softmax_backward(view, weights, d_values, d_lse);
     if (gradient_.bias != nullptr) {
       for (int r = 0; r < panel.count; ++r) {
         for_each_panel_edge(*in_.graph, *in_.tiling, panel, r, [&](Offset edge, Offset value) {
-          gradient_.bias[edge] += static_cast<float>(d_values[value]);
+          gradient_.bias[in_.edge(edge)] += static_cast<float>(d_values[value]);
         });
       }
     }
@@ -345,7 +345,7 @@ class Backward {
                           .local_to = true});
     for (int r = 0; r < panel.count; ++r) {
       copy_row<C>(rest, r, s.out);
-      write_row<T>(s.out, in_.d, gradient_.q, view.row(r));
+      write_row<T>(s.out, in_.d, gradient_.q, in_.token(view.row(r)));
     }
   }
 
@@ -404,7 +404,7 @@ class Backward {
       std::vector<C> row(at(from.width));
       for (Offset i = 0; i < in_.n_cols; ++i) {
         copy_row<C>(from, i, row.data());
-        write_row<T>(row.data(), d, to, i);
+        write_row<T>(row.data(), d, to, in_.token(i));
       }
     };
     write(gradient_.k, head_.keys(scratch().dk), in_.d);

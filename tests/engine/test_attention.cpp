@@ -176,6 +176,7 @@ void random_draws(int draws, std::uint64_t first_seed, double total, double wors
     if (draw % 9 == 0) c.dropout_p = 0.2;
     if (draw % 11 == 0) c.hop_dropout_p = 0.1;
     c.seed = rng.next64();
+    if (draw % 4 == 1) c.reorder = static_cast<Reorder>(draw / 4 % 5);
     std::vector<float> bias;
     if (draw % 3 == 0) bias = random_values<float>(graph.nnz() * (draw % 2 == 0 ? 1 : heads), 9, 2);
     if (!bias.empty()) {

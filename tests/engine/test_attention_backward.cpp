@@ -65,6 +65,7 @@ AttentionCase case_of(const Graph& graph, int hops, double teleport) {
   c.teleport = graph.square() ? teleport : 0;
   c.scale = 0.7;
   c.seed = 17;
+  if (graph.square() && hops % 2 == 1) c.reorder = hops == 5 ? Reorder::degree : Reorder::cluster;
   return c;
 }
 

@@ -115,7 +115,8 @@ AttentionRun<T> run_attention(const Context& ctx, const AttentionCase& c, Layout
                           .value_dim = static_cast<int>(c.d_v),
                           .dtype = dtype_for<T>(),
                           .hops = c.hops,
-                          .backward = !g.empty()});
+                          .backward = !g.empty(),
+                          .reorder = c.reorder});
   Laid<T> q(layout, c.batch, c.heads, n, c.d), k(layout, c.batch, c.kv_heads, n_cols, c.d),
       v(layout, c.batch, c.kv_heads, n_cols, c.d_v), out(layout, c.batch, c.heads, n, c.d_v);
   q.fill(c.q);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/reorder.hpp"
 #include "manyhop/ops/dropout.hpp"
 
 namespace manyhop::test {
@@ -24,6 +25,7 @@ struct AttentionCase {
   std::vector<Offset> lengths;                               // empty: all positions
   double dropout_p = 0, hop_dropout_p = 0;
   std::uint64_t seed = 0;
+  Reorder reorder = Reorder::none;  // of the plan; the oracle knows nothing of it
 
   const Graph& graph(Offset head) const {
     return graphs[graphs.size() == 1 ? 0 : static_cast<std::size_t>(head)];
