@@ -142,6 +142,8 @@ class Call {
     in.n_rows = rows(batch);
     in.n_cols = cols(batch);
     in.tiling = tiling(graph_number, batch);
+    if (whole(batch) && !plan_.data().by_column.empty())
+      in.by_column = &plan_.data().by_column[at(graph_number)];
     const auto& reordered = plan_.data().reordered;
     if (!reordered.empty() && whole(batch) && !reordered[at(graph_number)].order.empty()) {
       const Reordered& other = reordered[at(graph_number)];
@@ -220,7 +222,42 @@ class Call {
     for (Offset unit = together; unit < units; ++unit) run(unit, whole);
   }
 
-  Schedule schedule(Offset units, bool backward, ops::HeadBackward mode) const {
+  /// Of a forward call that keeps what `options.state` asks for, if that can be; prepares the state.
+  Schedule keeping_schedule(Offset units) const {
+    AttentionState* state = options_.state;
+    const auto mode = static_cast<ops::HeadBackward>(options_.backward);
+    if (state != nullptr) state->clear();
+    if (state == nullptr || options_.hops == 0 || ctx_.backend != Backend::cpu ||
+        mode == ops::HeadBackward::implicit) {
+      return schedule(units, false, ops::HeadBackward::stored);
+    }
+    try {
+      Schedule keeping = schedule(units, false, mode, true);
+      state->unit_bytes = unit_bytes(keeping.shape);
+      state->memory.reserve(state->unit_bytes * static_cast<std::size_t>(units));
+      state->units = units;
+      state->plan = &plan_.data();
+      state->hops = options_.hops;
+      state->mode = options_.backward;
+      return keeping;
+    } catch (const LimitError&) {
+      return schedule(units, false, ops::HeadBackward::stored);
+    }
+  }
+
+  /// The state to take, or null; it must be of this plan and these options.
+  AttentionState* taken_state() const {
+    AttentionState* state = options_.state;
+    if (state == nullptr || state->empty()) return nullptr;
+    if (state->plan != &plan_.data() || state->mode != options_.backward || state->hops != options_.hops) {
+      throw ValueError(
+          fmt::format("state: kept by a call of {} hops of another plan or mode, this one has {} hops",
+                      state->hops, options_.hops));
+    }
+    return state;
+  }
+
+  Schedule schedule(Offset units, bool backward, ops::HeadBackward mode, bool kept = false) const {
     ops::HeadShape shape = plan_.data().shape;
     for (const auto& [key, cut] : cut_) {  // rows may be ordered otherwise and panels be larger
       shape.value_count = std::max(shape.value_count, cut->value_count);
@@ -231,9 +268,16 @@ class Call {
     shape.hops = options_.hops;
     shape.backward = backward;
     shape.mode = mode;
+    shape.kept = kept;
+    const std::size_t kept_total =
+        kept ? unit_bytes(shape) * static_cast<std::size_t>(o_.batch * o_.heads) : std::size_t{0};
     const std::size_t inputs = input_bytes(o_, shape.n_rows, shape.n_cols) * (backward ? 2 : 1);
     return make_schedule(shape, o_.dtype, ctx_.backend, units, thread_count(),
-                         inputs + graph_bytes(plan_.data()), inputs, ctx_.limit());
+                         inputs + graph_bytes(plan_.data()) + kept_total, inputs, ctx_.limit());
+  }
+
+  std::size_t unit_bytes(const ops::HeadShape& shape) const {
+    return o_.dtype == DType::f64 ? ops::cpu::kept_bytes<double>(shape) : ops::cpu::kept_bytes<float>(shape);
   }
 
   const PlanOptions& plan_options() const { return o_; }
@@ -276,6 +320,12 @@ class Call {
   Dropout hop_dropout_;
   std::map<std::pair<int, Offset>, std::unique_ptr<Tiling>> cut_;  // graphs cut to the lengths of the batch
 };
+
+ops::HeadResources with_kept(ops::HeadResources resources, AttentionState* state, Offset unit) {
+  if (state != nullptr && !state->empty())
+    resources.kept = state->memory.reserve(0) + static_cast<std::size_t>(unit) * state->unit_bytes;
+  return resources;
+}
 
 template <class T>
 void zero_rows(TensorView<T> view, Offset from) {
@@ -346,8 +396,9 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
                     shape_text(options.weights), o.heads, o.batch));
   }
   const Offset units = o.batch * o.heads;
-  const Schedule schedule = call.schedule(units, false, ops::HeadBackward::stored);
-  call.for_units(units, schedule, false, [&](Offset unit, const ops::HeadResources& resources) {
+  const Schedule schedule = call.keeping_schedule(units);
+  const auto head = [&](Offset unit, const ops::HeadResources& given) {
+    const ops::HeadResources resources = with_kept(given, options.state, unit);
     const Offset b = unit / o.heads;
     const Offset h = unit % o.heads;
     const ops::HeadInput<T> in = call.input(b, h);
@@ -362,7 +413,13 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
     }
     ctx.backend == Backend::reference ? ops::reference::attention_head(in, to)
                                       : ops::cpu::attention_head(in, to, resources);
-  });
+  };
+  try {
+    call.for_units(units, schedule, false, head);
+  } catch (...) {  // half a state is none
+    if (options.state != nullptr) options.state->clear();
+    throw;
+  }
 }
 
 template <class T>
@@ -411,8 +468,13 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const Offset group = o.heads / o.kv_heads;
   const Offset units = o.batch * o.kv_heads;
   std::vector<double> teleport(at(units));
-  const Schedule schedule = call.schedule(units, true, mode);
-  call.for_units(units, schedule, bias.shared(o), [&](Offset unit, const ops::HeadResources& resources) {
+  AttentionState* state = call.taken_state();
+  const Schedule schedule = call.schedule(units, true, mode, state != nullptr);
+  if (state != nullptr && state->unit_bytes != call.unit_bytes(schedule.shape)) {
+    throw ValueError(fmt::format("state: {} bytes a head where this call has {}: the lengths differ",
+                                 state->unit_bytes, call.unit_bytes(schedule.shape)));
+  }
+  call.for_units(units, schedule, bias.shared(o), [&](Offset unit, const ops::HeadResources& given) {
     const Offset b = unit / o.kv_heads;
     const Offset kv = unit % o.kv_heads;
     std::vector<double> sums_k;
@@ -420,6 +482,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
     for (Offset i = 0; i < group; ++i) {
       const Offset h = kv * group + i;
       const ops::HeadInput<T> in = call.input(b, h);
+      const ops::HeadResources resources = with_kept(given, state, b * o.heads + h);
       ops::HeadGradient<T> to;
       to.g = matrix(g, b, h);
       to.g_lse = lse.of(b, h);

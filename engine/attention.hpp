@@ -13,6 +13,27 @@ namespace manyhop {
 
 enum class AttentionBackward : std::uint8_t { stored, checkpointed, implicit };
 
+/// What attention() may keep for attention_backward() of the same plan, tensors and options: A and Z_1 ..
+/// Z_{K-1} of all heads (stored), or about sqrt(K) of the Z (checkpointed). Without it the backward pass runs
+/// the forward pass again; the bits are the same. Stays empty where the backward pass would not take it
+/// (implicit, hops = 0, the reference backend) or where it would pass the memory limit.
+/// Bytes: about 4 h (m + (K - 1) n d_v) for fp32 and bf16, twice that for f64.
+class AttentionState {
+ public:
+  bool empty() const { return units == 0; }
+  std::size_t bytes() const { return empty() ? 0 : unit_bytes * static_cast<std::size_t>(units); }
+  /// Holds nothing; the memory stays for the next call.
+  void clear() { units = 0; }
+
+  // What made it; attention_backward() compares.
+  Workspace memory = {};
+  Offset units = 0;
+  std::size_t unit_bytes = 0;
+  const void* plan = nullptr;
+  int hops = 0;
+  AttentionBackward mode = AttentionBackward::stored;
+};
+
 struct AttentionOptions {
   int hops = 1;                       // K >= 0; 0 returns V
   double teleport = 0;                // in [0, 1]
@@ -25,6 +46,7 @@ struct AttentionOptions {
   TensorView<float> lse{};      // out: [b, h, n], natural log; -inf for rows without edges
   TensorView<float> weights{};  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
   AttentionBackward backward = AttentionBackward::stored;
+  AttentionState* state = nullptr;  // kept by attention(), taken by attention_backward()
 };
 
 /// q [b, h, n_rows, d], k [b, h_kv, n_cols, d], v [b, h_kv, n_cols, d_v], out [b, h, n_rows, d_v]: any

@@ -82,6 +82,7 @@ std::size_t graph_bytes(const Plan::Data& data) {
   std::size_t total = 0;
   for (const Graph& graph : data.graphs) total += graph.bytes();
   for (const Tiling& tiling : data.tilings) total += tiling.bytes();
+  for (const RestByColumn& edges : data.by_column) total += edges.bytes();
   for (const Reordered& reordered : data.reordered) total += reordered.bytes();
   return total;
 }
@@ -100,7 +101,8 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));
   std::size_t smallest = 0;
   for (const bool stored : {true, false}) {
-    if (stored && !shape.backward && shape.hops <= 1) continue;  // one hop uses A once
+    if (stored && !shape.backward && !shape.kept && shape.hops <= 1) continue;  // one hop uses A once
+    if (!stored && shape.kept) continue;
     for (const int slots : {units >= threads ? most : 1, 1}) {
       for (const int panels : {threads, 1}) {
         if (panels < slots) continue;
@@ -111,7 +113,9 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
         candidate.head_bytes = head(stored);
         candidate.panel_bytes = panel;
         smallest = candidate.workspace();
-        if (stored && values * static_cast<std::size_t>(slots) > std::max(inputs, kStoredBudget)) continue;
+        if (stored && !shape.kept &&
+            values * static_cast<std::size_t>(slots) > std::max(inputs, kStoredBudget))
+          continue;
         if (held + smallest <= limit) return candidate;
       }
     }
@@ -221,6 +225,12 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
     }
   }
   data->shape = shape_of(options, data->graphs, data->tilings);
+  if (options.backward && data->shape.irregular && ctx.backend == Backend::cpu) {
+    for (const Tiling& tiling : data->tilings) {
+      data->by_column.push_back(rest_by_column(tiling, graphs[0].n_cols()));
+      data->shape.by_column = std::max(data->shape.by_column, tiling.irregular_edges);
+    }
+  }
   const std::size_t inputs = input_bytes(options, graphs[0].n_rows(), graphs[0].n_cols());
   data->schedule = make_schedule(data->shape, options.dtype, ctx.backend, options.batch * options.heads,
                                  data->threads, inputs + graph_bytes(*data), inputs, ctx.limit());

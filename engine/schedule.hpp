@@ -28,9 +28,10 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
 
 struct Plan::Data {
   PlanOptions options;
-  std::vector<Graph> graphs;         // one, or one for each head
-  std::vector<Tiling> tilings;       // as many
-  std::vector<Reordered> reordered;  // none, or as many; their tilings have moved to `tilings`
+  std::vector<Graph> graphs;            // one, or one for each head
+  std::vector<Tiling> tilings;          // as many
+  std::vector<Reordered> reordered;     // none, or as many; their tilings have moved to `tilings`
+  std::vector<RestByColumn> by_column;  // for plans with a backward pass, as many as tilings
   ops::HeadShape shape;
   Schedule schedule;
   Backend backend = Backend::cpu;

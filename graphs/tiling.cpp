@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <numeric>
 #include <utility>
 
 #include "manyhop/graphs/base/parallel.hpp"
@@ -211,6 +212,28 @@ std::size_t Tiling::bytes() const {
   return rows.size() * sizeof(Index) + panels.size() * sizeof(Panel) + segments.size() * sizeof(Segment) +
          masks.size() * sizeof(std::uint32_t) + rest_indptr.size() * sizeof(Offset) +
          rest.size() * sizeof(Index);
+}
+
+std::size_t RestByColumn::bytes() const {
+  return (indptr.size() + slots.size()) * sizeof(Offset) + rows.size() * sizeof(Index);
+}
+
+RestByColumn rest_by_column(const Tiling& tiling, Offset n_cols) {
+  RestByColumn result;
+  result.indptr.assign(at(n_cols) + 1, 0);
+  result.rows.resize(tiling.rest.size());
+  result.slots.resize(tiling.rest.size());
+  for (const Index column : tiling.rest) ++result.indptr[static_cast<std::size_t>(column) + 1];
+  std::partial_sum(result.indptr.begin(), result.indptr.end(), result.indptr.begin());
+  std::vector<Offset> next(result.indptr.begin(), result.indptr.end() - 1);
+  for (std::size_t position = 0; position < tiling.rows.size(); ++position) {
+    for (Offset e = tiling.rest_indptr[position]; e < tiling.rest_indptr[position + 1]; ++e) {
+      const Offset slot = next[static_cast<std::size_t>(tiling.rest[at(e)])]++;
+      result.rows[at(slot)] = tiling.rows[position];
+      result.slots[at(e)] = slot;
+    }
+  }
+  return result;
 }
 
 Tiling make_tiling(const Graph& graph, Offset row_limit, Offset col_limit) {

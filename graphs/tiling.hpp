@@ -57,6 +57,16 @@ struct Tiling {
 /// Cost O(runs + edges outside of dense segments), parallel; the same tiling for any thread count.
 Tiling make_tiling(const Graph& graph, Offset row_limit = -1, Offset col_limit = -1);
 
+/// The single edges of a tiling column by column, for products with the transpose.
+struct RestByColumn {
+  std::vector<Offset> indptr;  // n_cols + 1
+  std::vector<Index> rows;     // of each edge; within a column in the order of Tiling::rows
+  std::vector<Offset> slots;   // for each edge in the order of Tiling::rest its place in `rows`
+
+  std::size_t bytes() const;
+};
+RestByColumn rest_by_column(const Tiling& tiling, Offset n_cols);
+
 /// Calls f(edge, value) for the edges of the panel's row `r` in CSR order: `edge` is the position in
 /// graph.indices(), `value` the position within the panel's values. An implicit graph is not written out.
 template <class F>

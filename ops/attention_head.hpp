@@ -38,6 +38,8 @@ template <class T>
 struct HeadInput {
   const Graph* graph = nullptr;
   const Tiling* tiling = nullptr;  // of the graph, cut to n_rows x n_cols
+  const RestByColumn* by_column =
+      nullptr;  // of the tiling; the backward pass is faster with it, bits the same
   // Of a reordered graph: the token at each of its vertices, and the place of each of its edges in the edge
   // order of bias and weights. Null: as they come.
   const Index* order = nullptr;
@@ -93,8 +95,10 @@ struct HeadShape {
   Offset max_panel_values = 0;
   Offset max_panel_cols = 0;
   bool irregular = false;  // some tiling has single edges
+  Offset by_column = 0;    // most single edges of a tiling that comes with RestByColumn
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
+  bool kept = false;  // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
 };
 
 /// Scratch memory of a head and how its loops run.
@@ -102,6 +106,7 @@ struct HeadResources {
   HeadShape shape;              // what sized the memory; at least what the head needs
   std::byte* memory = nullptr;  // head_bytes(...) bytes, 64-byte aligned; one for each head in flight
   std::byte* panels = nullptr;  // `threads` blocks of panel_bytes(...)
+  std::byte* kept = nullptr;    // kept_bytes(...) bytes of this head: a forward pass fills, a backward reads
   int threads = 1;              // 1: serial inside this head; more: panels and features run in parallel
   bool stored = true;           // A is kept between hops; else it is computed again in each (same bits)
 };
@@ -118,6 +123,10 @@ void attention_head_backward(const HeadInput<T>& in, const HeadGradient<T>& grad
 namespace cpu {
 template <class C>
 std::size_t head_bytes(const HeadShape& shape, bool stored);
+/// What the forward pass of a head may leave for the backward pass: A and Z_1 .. Z_{K-1}, or checkpoints of
+/// Z.
+template <class C>
+std::size_t kept_bytes(const HeadShape& shape);
 template <class C>
 std::size_t panel_bytes(const HeadShape& shape);
 template <class T>

@@ -44,38 +44,61 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
 }
 
 template <class C>
-HeadScratch<C> HeadScratch<C>::carve(Carver& carver, const HeadShape& shape, bool stored) {
+HeadScratch<C> HeadScratch<C>::carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored) {
   const Offset width = padded_width(shape.d);
   const Offset value_width = padded_width(shape.d_value);
   const Offset longest = std::max(shape.n_rows, shape.n_cols);
+  const auto take_z = [&](Carver& from) { return from.take<C>(longest * value_width); };
+  const Segments segments = shape.mode == HeadBackward::implicit
+                                ? Segments{3, 1}  // V and two iterates for Z, three for W
+                                : Segments::of(shape.hops, shape.mode, stored);
+  const bool whole = shape.kept && segments.count == 1;  // A and all of Z are kept
   HeadScratch scratch;
   scratch.k = carver.take<C>(shape.n_cols * width);
-  if (stored) scratch.values = carver.take<C>(shape.value_count);
-  const auto take_z = [&] { return carver.take<C>(longest * value_width); };
+  if (stored) scratch.values = (whole ? kept : carver).template take<C>(shape.value_count);
+  scratch.z.push_back(take_z(carver));
   if (!shape.backward) {
-    scratch.z.push_back(take_z());
-    // The last hop writes no Z, but its single edges are summed in one.
-    const int more = stored && shape.irregular ? shape.hops : shape.hops - 1;
-    for (int i = 0; i < std::min(2, more); ++i) scratch.z.push_back(take_z());
+    // Z_1 and Z_2 take turns. The last hop writes no Z, but its single edges are summed in one.
+    const int written = stored && shape.irregular ? shape.hops : shape.hops - 1;
+    C* turns[2] = {};
+    for (int t = 1; t <= shape.hops; ++t) {
+      C* z = nullptr;
+      if (shape.kept && t < shape.hops && t % (whole ? 1 : segments.length) == 0) {
+        z = take_z(kept);
+      } else if (t <= written) {
+        C*& turn = turns[t % 2];
+        if (turn == nullptr) turn = take_z(carver);
+        z = turn;
+      }
+      scratch.z.push_back(z);
+    }
     return scratch;
   }
   if (stored) scratch.d_values = carver.take<C>(shape.value_count);
+  if (stored && shape.by_column > 0) scratch.by_column = carver.take<C>(shape.by_column);
   scratch.dk = carver.take<C>(shape.n_cols * width);
-  scratch.dv = take_z();
-  // implicit: V and two iterates for Z, three for W.
-  const Segments segments =
-      shape.mode == HeadBackward::implicit ? Segments{3, 1} : Segments::of(shape.hops, shape.mode, stored);
-  for (int i = 0; i < segments.length; ++i) scratch.z.push_back(take_z());
-  for (int i = 0; i < segments.length + 1; ++i) scratch.g.push_back(take_z());
-  for (int i = 0; i < segments.count - 1; ++i) scratch.checkpoint.push_back(take_z());
+  scratch.dv = take_z(carver);
+  for (int i = 1; i < segments.length; ++i) scratch.z.push_back(take_z(whole ? kept : carver));
+  for (int i = 0; i < segments.length + 1; ++i) scratch.g.push_back(take_z(carver));
+  for (int i = 0; i < segments.count - 1; ++i)
+    scratch.checkpoint.push_back(take_z(shape.kept ? kept : carver));
   return scratch;
 }
 
 template <class C>
 std::size_t head_bytes(const HeadShape& shape, bool stored) {
   Carver measure(nullptr);
-  HeadScratch<C>::carve(measure, shape, stored);
+  Carver kept(nullptr);
+  HeadScratch<C>::carve(measure, kept, shape, stored);
   return measure.used();
+}
+
+template <class C>
+std::size_t kept_bytes(const HeadShape& shape) {
+  Carver measure(nullptr);
+  Carver kept(nullptr);
+  HeadScratch<C>::carve(measure, kept, shape, true);
+  return kept.used();
 }
 
 template <class C>
@@ -88,7 +111,8 @@ std::size_t panel_bytes(const HeadShape& shape) {
 template <class T>
 Head<T>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input), resources(given) {
   Carver head(resources.memory);
-  scratch_ = HeadScratch<C>::carve(head, resources.shape, resources.stored);
+  Carver kept(resources.kept);
+  scratch_ = HeadScratch<C>::carve(head, kept, resources.shape, resources.stored);
   const std::size_t bytes = panel_bytes<C>(resources.shape);
   for (int i = 0; i < resources.threads; ++i) {
     Carver panel(resources.panels + static_cast<std::size_t>(i) * bytes);
@@ -174,8 +198,11 @@ void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* 
   load_queries(view, 0, width(), scratch.rows);
   transpose_rows(scratch.rows, width(), scratch.rows_t);
   sddmm_dense<C>(view, scratch.rows_t, x, values, false);
-  for (Offset block = 0; block < x.width; block += x.kBlock)
-    sddmm_rest<C>(view, scratch.rows, x, block, values, block > 0);
+  for (Offset block = 0; block < x.width && in.tiling->irregular_edges > 0; block += x.kBlock) {
+    const C* rows[kPanelRows];
+    for (int r = 0; r < panel.count; ++r) rows[r] = scratch.rows + r * x.width + block;
+    sddmm_rest<C>(view, rows, x, block, values, block > 0);
+  }
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
       for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
@@ -412,18 +439,12 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
   using C = ComputeOf<T>;
   Head<T> head(in, resources);
   head.pack();
-  const auto& buffers = head.scratch_.z;
-  const C* z = buffers[0];
-  for (int t = 0; t < in.hops; ++t) {
-    const auto next = static_cast<std::size_t>(1 + t % 2);
-    C* to = next < buffers.size() ? buffers[next] : nullptr;
-    head.hop(t, t == 0, z, to, &out, t + 1 == in.hops);
-    z = to;
-  }
+  const auto& z = head.scratch_.z;
+  for (int t = 0; t < in.hops; ++t) head.hop(t, t == 0, z[at(t)], z[at(t + 1)], &out, t + 1 == in.hops);
   if (in.hops == 0) {
     std::vector<C> row(static_cast<std::size_t>(head.value_width()));
     for (Offset i = 0; i < in.n_rows; ++i) {
-      copy_row<C>(head.features(buffers[0]), i, row.data());
+      copy_row<C>(head.features(z[0]), i, row.data());
       write_row(row.data(), in.d_value, out.out, in.token(i));
     }
     if (!out.lse.empty() || out.weights != nullptr) head.weights_only(out);
@@ -439,6 +460,8 @@ MANYHOP_INSTANTIATE(bf16);
 #undef MANYHOP_INSTANTIATE
 template std::size_t head_bytes<float>(const HeadShape&, bool);
 template std::size_t head_bytes<double>(const HeadShape&, bool);
+template std::size_t kept_bytes<float>(const HeadShape&);
+template std::size_t kept_bytes<double>(const HeadShape&);
 template std::size_t panel_bytes<float>(const HeadShape&);
 template std::size_t panel_bytes<double>(const HeadShape&);
 

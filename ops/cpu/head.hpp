@@ -50,14 +50,16 @@ struct HeadScratch {
   C* k;                 // [n_cols][d]
   C* values = nullptr;  // [value_count] when stored
   C* d_values =
-      nullptr;        // [value_count] where gradients of A are summed over segments or scattered by features
-  C* dk = nullptr;    // [n_cols][d]
-  C* dv = nullptr;    // [longest][d_value]
-  std::vector<C*> z;  // forward: V and two more; backward: V, a segment of Z, checkpoints
+      nullptr;  // [value_count] where gradients of A are summed over segments or scattered by features
+  C* by_column = nullptr;  // backward: A of single edges column by column
+  C* dk = nullptr;         // [n_cols][d]
+  C* dv = nullptr;         // [longest][d_value]
+  std::vector<C*> z;       // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
   std::vector<C*> checkpoint;
   std::vector<C*> g;  // backward: G of a segment, and one more
 
-  static HeadScratch carve(Carver& carver, const HeadShape& shape, bool stored);
+  /// `kept`: the memory of HeadResources::kept where shape.kept (else unused).
+  static HeadScratch carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored);
 };
 
 /// Hops whose Z are held at once in the backward pass, and how many segments of them there are.

@@ -20,6 +20,18 @@ namespace {
 constexpr Offset kRowGrain = 256;
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
+// Eight sums, for one is a chain of additions that each wait for the last.
+template <class C>
+double dot_in_double(const C* a, const C* b, Offset count) {
+  double parts[8] = {};
+  Offset i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (Offset x = 0; x < 8; ++x) parts[x] += static_cast<double>(a[i + x]) * static_cast<double>(b[i + x]);
+  }
+  for (; i < count; ++i) parts[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+}
+
 template <class T>
 class Backward {
   using C = ComputeOf<T>;
@@ -117,8 +129,7 @@ class Backward {
       double sum = 0;
       blocks(chunk * kRowGrain, std::min(in_.n_rows, (chunk + 1) * kRowGrain),
              [&](Offset first, Offset last) {
-               for (Offset i = first; i < last; ++i)
-                 sum += static_cast<double>(g[i]) * static_cast<double>(scratch().z[0][i]);
+               sum += dot_in_double(g + first, scratch().z[0] + first, last - first);
              });
       parts[at(chunk)] = sum;
     };
@@ -134,12 +145,50 @@ class Backward {
 
   // g_out = (1 - a) A^T g_in, all features of all columns.
   void pull_back(const C* g_in, C* g_out) {
-    std::fill_n(g_out, z_size(), C{0});
+    const Rows<C> out = head_.features(g_out);
+    const Rows<const C> g = head_.features(g_in);
+    // Single edges first, of all panels, one block of features after the other: the block stays in L2.
+    const bool by_column = in_.by_column != nullptr && scratch().by_column != nullptr;
+    if (!by_column) std::fill_n(g_out, z_size(), C{0});
+    if (by_column) {
+      arrange_by_column();
+      for (Offset block = 0; block < out.width; block += out.kBlock) {
+        check_stop();
+        ranges(in_.n_cols, [&](Offset begin, Offset end) {
+          gather_columns<C>(*in_.by_column, scratch().by_column, g, block, begin, end, out);
+        });
+      }
+    } else if (in_.tiling->irregular_edges > 0) {
+      const auto rest = [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
+        const C* rows[kPanelRows];
+        const Offset block = from / g.kBlock * g.kBlock;
+        for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r)) + (from - block);
+        scatter_rest<C>(view, stored_weights(view, s), rows, from, to, out);
+      };
+      const Offset step = parallel_ ? kWidthStep : g.kBlock;
+      const auto pass = [&](Offset from, PanelScratch<C>& s) {
+        const Offset to = std::min(from + step, out.width);
+        for (const Panel& panel : in_.tiling->panels) {
+          if (!head_.resources.stored) expand_columns(*in_.tiling, panel, s.cols);
+          rest(PanelView{in_.tiling, &panel, s.cols}, s, from, to);
+        }
+      };
+      const Offset passes = (out.width + step - 1) / step;
+      if (parallel_) {
+        parallel_for(passes,
+                     [&](Offset i) { head_.with_scratch([&](PanelScratch<C>& s) { pass(i * step, s); }); });
+      } else {
+        for (Offset i = 0; i < passes; ++i) {
+          check_stop();
+          head_.with_scratch([&](PanelScratch<C>& s) { pass(i * step, s); });
+        }
+      }
+    }
     scatter(
-        head_.features(g_out), careful_,
+        out, careful_, false,
         [&](const PanelView& view, PanelScratch<C>& s) { return stored_weights(view, s); },
         [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
-          Head<T>::gather_rows(view, head_.features(g_in), from, to, s.out);
+          Head<T>::gather_rows(view, g, from, to, s.out);
           return s.out;
         });
     const C keep = static_cast<C>(1 - in_.teleport);
@@ -152,33 +201,55 @@ class Backward {
     }
   }
 
+  // A of the single edges column by column, once.
+  void arrange_by_column() {
+    if (std::exchange(arranged_, true)) return;
+    for (const Panel& panel : in_.tiling->panels) {
+      const Offset first = in_.tiling->rest_indptr[at(panel.first)];
+      const Offset last = in_.tiling->rest_indptr[at(panel.first + panel.count)];
+      const C* values = scratch().values + panel.values + panel.dense_cols * kPanelRows;
+      for (Offset e = first; e < last; ++e)
+        scratch().by_column[in_.by_column->slots[at(e)]] = values[e - first];
+    }
+  }
+
   const C* stored_weights(const PanelView& view, PanelScratch<C>& s) {
     if (head_.resources.stored) return scratch().values + view.panel->values;
     head_.make_weights(view, s, s.values, nullptr);
     return s.values;
   }
 
-  // out[col] += sum over panels of values[c, r] rows[r]; see the top of the file for the order.
+  // out[col] += sum over panels of values[c, r] rows[r] over dense columns and, `with_rest`, single edges;
+  // see the top of the file for the order.
   template <class Values, class RowsOf>
-  void scatter(Rows<C> out, bool careful, Values&& values_of, RowsOf&& rows_of) {
+  void scatter(Rows<C> out, bool careful, bool with_rest, Values&& values_of, RowsOf&& rows_of) {
+    const auto one = [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
+      const C* values = values_of(view, s);
+      const C* rows = rows_of(view, from, to, s);
+      if (with_rest) scatter_panel_rest(view, values, rows, from, to, out);
+      scatter_dense<C>(view, values, rows, from, to, out, careful);
+    };
     if (!parallel_) {
-      head_.for_panels(false, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
-        const C* values = values_of(view, s);
-        spmm_transposed<C>(view, values, rows_of(view, 0, out.width, s), 0, out.width, out, careful);
-      });
+      head_.for_panels(
+          false, [&](const PanelView& view, PanelScratch<C>& s, Offset) { one(view, s, 0, out.width); });
       return;
     }
     parallel_for(out.width / kWidthStep, [&](Offset slice) {
       head_.with_scratch([&](PanelScratch<C>& s) {
         for (const Panel& panel : in_.tiling->panels) {
           expand_columns(*in_.tiling, panel, s.cols);
-          const PanelView view{in_.tiling, &panel, s.cols};
-          const Offset from = slice * kWidthStep;
-          const C* rows = rows_of(view, from, from + kWidthStep, s);
-          spmm_transposed<C>(view, values_of(view, s), rows, from, from + kWidthStep, out, careful);
+          one(PanelView{in_.tiling, &panel, s.cols}, s, slice * kWidthStep, (slice + 1) * kWidthStep);
         }
       });
     });
+  }
+
+  void scatter_panel_rest(const PanelView& view, const C* values, const C* rows, Offset from, Offset to,
+                          Rows<C> out) {
+    if (in_.tiling->irregular_edges == 0) return;
+    const C* starts[kPanelRows];
+    for (int r = 0; r < view.panel->count; ++r) starts[r] = rows + r * out.width + from;
+    scatter_rest<C>(view, values, starts, from, to, out);
   }
 
   void unrolled() {
@@ -191,8 +262,10 @@ class Backward {
     const auto advance = [&](int t, const C* from, C* to) {
       head_.hop(t, std::exchange(first, false), from, to, nullptr);
     };
+    const bool kept = head_.resources.kept != nullptr;
+    if (kept && segments.count == 1) first = false;  // A is there, and all of Z
     const C* at_start = z[0];
-    for (int j = 0; j + 1 < segments.count; ++j) {
+    for (int j = 0; j + 1 < segments.count && !kept; ++j) {
       const C* from = at_start;
       for (int i = 0; i < segments.length; ++i) {
         const bool to_checkpoint = i + 1 == segments.length;
@@ -202,7 +275,7 @@ class Backward {
       }
       at_start = from;
     }
-    if (first && head_.resources.stored && hops == 1) head_.weights_only({});
+    weights_made_ = head_.resources.stored;
     load_gradient(g[at(segments.length)]);
     const C teleport = static_cast<C>(in_.teleport);
     const C* g_last = nullptr;
@@ -211,7 +284,9 @@ class Backward {
       const int end = std::min(hops, begin + segments.length);
       // z_[i] is Z_{begin + i}; Z_0 = V stays in z[0], so a later segment starts from its checkpoint.
       z_start_ = j == 0 ? z[0] : scratch().checkpoint[at(j - 1)];
-      for (int t = begin; t + 1 < end; ++t) advance(t, z_at(t - begin), z[at(t - begin + 1)]);
+      for (int t = begin; t + 1 < end && !(kept && segments.count == 1); ++t)
+        advance(t, z_at(t - begin), z[at(t - begin + 1)]);
+      if (std::exchange(first, false) && head_.resources.stored) head_.weights_only({});
       if (g_last != nullptr) copy(g_last, g[at(segments.length)]);
       // g_[i + 1] is G_{begin + i + 1} after the mask of its hop; it walks down from the buffer of the
       // segment's end.
@@ -248,24 +323,51 @@ class Backward {
     });
   }
 
-  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> of one panel for the segment's hops.
-  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, C* d_values) {
+  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for the segment's hops: of single edges in passes over all
+  // panels, a block of features at a time, where the whole of d_values is there.
+  void rest_gradient(int hops, bool fresh) {
+    if (in_.tiling->irregular_edges == 0) return;
+    head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
+      for (int i = 0; i < hops; ++i) {
+        const Rows<const C> x = head_.features(z_at(i));
+        for (Offset block = 0; block < x.width; block += x.kBlock) {
+          check_stop();
+          for (Offset p = begin; p < end; ++p) {
+            const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
+            rest_scores(view, i, block, !fresh || i > 0 || block > 0,
+                        scratch().d_values + view.panel->values);
+          }
+        }
+      }
+    });
+  }
+  void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* d_values) {
+    const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
+    const C* rows[kPanelRows];
+    for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r));
+    sddmm_rest<C>(view, rows, head_.features(z_at(i)), block, d_values, accumulate);
+  }
+  // Of dense columns, and with `rest` of single edges, in one panel.
+  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
+                      C* d_values) {
     const Offset padded = head_.value_width();
     for (int i = 0; i < hops; ++i) {
-      const C* g = scratch().g[at(i + 1)];
-      Head<T>::gather_rows(view, head_.features(g), 0, padded, s.rows);
+      const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
+      Head<T>::gather_rows(view, g, 0, padded, s.rows);
       Head<T>::transpose_rows(s.rows, padded, s.rows_t);
       const Rows<const C> x = head_.features(z_at(i));
       const bool more = !fresh || i > 0;
       sddmm_dense<C>(view, s.rows_t, x, d_values, more);
+      if (!rest) continue;
       for (Offset block = 0; block < x.width; block += x.kBlock)
-        sddmm_rest<C>(view, s.rows, x, block, d_values, more || block > 0);
+        rest_scores(view, i, block, more || block > 0, d_values);
     }
   }
 
   void accumulate(int hops, bool fresh) {
+    rest_gradient(hops, fresh);
     head_.for_panels(true, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
-      panel_gradient(view, s, hops, fresh, scratch().d_values + view.panel->values);
+      panel_gradient(view, s, hops, fresh, false, scratch().d_values + view.panel->values);
     });
   }
 
@@ -273,26 +375,33 @@ class Backward {
   // d_values.
   void finish(int hops, int segments) {
     const bool keep_all = parallel_;
+    const bool whole = scratch().d_values != nullptr;
     const Rows<C> dk = head_.keys(scratch().dk);
+    if (segments <= 1 && whole) rest_gradient(hops, true);
     head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
       const Panel& panel = *view.panel;
-      const Offset count = in_.tiling->panel_values(panel);
-      C* d_values = scratch().d_values != nullptr ? scratch().d_values + panel.values : s.d_values;
+      C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
       if (segments <= 1) {
-        if (hops == 0) std::fill_n(d_values, count, C{0});
-        panel_gradient(view, s, hops, true, d_values);
+        if (hops == 0) std::fill_n(d_values, in_.tiling->panel_values(panel), C{0});
+        panel_gradient(view, s, hops, true, !whole, d_values);
       }
-      alignas(64) C lse[kPanelRows];
-      C* weights = s.values;
-      head_.panel_softmax(view, s, weights, lse);  // leaves the scaled q rows in s.rows
+      const C* weights = s.values;
+      if (weights_made_ && !in_.edge_dropout.active()) {  // what is kept is the softmax itself
+        weights = scratch().values + panel.values;
+        head_.load_queries(view, 0, dk.width, s.rows);
+      } else {
+        alignas(64) C lse[kPanelRows];
+        head_.panel_softmax(view, s, s.values, lse);  // leaves the scaled q rows in s.rows
+      }
       finish_panel(view, s, p, weights, d_values);
       if (!keep_all && !gradient_.k.empty()) {
-        spmm_transposed<C>(view, d_values, s.rows, 0, dk.width, dk, false);
+        scatter_panel_rest(view, d_values, s.rows, 0, dk.width, dk);
+        scatter_dense<C>(view, d_values, s.rows, 0, dk.width, dk, false);
       }
     });
     if (keep_all && !gradient_.k.empty()) {
       scatter(
-          dk, false,
+          dk, false, true,
           [&](const PanelView& view, PanelScratch<C>&) -> const C* {
             return scratch().d_values + view.panel->values;
           },
@@ -303,17 +412,13 @@ class Backward {
     }
   }
 
-  void finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, C* weights, C* d_values) {
+  void finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, const C* weights, C* d_values) {
     const Panel& panel = *view.panel;
     const Offset count = in_.tiling->panel_values(panel);
     const C keep = static_cast<C>(1 - in_.teleport);
     if (in_.edge_dropout.active()) head_.drop_edges(view, d_values);  // dA = dA~ M / (1 - p)
-    double through = 0;
-    for (Offset i = 0; i < count; ++i) {
-      through += static_cast<double>(weights[i]) * static_cast<double>(d_values[i]);
-      d_values[i] *= keep;
-    }
-    teleport_sums_[at(p)] = through;
+    teleport_sums_[at(p)] = dot_in_double(weights, static_cast<const C*>(d_values), count);
+    for (Offset i = 0; i < count; ++i) d_values[i] *= keep;
     alignas(64) C d_lse[kPanelRows] = {};
     if (!gradient_.g_lse.empty()) {
       for (int r = 0; r < panel.count; ++r) {
@@ -383,6 +488,7 @@ class Backward {
       const auto [difference, size] = change(now, next);
       if (difference <= tol * size) break;
     }
+    weights_made_ = head_.resources.stored;
     load_gradient(g[0]);
     copy(g[0], g[1]);
     for (int t = 0; t < kMostHops; ++t) {
@@ -419,6 +525,8 @@ class Backward {
   std::vector<double> teleport_sums_;  // by panel: sum of A dA / (1 - a)
   const C* z_start_ = nullptr;
   int single_ = 0;
+  bool arranged_ = false;
+  bool weights_made_ = false;  // A lies in the head's memory
 };
 
 }  // namespace

@@ -14,12 +14,14 @@ namespace manyhop::ops::cpu {
 template <class C>
 struct KernelTable {
   void (*sddmm_dense)(const PanelView&, const C*, Rows<const C>, C*, bool);
-  void (*sddmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C*, bool);
+  void (*sddmm_rest)(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);
   void (*row_peaks)(const PanelView&, C*, C*);
   void (*softmax)(const PanelView&, C*, const C*, C*);
   void (*spmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C* const*);
   void (*spmm_dense)(const PanelView&, const C*, Rows<const C>, C*, bool);
-  void (*spmm_transposed)(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);
+  void (*scatter_dense)(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);
+  void (*scatter_rest)(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);
+  void (*gather_columns)(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, Rows<C>);
   void (*softmax_backward)(const PanelView&, const C*, C*, const C*);
   void (*finish)(const PanelView&, const Finish<C>&);
 };
@@ -35,7 +37,7 @@ struct Kernels {
                           bool accumulate) {
     SddmmDense(view, rows_t, x, values, accumulate);
   }
-  static void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values,
+  static void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
                          bool accumulate) {
     SddmmRest(view, rows, x, f, values, accumulate);
   }
@@ -49,9 +51,17 @@ struct Kernels {
   static void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
     SpmmDense(view, values, x, out, careful);
   }
-  static void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
-                              Rows<C> out, bool careful) {
-    SpmmTransposed(view, values, g, from, to, out, careful);
+  static void scatter_dense(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                            Rows<C> out, bool careful) {
+    ScatterDense(view, values, g, from, to, out, careful);
+  }
+  static void scatter_rest(const PanelView& view, const C* values, const C* const* g, Offset from, Offset to,
+                           Rows<C> out) {
+    ScatterRest(view, values, g, from, to, out);
+  }
+  static void gather_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f,
+                             Offset begin, Offset end, Rows<C> out) {
+    GatherColumns(edges, values, g, f, begin, end, out);
   }
   static void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
     SoftmaxBackward(view, weights, d_values, d_lse);
@@ -62,8 +72,9 @@ struct Kernels {
 template <class C>
 KernelTable<C> table() {
   using K = Kernels<C>;
-  return {K::sddmm_dense, K::sddmm_rest,      K::row_peaks,        K::softmax, K::spmm_rest,
-          K::spmm_dense,  K::spmm_transposed, K::softmax_backward, K::finish};
+  return {K::sddmm_dense,    K::sddmm_rest,       K::row_peaks,     K::softmax,
+          K::spmm_rest,      K::spmm_dense,       K::scatter_dense, K::scatter_rest,
+          K::gather_columns, K::softmax_backward, K::finish};
 }
 KernelTable<float> TableFloat() { return table<float>(); }
 KernelTable<double> TableDouble() { return table<double>(); }
@@ -102,7 +113,8 @@ void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* val
   kernels<C>().sddmm_dense(view, rows_t, x, values, accumulate);
 }
 template <class C>
-void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values, bool accumulate) {
+void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
+                bool accumulate) {
   kernels<C>().sddmm_rest(view, rows, x, f, values, accumulate);
 }
 template <class C>
@@ -122,9 +134,19 @@ void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out,
   kernels<C>().spmm_dense(view, values, x, out, careful);
 }
 template <class C>
-void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
-                     bool careful) {
-  kernels<C>().spmm_transposed(view, values, g, from, to, out, careful);
+void scatter_dense(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
+                   bool careful) {
+  kernels<C>().scatter_dense(view, values, g, from, to, out, careful);
+}
+template <class C>
+void scatter_rest(const PanelView& view, const C* values, const C* const* g, Offset from, Offset to,
+                  Rows<C> out) {
+  kernels<C>().scatter_rest(view, values, g, from, to, out);
+}
+template <class C>
+void gather_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f, Offset begin,
+                    Offset end, Rows<C> out) {
+  kernels<C>().gather_columns(edges, values, g, f, begin, end, out);
 }
 template <class C>
 void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
@@ -135,15 +157,18 @@ void finish(const PanelView& view, const Finish<C>& what) {
   kernels<C>().finish(view, what);
 }
 
-#define MANYHOP_INSTANTIATE(C)                                                                           \
-  template void sddmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                     \
-  template void sddmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C*, bool);              \
-  template void row_peaks<C>(const PanelView&, C*, C*);                                                  \
-  template void softmax<C>(const PanelView&, C*, const C*, C*);                                          \
-  template void spmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C* const*);              \
-  template void spmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                      \
-  template void spmm_transposed<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool); \
-  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*);                           \
+#define MANYHOP_INSTANTIATE(C)                                                                          \
+  template void sddmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                    \
+  template void sddmm_rest<C>(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);      \
+  template void row_peaks<C>(const PanelView&, C*, C*);                                                 \
+  template void softmax<C>(const PanelView&, C*, const C*, C*);                                         \
+  template void spmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C* const*);             \
+  template void spmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                     \
+  template void scatter_dense<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);  \
+  template void scatter_rest<C>(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);  \
+  template void gather_columns<C>(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, \
+                                  Rows<C>);                                                             \
+  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*);                          \
   template void finish<C>(const PanelView&, const Finish<C>&)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);

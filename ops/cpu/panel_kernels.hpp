@@ -49,10 +49,11 @@ void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols);
 template <class C>
 void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate);
 
-/// The same for rest edges, over the features of the block of x that starts at feature f; rows [32][width].
-/// A pass of its own over many panels keeps the block in L2.
+/// The same for rest edges, over the features of the block of x that starts at feature f; rows: where that
+/// block of each of the panel's rows lies. A pass of its own over many panels keeps the block in L2.
 template <class C>
-void sddmm_rest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values, bool accumulate);
+void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
+                bool accumulate);
 
 /// Cells that are no edge become -inf; peaks[r] = the largest score of row r, -inf for a row without edges.
 /// A NaN may or may not be a row's peak.
@@ -79,8 +80,20 @@ void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out,
 /// out[col c][f] += sum_r values[c, r] g[r][f] for f in [from, to), multiples of 16; g [32][width], zero rows
 /// past count. `careful` as in spmm_dense, for g.
 template <class C>
-void spmm_transposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
-                     bool careful);
+void scatter_dense(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
+                   bool careful);
+
+/// The same for rest edges; g: where features [from, to) of each of the panel's rows lie, in one piece.
+template <class C>
+void scatter_rest(const PanelView& view, const C* values, const C* const* g, Offset from, Offset to,
+                  Rows<C> out);
+
+/// out[j][f] = sum over the single edges of column j of value g[row][f], for columns [begin, end) and the
+/// block of features that starts at f: what scatter_rest adds to zeros, bit for bit. values: column by
+/// column.
+template <class C>
+void gather_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f, Offset begin,
+                    Offset end, Rows<C> out);
 
 /// d_values = weights * (d_values - (sum of the row's weights * d_values) + d_lse[r]).
 template <class C>

@@ -265,10 +265,10 @@ HWY_INLINE void scatter_careful(const PanelView& view, const C* values, const C*
 }
 
 template <class C>
-HWY_INLINE void SpmmTransposed(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
-                               Rows<C> out, bool careful) {
-  const Offset dense = careful ? 0 : view.panel->dense_cols;
-  if (careful) scatter_careful(view, values, g, from, to, out);
+HWY_INLINE void ScatterDense(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                             Rows<C> out, bool careful) {
+  if (careful) return scatter_careful(view, values, g, from, to, out);
+  const Offset dense = view.panel->dense_cols;
   for_blocks<2, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
     constexpr int kVectors = decltype(vectors)::value;
     C* target = out.block(block) + f;
@@ -282,12 +282,51 @@ HWY_INLINE void SpmmTransposed(const PanelView& view, const C* values, const C* 
       scatter_tile<1, kVectors>(values + c * kPanelRows, view.cols + c, source, out.width, target, stride);
     }
   });
-  for (int r = 0; r < view.panel->count; ++r) {
-    const RestRow rest = rest_of(view, r);
-    for_blocks<4, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+}
+
+template <class C>
+HWY_INLINE void ScatterRest(const PanelView& view, const C* values, const C* const* g, Offset from, Offset to,
+                            Rows<C> out) {
+  for_blocks<4, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+    for (int r = 0; r < view.panel->count; ++r) {
+      const RestRow rest = rest_of(view, r);
       scatter_row<decltype(vectors)::value>(values + rest.first, rest.cols, rest.count,
-                                            g + r * out.width + block + f, out.block(block) + f,
+                                            g[r] + (block + f - from), out.block(block) + f,
                                             out.stride(block));
+    }
+  });
+}
+
+// One sum after the other in the order of the edges, as scatter_row has them; the vectors of a block hide the
+// latency.
+template <int NV, class C>
+HWY_INLINE void gather_column(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT rows, Offset count,
+                              const C* HWY_RESTRICT g, Offset stride, C* HWY_RESTRICT out) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V sum[NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
+  for (Offset e = 0; e < count; ++e) {
+    const V weight = hn::Set(d, values[e]);
+    const C* source = g + rows[e] * stride;
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) sum[v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[v]);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) hn::Store(sum[v], d, out + v * kLanes<C>);
+}
+
+template <class C>
+HWY_INLINE void GatherColumns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f,
+                              Offset begin, Offset end, Rows<C> out) {
+  const Offset stride = g.stride(f);
+  for (Offset j = begin; j < end; ++j) {
+    const Offset first = edges.indptr[at(j)];
+    const Offset count = edges.indptr[at(j + 1)] - first;
+    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
+      gather_column<decltype(vectors)::value>(values + first, edges.rows.data() + first, count,
+                                              g.block(f) + inside, stride, out.row(f, j) + inside);
     });
   }
 }

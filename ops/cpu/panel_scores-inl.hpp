@@ -145,13 +145,13 @@ HWY_INLINE void SddmmDense(const PanelView& view, const C* rows_t, Rows<const C>
 }
 
 template <class C>
-HWY_INLINE void SddmmRest(const PanelView& view, const C* rows, Rows<const C> x, Offset f, C* values,
+HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
                           bool accumulate) {
   const C* base = x.block(f);
   const Offset stride = x.stride(f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
-    const C* row = rows + r * x.width + f;
+    const C* row = rows[r];
     C* out = values + rest.first;
     Offset e = 0;
     for (; e + 4 <= rest.count; e += 4) dot_edges<4>(row, base, stride, rest.cols + e, out + e, accumulate);

@@ -87,6 +87,15 @@ void compare(const Context& ctx, AttentionCase c, AttentionBackward mode, double
   const auto g_lse = random_values<float>(c.batch * c.heads * c.rows(), 6);
   const auto want = oracle(c, g, doubles(g_lse));
   const auto got = run_attention<T>(ctx, c, Layout::bshd, bias, g, g_lse, mode);
+  AttentionCase keeping = c;
+  keeping.keep = true;
+  const auto kept = run_attention<T>(ctx, keeping, Layout::bshd, bias, g, g_lse, mode);
+  CHECK(kept.out == got.out);
+  CHECK(kept.dq == got.dq);
+  CHECK(kept.dk == got.dk);
+  CHECK(kept.dv == got.dv);
+  CHECK(kept.dbias == got.dbias);
+  CHECK(kept.dteleport == got.dteleport);
   INFO(name, ", hops ", c.hops, ", teleport ", c.teleport, ", mode ", static_cast<int>(mode), ", backend ",
        name_of(ctx.backend), ", bias ", bias_shape);
   CHECK(relative_l2(got.out, want.out, got.out.size()).total < tolerance);
@@ -197,4 +206,51 @@ TEST_CASE("attention_backward: gradients are slopes of the engine's own forward 
             return loss();
           }) < 1e-7);
   }
+}
+
+TEST_CASE("attention_backward: a state belongs to its call") {
+  Context ctx = on(Backend::cpu);
+  AttentionCase c = case_of<float>(random_graph(50, 50, 0.2, 3), 4, 0.1);
+  const auto size = [](Offset count) { return static_cast<std::size_t>(count); };
+  std::vector<float> q(size(2 * 4 * 50 * 7), 0.5F), k(size(2 * 2 * 50 * 7), 0.25F),
+      v(size(2 * 2 * 50 * 5), 1), out(size(2 * 4 * 50 * 5)), g(out.size(), 1);
+  const Plan made = plan(
+      ctx, c.graphs,
+      {.batch = 2, .heads = 4, .kv_heads = 2, .head_dim = 7, .value_dim = 5, .hops = 4, .backward = true});
+  const TensorView<const float> qv(q.data(), {2, 4, 50, 7}), kv(k.data(), {2, 2, 50, 7}),
+      vv(v.data(), {2, 2, 50, 5}), gv(g.data(), {2, 4, 50, 5});
+  const TensorView<float> to(out.data(), {2, 4, 50, 5});
+  AttentionState state;
+  AttentionOptions options;
+  options.hops = 4;
+  options.teleport = 0.1;
+  options.state = &state;
+  attention<float>(ctx, made, qv, kv, vv, to, options);
+  CHECK_FALSE(state.empty());
+  // A and Z_1 .. Z_3 of eight heads at least.
+  CHECK(state.bytes() >= size(8 * (c.graphs[0].nnz() + 3 * 50 * 5) * 4));
+  AttentionGradients<float> gradients;
+  AttentionOptions other = options;
+  other.hops = 3;
+  CHECK_THROWS_WITH_AS(attention_backward<float>(ctx, made, qv, kv, vv, gv, gradients, other),
+                       "state: kept by a call of 4 hops of another plan or mode, this one has 3 hops",
+                       ValueError);
+  other = options;
+  const std::vector<Offset> lengths{50, 20};
+  other.lengths = lengths;
+  CHECK_NOTHROW(attention_backward<float>(ctx, made, qv, kv, vv, gv, gradients, options));
+  // Checkpoints are smaller; nothing is kept where it cannot be used or does not fit.
+  const std::size_t all = state.bytes();
+  options.backward = AttentionBackward::checkpointed;
+  attention<float>(ctx, made, qv, kv, vv, to, options);
+  CHECK_FALSE(state.empty());
+  CHECK(state.bytes() < all);
+  options.backward = AttentionBackward::implicit;
+  attention<float>(ctx, made, qv, kv, vv, to, options);
+  CHECK(state.empty());
+  options.backward = AttentionBackward::stored;
+  ctx.memory_limit = made.memory().total() + 2000;
+  attention<float>(ctx, made, qv, kv, vv, to, options);
+  CHECK(state.empty());
+  CHECK_NOTHROW(attention_backward<float>(Context{}, made, qv, kv, vv, gv, gradients, options));
 }

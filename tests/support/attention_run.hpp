@@ -144,6 +144,8 @@ AttentionRun<T> run_attention(const Context& ctx, const AttentionCase& c, Layout
     run.weights.resize(static_cast<std::size_t>(c.batch * c.heads * m), 99);
     options.weights = {run.weights.data(), {c.batch, c.heads, m}};
   }
+  AttentionState state;
+  if (c.keep) options.state = &state;
   attention<T>(ctx, made, q.view(), k.view(), v.view(), out.view(), options);
   run.out = out.gather();
   run.untouched = out.untouched();

@@ -25,6 +25,7 @@ struct AttentionCase {
   std::vector<Offset> lengths;                               // empty: all positions
   double dropout_p = 0, hop_dropout_p = 0;
   std::uint64_t seed = 0;
+  bool keep = false;                // the forward pass leaves a state for the backward pass
   Reorder reorder = Reorder::none;  // of the plan; the oracle knows nothing of it
 
   const Graph& graph(Offset head) const {
