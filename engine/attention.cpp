@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -414,8 +415,11 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
     ctx.backend == Backend::reference ? ops::reference::attention_head(in, to)
                                       : ops::cpu::attention_head(in, to, resources);
   };
+  const auto start = std::chrono::steady_clock::now();
   try {
     call.for_units(units, schedule, false, head);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    plan.data().last_seconds = taken.count();
   } catch (...) {  // half a state is none
     if (options.state != nullptr) options.state->clear();
     throw;

@@ -66,11 +66,11 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
   return shape;
 }
 
+}  // namespace
+
 std::string mebibytes(std::size_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
 }
-
-}  // namespace
 
 std::size_t input_bytes(const PlanOptions& o, Offset n_rows, Offset n_cols) {
   const Offset rows = o.batch * o.heads * n_rows * (o.head_dim + o.value_dim);
@@ -146,62 +146,6 @@ MemoryEstimate Plan::memory() const {
   return {.inputs = input_bytes(data_->options, graph.n_rows(), graph.n_cols()),
           .graph = graph_bytes(*data_),
           .workspace = data_->schedule.workspace()};
-}
-
-std::vector<std::string> Plan::explain() const {
-  const PlanOptions& o = data_->options;
-  const Schedule& s = data_->schedule;
-  std::vector<std::string> lines;
-  const Graph& first = data_->graphs[0];
-  lines.push_back(fmt::format("graph     {} x {}, {} edges{}{}", first.n_rows(), first.n_cols(), edges(),
-                              per_head() ? fmt::format(" over {} graphs", data_->graphs.size()) : "",
-                              first.implicit() ? ", implicit (runs, edges not written)" : ""));
-  Offset dense = 0;
-  Offset rest = 0;
-  Offset padding = 0;
-  Offset panels = 0;
-  for (const Tiling& t : data_->tilings) {
-    dense += t.dense_edges;
-    rest += t.irregular_edges;
-    padding += t.padding;
-    panels += static_cast<Offset>(t.panels.size());
-  }
-  const double m = std::max(1.0, static_cast<double>(dense + rest));
-  lines.push_back(fmt::format(
-      "tiles     {} panels of {} rows: {} edges in dense columns ({:.1f} %), {} single, {} padded cells",
-      panels, kPanelRows, dense, 100.0 * static_cast<double>(dense) / m, rest, padding));
-  if (o.reorder != Reorder::none) {
-    std::string text;
-    for (const Reordered& r : data_->reordered) {
-      text += fmt::format("{}{}", text.empty() ? "" : ", ", name_of(r.kind));
-      if (data_->reordered.size() > 8) break;
-    }
-    lines.push_back(
-        fmt::format("order     {} asked for, {} taken", name_of(o.reorder), text.empty() ? "none" : text));
-  }
-  lines.push_back(
-      fmt::format("shape     batch {}, {} heads over {} key/value heads, d {} and {}, {} hops, {}", o.batch,
-                  o.heads, o.kv_heads, o.head_dim, o.value_dim, o.hops, name_of(o.dtype)));
-  if (data_->backend == Backend::reference) {
-    lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
-  } else {
-    lines.push_back(
-        fmt::format("kernel    cpu, {}: dense columns as 32-row tiles, single edges as gathers, {} sums",
-                    simd_name(), o.dtype == DType::f64 ? "fp64" : "fp32"));
-    lines.push_back(s.stored ? "weights   kept between hops"
-                             : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
-                                                           : "weights   made again in each hop (memory)"));
-    lines.push_back(s.slots > 1 || data_->threads == 1
-                        ? fmt::format("threads   {}: one head each", s.slots)
-                        : fmt::format("threads   {}: panels of one head at a time", s.panel_slots));
-  }
-  const double flops = 2.0 * static_cast<double>(edges()) / static_cast<double>(data_->graphs.size()) *
-                       o.head_dim * o.heads * static_cast<double>(o.batch) * (o.hops + 1);
-  const MemoryEstimate bytes = memory();
-  lines.push_back(fmt::format("work      {:.3f} GFLOP", flops / 1e9));
-  lines.push_back(fmt::format("memory    inputs {}, graph {}, workspace {}", mebibytes(bytes.inputs),
-                              mebibytes(bytes.graph), mebibytes(bytes.workspace)));
-  return lines;
 }
 
 Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& given) {

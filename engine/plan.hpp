@@ -28,6 +28,8 @@ struct PlanOptions {
   // caller's order. The CPU backend on square graphs; a cut batch item (lengths) runs as it comes. Other bits
   // than without, the same for any thread count.
   Reorder reorder = Reorder::none;
+
+  friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
 };
 
 /// What a run will hold, in bytes.
@@ -46,7 +48,9 @@ class Plan {
   bool per_head() const;
   Offset edges() const;  // of all heads together when there is one graph per head, else of the one graph
   MemoryEstimate memory() const;
-  /// Human-readable lines: tiles, chosen kernel for each part, units in flight, FLOPs, bytes.
+  /// Human-readable lines: tiles, the kernel of each part with FLOPs and bytes, what other choices would
+  /// take, units in flight, memory, predicted and last measured time. Predictions come from rates that are
+  /// measured on first use, in a few milliseconds.
   std::vector<std::string> explain() const;
 
   struct Data;

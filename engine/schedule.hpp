@@ -2,7 +2,9 @@
 // between hops or made again. Every choice gives the same bits.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <string>
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/ops/attention_head.hpp"
@@ -36,7 +38,10 @@ struct Plan::Data {
   Schedule schedule;
   Backend backend = Backend::cpu;
   int threads = 1;
+  mutable std::atomic<double> last_seconds{0};  // of the last whole forward run, for explain()
 };
+
+std::string mebibytes(std::size_t bytes);
 
 /// Bytes of q, k, v and out.
 std::size_t input_bytes(const PlanOptions& options, Offset n_rows, Offset n_cols);

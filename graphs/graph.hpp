@@ -93,6 +93,8 @@ class Graph {
   /// Bytes held: structure, weights, and the transpose if it was built.
   std::size_t bytes() const;
   bool same_edges(const Graph& other) const;
+  /// Whether one is a copy of the other.
+  bool same_storage(const Graph& other) const { return data_ == other.data_; }
 
   /// The pattern text it was made from (empty for files and arrays), and its origin.
   const std::string& text() const;

@@ -57,6 +57,8 @@ void require_backend(const Context& ctx, std::string_view what);
 /// MANYHOP_SIMD names (avx512, avx2, sse4, ...; read once). Bits differ between instruction sets, for sums
 /// are cut by vector width. Throws ValueError listing the available ones.
 std::string_view simd_name();
+/// Instruction sets that this build has kernels for and that rank before simd_name(), comma separated.
+std::string simd_rejected();
 /// Throws ValueError listing the available ones.
 Backend backend_of(std::string_view name);
 

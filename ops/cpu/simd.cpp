@@ -65,4 +65,13 @@ std::string_view simd_name() {
   return name;
 }
 
+std::string simd_rejected() {
+  std::string names;
+  for (const auto& [name, bit] : kNames) {
+    if (name == simd_name()) break;
+    if ((HWY_TARGETS & bit) != 0) names += (names.empty() ? "" : ", ") + std::string(name);
+  }
+  return names;
+}
+
 }  // namespace manyhop

@@ -1,0 +1,173 @@
+// What a plan says about itself: tiles, kernels and why not others, FLOPs, bytes, predicted and measured
+// time.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include "manyhop/engine/plan.hpp"
+#include "manyhop/engine/schedule.hpp"
+#include "manyhop/ops/cpu/rates.hpp"
+
+namespace manyhop {
+
+namespace {
+
+using ops::cpu::Rates;
+
+// Sizes that gather alike are measured once a process.
+const Rates& rates_for(bool wide, Offset n_cols) {
+  static std::mutex mutex;
+  static std::map<std::pair<bool, Offset>, Rates> known;
+  Offset size = 64;
+  while (size < n_cols && size < (Offset{1} << 17)) size *= 2;
+  const std::lock_guard lock(mutex);
+  const auto [item, fresh] = known.try_emplace({wide, size});
+  if (fresh)
+    item->second = wide ? ops::cpu::measure_rates<double>(size) : ops::cpu::measure_rates<float>(size);
+  return item->second;
+}
+
+/// Work of one head, and what it takes one thread.
+struct Parts {
+  double cells = 0;  // of dense tiles, padding too
+  double edges = 0;  // single ones
+  double tile_score = 0, rest_score = 0, softmax = 0;
+  double tile_hop = 0, rest_hop = 0, rows_hop = 0;
+  double ends = 0;  // q, k, v read and packed, out written
+
+  double weights() const { return tile_score + rest_score + softmax; }
+  double hop() const { return tile_hop + rest_hop + rows_hop; }
+};
+
+Parts parts_of(const Plan::Data& data, const Rates& rates) {
+  const PlanOptions& o = data.options;
+  const double size = o.dtype == DType::f64 ? 8 : 4;
+  const auto count = static_cast<double>(data.tilings.size());
+  Parts p;
+  for (const Tiling& t : data.tilings) {
+    p.cells += static_cast<double>(t.dense_edges + t.padding) / count;
+    p.edges += static_cast<double>(t.irregular_edges) / count;
+  }
+  const auto rows = static_cast<double>(data.graphs[0].n_rows());
+  const auto cols = static_cast<double>(data.graphs[0].n_cols());
+  p.tile_score = 2 * p.cells * o.head_dim / rates.tile_flops;
+  p.rest_score = p.edges * o.head_dim * size / rates.gather_bytes;
+  p.softmax = (p.cells + p.edges) / rates.exponentials;
+  p.tile_hop = 2 * p.cells * o.value_dim / rates.tile_flops;
+  p.rest_hop = p.edges * o.value_dim * size / rates.gather_bytes;
+  p.rows_hop = 2 * rows * o.value_dim * size / rates.stream_bytes;
+  p.ends = ((rows + cols) * (o.head_dim + o.value_dim)) * size / rates.stream_bytes;
+  return p;
+}
+
+std::string milliseconds(double seconds) { return fmt::format("{:.3g} ms", seconds * 1e3); }
+
+void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, std::vector<std::string>& lines,
+                  std::vector<std::string>& rejected) {
+  const PlanOptions& o = data.options;
+  const double size = o.dtype == DType::f64 ? 8 : 4;
+  if (p.cells > 0) {
+    lines.push_back(
+        fmt::format("dense     a hop of a head: {:.4g} MFLOP, weights {:.3g} MB, {} at {:.3g} GFLOP/s",
+                    2e-6 * p.cells * o.value_dim, 1e-6 * p.cells * size, milliseconds(p.tile_hop),
+                    1e-9 * rates.tile_flops));
+    rejected.push_back(fmt::format("rejected  dense columns as single edges: {} a hop of a head",
+                                   milliseconds(p.cells * o.value_dim * size / rates.gather_bytes)));
+  }
+  if (p.edges > 0) {
+    lines.push_back(fmt::format("single    a hop of a head: {:.4g} MFLOP, rows {:.3g} MB, {} at {:.3g} GB/s",
+                                2e-6 * p.edges * o.value_dim, 1e-6 * p.edges * o.value_dim * size,
+                                milliseconds(p.rest_hop), 1e-9 * rates.gather_bytes));
+    rejected.push_back(fmt::format("rejected  single edges as dense columns, one each: {} a hop of a head",
+                                   milliseconds(2 * p.edges * kPanelRows * o.value_dim / rates.tile_flops)));
+  }
+  if (const std::string better = simd_rejected(); !better.empty())
+    rejected.push_back(
+        fmt::format("rejected  {}: this processor has it not, or MANYHOP_SIMD says so", better));
+}
+
+}  // namespace
+
+std::vector<std::string> Plan::explain() const {
+  const PlanOptions& o = data_->options;
+  const Schedule& s = data_->schedule;
+  std::vector<std::string> lines;
+  const Graph& first = data_->graphs[0];
+  lines.push_back(fmt::format("graph     {} x {}, {} edges{}{}", first.n_rows(), first.n_cols(), edges(),
+                              per_head() ? fmt::format(" over {} graphs", data_->graphs.size()) : "",
+                              first.implicit() ? ", implicit (runs, edges not written)" : ""));
+  Offset dense = 0;
+  Offset rest = 0;
+  Offset padding = 0;
+  Offset panels = 0;
+  for (const Tiling& t : data_->tilings) {
+    dense += t.dense_edges;
+    rest += t.irregular_edges;
+    padding += t.padding;
+    panels += static_cast<Offset>(t.panels.size());
+  }
+  const double m = std::max(1.0, static_cast<double>(dense + rest));
+  lines.push_back(fmt::format(
+      "tiles     {} panels of {} rows: {} edges in dense columns ({:.1f} %), {} single, {} padded cells",
+      panels, kPanelRows, dense, 100.0 * static_cast<double>(dense) / m, rest, padding));
+  if (o.reorder != Reorder::none) {
+    std::string text;
+    for (const Reordered& r : data_->reordered) {
+      text += fmt::format("{}{}", text.empty() ? "" : ", ", name_of(r.kind));
+      if (data_->reordered.size() > 8) break;
+    }
+    lines.push_back(
+        fmt::format("order     {} asked for, {} taken", name_of(o.reorder), text.empty() ? "none" : text));
+  }
+  lines.push_back(
+      fmt::format("shape     batch {}, {} heads over {} key/value heads, d {} and {}, {} hops, {}", o.batch,
+                  o.heads, o.kv_heads, o.head_dim, o.value_dim, o.hops, name_of(o.dtype)));
+  if (data_->backend == Backend::reference) {
+    lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
+  } else {
+    lines.push_back(
+        fmt::format("kernel    cpu, {}: dense columns as 32-row tiles, single edges as gathers, {} sums",
+                    simd_name(), o.dtype == DType::f64 ? "fp64" : "fp32"));
+    lines.push_back(s.stored ? "weights   kept between hops"
+                             : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
+                                                           : "weights   made again in each hop (memory)"));
+    lines.push_back(s.slots > 1 || data_->threads == 1
+                        ? fmt::format("threads   {}: one head each", s.slots)
+                        : fmt::format("threads   {}: panels of one head at a time", s.panel_slots));
+  }
+  std::vector<std::string> timing;
+  if (data_->backend == Backend::cpu) {
+    const Rates& rates = rates_for(o.dtype == DType::f64, first.n_cols());
+    const Parts p = parts_of(*data_, rates);
+    std::vector<std::string> rejected;
+    kernel_lines(*data_, rates, p, lines, rejected);
+    const double makes = s.stored ? 1 : std::max(1, o.hops);
+    const double head = p.ends + makes * p.weights() + o.hops * p.hop();
+    const double units = static_cast<double>(o.batch) * o.heads;
+    const auto total = [&](double one) { return one * units / std::max(1, data_->threads); };
+    if (o.hops > 1) {
+      const double other = p.ends + (s.stored ? o.hops : 1) * p.weights() + o.hops * p.hop();
+      rejected.push_back(fmt::format("rejected  weights {}: {} in all{}",
+                                     s.stored ? "made again in each hop" : "kept between hops",
+                                     milliseconds(total(other)), s.stored ? "" : ", and too much memory"));
+    }
+    for (std::string& line : rejected) timing.push_back(std::move(line));
+    timing.push_back(
+        fmt::format("predicted {} for {} head{}", milliseconds(total(head)), units, units == 1 ? "" : "s"));
+    const double measured = data_->last_seconds.load();
+    timing.push_back(measured > 0 ? fmt::format("measured  {} by the last run", milliseconds(measured))
+                                  : "measured  not run yet");
+  }
+  const double flops = 2.0 * static_cast<double>(edges()) / static_cast<double>(data_->graphs.size()) *
+                       o.head_dim * o.heads * static_cast<double>(o.batch) * (o.hops + 1);
+  const MemoryEstimate bytes = memory();
+  lines.push_back(fmt::format("work      {:.3f} GFLOP", flops / 1e9));
+  lines.push_back(fmt::format("memory    inputs {}, graph {}, workspace {}", mebibytes(bytes.inputs),
+                              mebibytes(bytes.graph), mebibytes(bytes.workspace)));
+  for (std::string& line : timing) lines.push_back(std::move(line));
+  return lines;
+}
+
+}  // namespace manyhop
