@@ -473,7 +473,15 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const Offset units = o.batch * o.kv_heads;
   std::vector<double> teleport(at(units));
   AttentionState* state = call.taken_state();
-  const Schedule schedule = call.schedule(units, true, mode, state != nullptr);
+  const Schedule schedule = [&] {
+    if (state == nullptr) return call.schedule(units, true, mode);
+    try {
+      return call.schedule(units, true, mode, true);
+    } catch (const LimitError&) {  // this context has less memory: make again what does not fit
+      state = nullptr;
+      return call.schedule(units, true, mode);
+    }
+  }();
   if (state != nullptr && state->unit_bytes != call.unit_bytes(schedule.shape)) {
     throw ValueError(fmt::format("state: {} bytes a head where this call has {}: the lengths differ",
                                  state->unit_bytes, call.unit_bytes(schedule.shape)));

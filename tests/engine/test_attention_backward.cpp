@@ -235,10 +235,33 @@ TEST_CASE("attention_backward: a state belongs to its call") {
   CHECK_THROWS_WITH_AS(attention_backward<float>(ctx, made, qv, kv, vv, gv, gradients, other),
                        "state: kept by a call of 4 hops of another plan or mode, this one has 3 hops",
                        ValueError);
-  other = options;
-  const std::vector<Offset> lengths{50, 20};
-  other.lengths = lengths;
   CHECK_NOTHROW(attention_backward<float>(ctx, made, qv, kv, vv, gv, gradients, options));
+  // A context with less memory makes again what does not fit, and throws only where it would without a state.
+  int threw = 0;
+  int ran = 0;
+  for (std::size_t limit = 1000; limit < 8'000'000; limit = limit * 5 / 4) {
+    Context tight = on(Backend::cpu);
+    tight.memory_limit = limit;
+    std::vector<float> with(k.size()), without(k.size());
+    const auto gradient = [&](std::vector<float>& dk, AttentionState* given) {
+      AttentionOptions run = options;
+      run.state = given;
+      AttentionGradients<float> to_k;
+      to_k.k = TensorView<float>(dk.data(), {2, 2, 50, 7});
+      try {
+        attention_backward<float>(tight, made, qv, kv, vv, gv, to_k, run);
+        return true;
+      } catch (const LimitError&) {
+        return false;
+      }
+    };
+    const bool fits = gradient(without, nullptr);
+    CHECK(gradient(with, &state) == fits);
+    CHECK(with == without);
+    ++(fits ? ran : threw);
+  }
+  CHECK(threw > 3);
+  CHECK(ran > 3);
   // Checkpoints are smaller; nothing is kept where it cannot be used or does not fit.
   const std::size_t all = state.bytes();
   options.backward = AttentionBackward::checkpointed;
