@@ -7,6 +7,7 @@
 #include "manyhop/graphs/base/error.hpp"
 #include "tests/support/attention_run.hpp"
 #include "tests/support/finite_difference.hpp"
+#include "tests/support/sanitized.hpp"
 
 using namespace manyhop;
 using namespace manyhop::test;
@@ -87,15 +88,17 @@ void compare(const Context& ctx, AttentionCase c, AttentionBackward mode, double
   const auto g_lse = random_values<float>(c.batch * c.heads * c.rows(), 6);
   const auto want = oracle(c, g, doubles(g_lse));
   const auto got = run_attention<T>(ctx, c, Layout::bshd, bias, g, g_lse, mode);
-  AttentionCase keeping = c;
-  keeping.keep = true;
-  const auto kept = run_attention<T>(ctx, keeping, Layout::bshd, bias, g, g_lse, mode);
-  CHECK(kept.out == got.out);
-  CHECK(kept.dq == got.dq);
-  CHECK(kept.dk == got.dk);
-  CHECK(kept.dv == got.dv);
-  CHECK(kept.dbias == got.dbias);
-  CHECK(kept.dteleport == got.dteleport);
+  if (!kThreadSanitizer) {
+    AttentionCase keeping = c;
+    keeping.keep = true;
+    const auto kept = run_attention<T>(ctx, keeping, Layout::bshd, bias, g, g_lse, mode);
+    CHECK(kept.out == got.out);
+    CHECK(kept.dq == got.dq);
+    CHECK(kept.dk == got.dk);
+    CHECK(kept.dv == got.dv);
+    CHECK(kept.dbias == got.dbias);
+    CHECK(kept.dteleport == got.dteleport);
+  }
   INFO(name, ", hops ", c.hops, ", teleport ", c.teleport, ", mode ", static_cast<int>(mode), ", backend ",
        name_of(ctx.backend), ", bias ", bias_shape);
   CHECK(relative_l2(got.out, want.out, got.out.size()).total < tolerance);
