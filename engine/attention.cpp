@@ -232,17 +232,23 @@ class Call {
         mode == ops::HeadBackward::implicit) {
       return schedule(units, false, ops::HeadBackward::stored);
     }
+    const Schedule found = schedule_with_state(units, false, mode);
+    if (!found.shape.kept) return found;
+    state->unit_bytes = unit_bytes(found.shape);
+    state->memory.reserve(state->unit_bytes * static_cast<std::size_t>(units));
+    state->units = units;
+    state->plan = &plan_.data();
+    state->hops = options_.hops;
+    state->mode = options_.backward;
+    return found;
+  }
+
+  /// Of a call that keeps or takes a state; where that does not fit the memory, of one that does not.
+  Schedule schedule_with_state(Offset units, bool backward, ops::HeadBackward mode) const {
     try {
-      Schedule keeping = schedule(units, false, mode, true);
-      state->unit_bytes = unit_bytes(keeping.shape);
-      state->memory.reserve(state->unit_bytes * static_cast<std::size_t>(units));
-      state->units = units;
-      state->plan = &plan_.data();
-      state->hops = options_.hops;
-      state->mode = options_.backward;
-      return keeping;
+      return schedule(units, backward, mode, true);
     } catch (const LimitError&) {
-      return schedule(units, false, ops::HeadBackward::stored);
+      return schedule(units, backward, mode);
     }
   }
 
@@ -473,15 +479,9 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const Offset units = o.batch * o.kv_heads;
   std::vector<double> teleport(at(units));
   AttentionState* state = call.taken_state();
-  const Schedule schedule = [&] {
-    if (state == nullptr) return call.schedule(units, true, mode);
-    try {
-      return call.schedule(units, true, mode, true);
-    } catch (const LimitError&) {  // this context has less memory: make again what does not fit
-      state = nullptr;
-      return call.schedule(units, true, mode);
-    }
-  }();
+  const Schedule schedule =
+      state == nullptr ? call.schedule(units, true, mode) : call.schedule_with_state(units, true, mode);
+  if (!schedule.shape.kept) state = nullptr;  // this context has less memory: make again what does not fit
   if (state != nullptr && state->unit_bytes != call.unit_bytes(schedule.shape)) {
     throw ValueError(fmt::format("state: {} bytes a head where this call has {}: the lengths differ",
                                  state->unit_bytes, call.unit_bytes(schedule.shape)));

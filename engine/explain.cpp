@@ -143,19 +143,19 @@ std::vector<std::string> Plan::explain() const {
     const Parts p = parts_of(*data_, rates);
     std::vector<std::string> rejected;
     kernel_lines(*data_, rates, p, lines, rejected);
-    const double makes = s.stored ? 1 : std::max(1, o.hops);
-    const double head = p.ends + makes * p.weights() + o.hops * p.hop();
     const double units = static_cast<double>(o.batch) * o.heads;
-    const auto total = [&](double one) { return one * units / std::max(1, data_->threads); };
+    const auto total = [&](bool stored) {
+      const double head = p.ends + (stored ? 1 : std::max(1, o.hops)) * p.weights() + o.hops * p.hop();
+      return milliseconds(head * units / std::max(1, data_->threads));
+    };
     if (o.hops > 1) {
-      const double other = p.ends + (s.stored ? o.hops : 1) * p.weights() + o.hops * p.hop();
       rejected.push_back(fmt::format("rejected  weights {}: {} in all{}",
                                      s.stored ? "made again in each hop" : "kept between hops",
-                                     milliseconds(total(other)), s.stored ? "" : ", and too much memory"));
+                                     total(!s.stored), s.stored ? "" : ", and too much memory"));
     }
     for (std::string& line : rejected) timing.push_back(std::move(line));
     timing.push_back(
-        fmt::format("predicted {} for {} head{}", milliseconds(total(head)), units, units == 1 ? "" : "s"));
+        fmt::format("predicted {} for {} head{}", total(s.stored), units, units == 1 ? "" : "s"));
     const double measured = data_->last_seconds.load();
     timing.push_back(measured > 0 ? fmt::format("measured  {} by the last run", milliseconds(measured))
                                   : "measured  not run yet");

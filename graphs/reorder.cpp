@@ -16,47 +16,21 @@ namespace {
 
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
-// Rows and columns without global tokens, both ways.
-struct Neighbours {
-  std::vector<Offset> indptr;
-  std::vector<Index> indices;
-  std::span<const Index> of(Index i) const {
-    const auto v = static_cast<std::size_t>(i);
-    return {indices.data() + indptr[v], static_cast<std::size_t>(indptr[v + 1] - indptr[v])};
-  }
-  Offset degree(Index i) const { return static_cast<Offset>(of(i).size()); }
-};
-
-Neighbours rows_of(const Graph& graph, const std::vector<bool>& hub) {
-  Neighbours rows;
+Graph without_hubs(const Graph& graph, const std::vector<bool>& hub) {
   const Offset n = graph.n_rows();
-  rows.indptr.assign(at(n) + 1, 0);
+  std::vector<Offset> indptr(at(n) + 1, 0);
+  std::vector<Index> indices;
   for (Offset i = 0; i < n; ++i) {
     if (!hub[at(i)]) {
       graph.for_each_run(i, [&](Run run) {
         for (Index j = run.begin; j < run.end; ++j) {
-          if (!hub[static_cast<std::size_t>(j)]) rows.indices.push_back(j);
+          if (!hub[static_cast<std::size_t>(j)]) indices.push_back(j);
         }
       });
     }
-    rows.indptr[at(i) + 1] = static_cast<Offset>(rows.indices.size());
+    indptr[at(i) + 1] = static_cast<Offset>(indices.size());
   }
-  return rows;
-}
-
-Neighbours transposed(const Neighbours& rows) {
-  Neighbours columns;
-  const std::size_t n = rows.indptr.size() - 1;
-  columns.indptr.assign(n + 1, 0);
-  for (const Index j : rows.indices) ++columns.indptr[static_cast<std::size_t>(j) + 1];
-  std::partial_sum(columns.indptr.begin(), columns.indptr.end(), columns.indptr.begin());
-  std::vector<Offset> next(columns.indptr.begin(), columns.indptr.end() - 1);
-  columns.indices.resize(rows.indices.size());
-  for (std::size_t i = 0; i < n; ++i) {
-    for (const Index j : rows.of(static_cast<Index>(i)))
-      columns.indices[at(next[static_cast<std::size_t>(j)]++)] = static_cast<Index>(i);
-  }
-  return columns;
+  return Graph::from_csr(n, n, std::move(indptr), std::move(indices));
 }
 
 std::vector<Index> by_degree(const Graph& graph) {
@@ -71,8 +45,8 @@ std::vector<Index> by_degree(const Graph& graph) {
 // degree first.
 class CuthillMcKee {
  public:
-  CuthillMcKee(const Neighbours& rows, const Neighbours& columns)
-      : rows_(rows), columns_(columns), seen_(rows.indptr.size() - 1, 0) {}
+  explicit CuthillMcKee(const Graph& rows)
+      : rows_(rows), columns_(rows.transpose()), seen_(at(rows.n_rows()), 0) {}
 
   /// Levels from some vertex of lowest degree and back: about n / band where there is a band.
   std::size_t depth(const std::vector<bool>& hub) {
@@ -134,8 +108,8 @@ class CuthillMcKee {
       for (; level < end; ++level) {
         const std::size_t first = met.size();
         const Index i = met[level];
-        for (const Index j : rows_.of(i)) visit(j);
-        for (const Index j : columns_.of(i)) visit(j);
+        for (const Index j : rows_.row(i)) visit(j);
+        for (const Index j : columns_.row(i)) visit(j);
         std::stable_sort(met.begin() + static_cast<std::ptrdiff_t>(first), met.end(),
                          [&](Index a, Index b) { return degree(a) < degree(b); });
       }
@@ -143,18 +117,18 @@ class CuthillMcKee {
     return levels;
   }
 
-  const Neighbours& rows_;
-  const Neighbours& columns_;
+  const Graph& rows_;
+  const Graph& columns_;
   std::vector<int> seen_;
   int stamp_ = 0;
 };
 
 // Around a seed row the 31 rows that have most of its columns; the next seed is the best of those left, so
 // that groups which share columns follow one another.
-void cluster(const Neighbours& rows, const Neighbours& columns, const std::vector<bool>& hub,
-             std::vector<Index>& order) {
+void cluster(const Graph& rows, const std::vector<bool>& hub, std::vector<Index>& order) {
   constexpr Offset kLongest = 2048;  // a column of more rows tells little and costs much
-  const auto n = static_cast<Index>(rows.indptr.size() - 1);
+  const Graph& columns = rows.transpose();
+  const auto n = static_cast<Index>(rows.n_rows());
   std::vector<bool> done(hub);
   std::vector<Index> shared(static_cast<std::size_t>(n), 0);
   std::vector<Index> met;
@@ -166,9 +140,9 @@ void cluster(const Neighbours& rows, const Neighbours& columns, const std::vecto
     if (lowest == n) return;
     const Index seed = next >= 0 ? std::exchange(next, -1) : lowest;
     met.clear();
-    for (const Index column : rows.of(seed)) {
+    for (const Index column : rows.row(seed)) {
       if (columns.degree(column) > kLongest) continue;
-      for (const Index row : columns.of(column)) {
+      for (const Index row : columns.row(column)) {
         if (done[static_cast<std::size_t>(row)]) continue;
         if (shared[static_cast<std::size_t>(row)]++ == 0) met.push_back(row);
       }
@@ -201,17 +175,16 @@ class Search {
       hub_[at(i)] = graph.degree(i) * 2 >= graph.n_cols() && graph.degree(i) > kPanelRows;
       if (hub_[at(i)]) hubs_.push_back(static_cast<Index>(i));
     }
-    rows_ = rows_of(graph, hub_);
-    columns_ = transposed(rows_);
+    rows_ = without_hubs(graph, hub_);
   }
 
   std::vector<Index> order(Reorder kind) const {
     std::vector<Index> order;
     order.reserve(hub_.size());
     if (kind == Reorder::rcm) {
-      CuthillMcKee(rows_, columns_).run(hub_, order);
+      CuthillMcKee(rows_).run(hub_, order);
     } else {
-      cluster(rows_, columns_, hub_, order);
+      cluster(rows_, hub_, order);
     }
     order.insert(order.begin(), hubs_.begin(), hubs_.end());
     return order;
@@ -221,26 +194,21 @@ class Search {
   /// are long belong to a graph that mixes, and no order gives it a band.
   bool may_have_band() const {
     constexpr double kWide = 8;
-    const auto depth = static_cast<double>(CuthillMcKee(rows_, columns_).depth(hub_));
+    const auto depth = static_cast<double>(CuthillMcKee(rows_).depth(hub_));
     const auto n = static_cast<double>(hub_.size());
-    return n * n <
-           kWide * depth * static_cast<double>(std::max<std::size_t>(rows_.indices.size(), hub_.size()));
+    return n * n < kWide * depth * static_cast<double>(std::max(rows_.nnz(), rows_.n_rows()));
   }
 
   /// Rows of very unequal length.
   bool skewed() const {
-    Offset longest = 0;
-    for (std::size_t i = 0; i < hub_.size(); ++i)
-      longest = std::max(longest, rows_.degree(static_cast<Index>(i)));
-    return static_cast<double>(longest) * static_cast<double>(hub_.size()) >
-           4 * static_cast<double>(rows_.indices.size());
+    return static_cast<double>(degrees(rows_).max) * static_cast<double>(rows_.n_rows()) >
+           4 * static_cast<double>(rows_.nnz());
   }
 
  private:
   std::vector<bool> hub_;
   std::vector<Index> hubs_;
-  Neighbours rows_;
-  Neighbours columns_;
+  Graph rows_;
 };
 
 void require_square(const Graph& graph) {
@@ -297,7 +265,7 @@ std::size_t Reordered::bytes() const {
 
 double tile_cost(const Tiling& tiling) {
   return static_cast<double>(tiling.dense_edges + tiling.padding) +
-         static_cast<double>(tiling.irregular_edges) * kPanelRows / 3.0;  // as in make_tiling
+         static_cast<double>(tiling.irregular_edges) * kPanelRows / kEdgesOfColumn;
 }
 
 std::vector<Index> vertex_order(const Graph& graph, Reorder kind) {

@@ -14,10 +14,7 @@ namespace {
 
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
-// A dense column costs 32 rows of fused multiply-adds, a single edge one gathered row: at d = 64 a gathered
-// edge takes about as long as a column of three rows' worth of tile work when its source is in L2, so a third
-// of the rows decides.
-bool is_dense(std::uint32_t mask, int count) { return std::popcount(mask) * 3 >= count; }
+bool is_dense(std::uint32_t mask, int count) { return std::popcount(mask) * kEdgesOfColumn >= count; }
 
 // Short runs of a panel: one mask word for each column and two levels of "which columns have bits".
 class ColumnMasks {

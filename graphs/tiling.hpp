@@ -12,6 +12,9 @@
 namespace manyhop {
 
 inline constexpr int kPanelRows = 32;  // one bit of a mask word for each row
+/// A dense column costs a panel what a third of its rows cost as single edges: at d = 64 a gathered edge
+/// takes about as long as a column of three rows' worth of tile work when its source is in L2.
+inline constexpr int kEdgesOfColumn = 3;
 
 /// Columns begin .. begin + count - 1, dense in a panel. mask < 0: every row of the panel has every column.
 struct Segment {
