@@ -250,6 +250,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
   request.scale = verb.scale;
   request.repeat = static_cast<int>(verb.repeat.value_or(1));
   request.lse = verb.compare.has_value();
+  request.explain = verb.explain || session.json;
   request.reorder = static_cast<Reorder>(verb.reorder.value_or(0));
   if (in.n != in.n_keys && (request.hops != 1 || request.teleport != 0))
     throw ValueError(
@@ -266,6 +267,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
     plain.hops = 1;
     plain.teleport = 0;
     plain.reorder = Reorder::none;
+    plain.explain = false;
     full = attend(session, pattern("full", in.n, in.n_keys), in, plain);
   }
   const bool several = verb.patterns.size() > 1;

@@ -75,7 +75,7 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
     default:
       timed_runs<float>(session.context, made, in, request, run);
   }
-  run.plan = made.explain();
+  if (request.explain) run.plan = made.explain();
   const double flops = 2.0 * static_cast<double>(graph.nnz()) * static_cast<double>(in.batch) * in.heads *
                        (in.head_dim + static_cast<double>(request.hops) * in.value_dim);
   run.gflops = run.seconds > 0 ? flops / run.seconds / 1e9 : std::numeric_limits<double>::quiet_NaN();
