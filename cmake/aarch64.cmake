@@ -9,4 +9,6 @@ set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static)
 # Debian keeps headers of all architectures together, and libraries apart.
 set(CMAKE_FIND_ROOT_PATH /usr/lib/aarch64-linux-gnu /usr)
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+# GCC tells that pairs of floats were passed differently before version 10.
+set(CMAKE_CXX_FLAGS_INIT -Wno-psabi)
 set(PKG_CONFIG_EXECUTABLE "" CACHE FILEPATH "")
