@@ -91,11 +91,15 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
                        std::size_t held, std::size_t inputs, std::size_t limit) {
   Schedule best;
   best.shape = shape;
+  // A row of few features may be nearly zero, and then what rounding adds is large beside it.
+  best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.kept && shape.d_value >= 16;
   if (backend == Backend::reference) return best;  // plain loops hold a few rows of V
   const bool wide = dtype == DType::f64;
-  const std::size_t panel = wide ? ops::cpu::panel_bytes<double>(shape) : ops::cpu::panel_bytes<float>(shape);
+  const std::size_t panel =
+      wide ? ops::cpu::panel_bytes<double>(best.shape) : ops::cpu::panel_bytes<float>(best.shape);
   const auto head = [&](bool stored) {
-    return wide ? ops::cpu::head_bytes<double>(shape, stored) : ops::cpu::head_bytes<float>(shape, stored);
+    return wide ? ops::cpu::head_bytes<double>(best.shape, stored)
+                : ops::cpu::head_bytes<float>(best.shape, stored);
   };
   const std::size_t values = static_cast<std::size_t>(shape.value_count) * (wide ? 8 : 4);
   const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));

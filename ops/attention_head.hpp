@@ -99,6 +99,7 @@ struct HeadShape {
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
   bool kept = false;  // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
+  bool half = false;  // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
 };
 
 /// Scratch memory of a head and how its loops run.

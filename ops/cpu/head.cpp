@@ -32,7 +32,8 @@ Segments Segments::of(int hops, HeadBackward mode, bool stored) {
 
 template <class C>
 PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
-  const Offset widest = std::max(padded_width(shape.d), padded_width(shape.d_value));
+  const Offset widest = std::max(padded_width<C>(shape.d), shape.half ? padded_width<bf16>(shape.d_value)
+                                                                      : padded_width<C>(shape.d_value));
   PanelScratch scratch;
   scratch.rows = carver.take<C>(kPanelRows * widest);
   scratch.rows_t = carver.take<C>(kPanelRows * widest);
@@ -43,12 +44,14 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
   return scratch;
 }
 
-template <class C>
-HeadScratch<C> HeadScratch<C>::carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored) {
-  const Offset width = padded_width(shape.d);
-  const Offset value_width = padded_width(shape.d_value);
+template <class C, class S>
+HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const HeadShape& shape,
+                                           bool stored) {
+  const Offset width = padded_width<C>(shape.d);
+  const Offset value_width = padded_width<S>(shape.d_value);
   const Offset longest = std::max(shape.n_rows, shape.n_cols);
-  const auto take_z = [&](Carver& from) { return from.take<C>(longest * value_width); };
+  const auto take_z = [&](Carver& from) { return from.take<S>(longest * value_width); };
+  const auto take_sums = [&] { return carver.take<C>(longest * value_width); };
   const Segments segments = shape.mode == HeadBackward::implicit
                                 ? Segments{3, 1}  // V and two iterates for Z, three for W
                                 : Segments::of(shape.hops, shape.mode, stored);
@@ -60,13 +63,13 @@ HeadScratch<C> HeadScratch<C>::carve(Carver& carver, Carver& kept, const HeadSha
   if (!shape.backward) {
     // Z_1 and Z_2 take turns. The last hop writes no Z, but its single edges are summed in one.
     const int written = stored && shape.irregular ? shape.hops : shape.hops - 1;
-    C* turns[2] = {};
+    S* turns[2] = {};
     for (int t = 1; t <= shape.hops; ++t) {
-      C* z = nullptr;
+      S* z = nullptr;
       if (shape.kept && t < shape.hops && t % (whole ? 1 : segments.length) == 0) {
         z = take_z(kept);
       } else if (t <= written) {
-        C*& turn = turns[t % 2];
+        S*& turn = turns[t % 2];
         if (turn == nullptr) turn = take_z(carver);
         z = turn;
       }
@@ -77,28 +80,37 @@ HeadScratch<C> HeadScratch<C>::carve(Carver& carver, Carver& kept, const HeadSha
   if (stored) scratch.d_values = carver.take<C>(shape.value_count);
   if (stored && shape.by_column > 0) scratch.by_column = carver.take<C>(shape.by_column);
   scratch.dk = carver.take<C>(shape.n_cols * width);
-  scratch.dv = take_z(carver);
+  scratch.dv = take_sums();
   for (int i = 1; i < segments.length; ++i) scratch.z.push_back(take_z(whole ? kept : carver));
-  for (int i = 0; i < segments.length + 1; ++i) scratch.g.push_back(take_z(carver));
+  for (int i = 0; i < segments.length + 1; ++i) scratch.g.push_back(take_sums());
   for (int i = 0; i < segments.count - 1; ++i)
     scratch.checkpoint.push_back(take_z(shape.kept ? kept : carver));
   return scratch;
 }
 
+namespace {
+/// Bytes of the head, and of what it keeps.
 template <class C>
-std::size_t head_bytes(const HeadShape& shape, bool stored) {
+std::pair<std::size_t, std::size_t> measured(const HeadShape& shape, bool stored) {
   Carver measure(nullptr);
   Carver kept(nullptr);
-  HeadScratch<C>::carve(measure, kept, shape, stored);
-  return measure.used();
+  if (shape.half) {
+    HeadScratch<float, bf16>::carve(measure, kept, shape, stored);
+  } else {
+    HeadScratch<C, C>::carve(measure, kept, shape, stored);
+  }
+  return {measure.used(), kept.used()};
+}
+}  // namespace
+
+template <class C>
+std::size_t head_bytes(const HeadShape& shape, bool stored) {
+  return measured<C>(shape, stored).first;
 }
 
 template <class C>
 std::size_t kept_bytes(const HeadShape& shape) {
-  Carver measure(nullptr);
-  Carver kept(nullptr);
-  HeadScratch<C>::carve(measure, kept, shape, true);
-  return kept.used();
+  return measured<C>(shape, true).second;
 }
 
 template <class C>
@@ -108,11 +120,11 @@ std::size_t panel_bytes(const HeadShape& shape) {
   return measure.used();
 }
 
-template <class T>
-Head<T>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input), resources(given) {
+template <class T, class S>
+Head<T, S>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input), resources(given) {
   Carver head(resources.memory);
   Carver kept(resources.kept);
-  scratch_ = HeadScratch<C>::carve(head, kept, resources.shape, resources.stored);
+  scratch_ = HeadScratch<C, S>::carve(head, kept, resources.shape, resources.stored);
   const std::size_t bytes = panel_bytes<C>(resources.shape);
   for (int i = 0; i < resources.threads; ++i) {
     Carver panel(resources.panels + static_cast<std::size_t>(i) * bytes);
@@ -120,17 +132,21 @@ Head<T>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input)
   }
 }
 
-template <class T>
-void Head<T>::pack() {
-  const auto pack_rows = [&](TensorView<const T> from, Offset d, Rows<C> to) {
+template <class T, class S>
+void Head<T, S>::pack() {
+  const auto pack_rows = [&]<class R>(TensorView<const T> from, Offset d, Rows<R> to) {
     std::atomic<bool> finite{true};
     const auto range = [&](Offset begin, Offset end) {
       bool good = true;
       for (Offset i = begin; i < end; ++i) {
         prefetch_row(from, in.token(std::min(i + kAhead, end - 1)), d);
         for (Offset block = 0; block < to.width; block += to.kBlock) {
-          C* row = to.row(block, i);
-          read_row(from, in.token(i), d, C{1}, block, block + to.stride(block), row);
+          R* row = to.row(block, i);
+          if constexpr (std::is_same_v<R, C>) {
+            read_row(from, in.token(i), d, C{1}, block, block + to.stride(block), row);
+          } else {
+            read_half_row(from, in.token(i), d, block, block + to.stride(block), row);
+          }
           good &= all_finite(row, to.stride(block));
         }
       }
@@ -147,8 +163,8 @@ void Head<T>::pack() {
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
 }
 
-template <class T>
-void Head<T>::transpose_rows(const C* rows, Offset width, C* rows_t) {
+template <class T, class S>
+void Head<T, S>::transpose_rows(const C* rows, Offset width, C* rows_t) {
   for (Offset f = 0; f < width; f += 8) {
     for (int r = 0; r < kPanelRows; ++r) {
       for (Offset i = f; i < f + 8; ++i) rows_t[i * kPanelRows + r] = rows[r * width + i];
@@ -156,8 +172,8 @@ void Head<T>::transpose_rows(const C* rows, Offset width, C* rows_t) {
   }
 }
 
-template <class T>
-void Head<T>::gather_rows(const PanelView& view, Rows<const C> x, Offset from, Offset to, C* rows) {
+template <class T, class S>
+void Head<T, S>::gather_rows(const PanelView& view, Rows<const C> x, Offset from, Offset to, C* rows) {
   constexpr Offset kBlock = Rows<C>::kBlock;
   for (Offset block = from / kBlock * kBlock; block < to; block += kBlock) {
     const Offset begin = std::max(from, block) - block;
@@ -174,8 +190,8 @@ void Head<T>::gather_rows(const PanelView& view, Rows<const C> x, Offset from, O
   }
 }
 
-template <class T>
-void Head<T>::load_queries(const PanelView& view, Offset from, Offset to, C* rows) const {
+template <class T, class S>
+void Head<T, S>::load_queries(const PanelView& view, Offset from, Offset to, C* rows) const {
   const Offset padded = width();
   const C scale = static_cast<C>(in.scale);
   for (int r = 0; r < std::min<Offset>(kAhead, view.panel->count); ++r)
@@ -191,8 +207,8 @@ void Head<T>::load_queries(const PanelView& view, Offset from, Offset to, C* row
   }
 }
 
-template <class T>
-void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const {
+template <class T, class S>
+void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const {
   const Panel& panel = *view.panel;
   const Rows<const C> x = keys(scratch_.k);
   load_queries(view, 0, width(), scratch.rows);
@@ -223,8 +239,8 @@ void Head<T>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* 
 // A float score of 80 is itself off by 4e-6, which softmax passes on as a relative error of the weights.
 // Where the largest score of a row is large, those near it (the others weigh little) are made again in
 // double, relative to it.
-template <class T>
-bool Head<T>::sharpen(const PanelView& view, C* values, const C* peak, C* shift) const {
+template <class T, class S>
+bool Head<T, S>::sharpen(const PanelView& view, C* values, const C* peak, C* shift) const {
   constexpr float kLarge = 16;   // up to here floats are good to 1e-6
   constexpr float kReaches = 4;  // what lies below weighs less than 2 % of the largest
   constexpr C kInf = std::numeric_limits<C>::infinity();
@@ -302,8 +318,8 @@ bool Head<T>::sharpen(const PanelView& view, C* values, const C* peak, C* shift)
   return true;
 }
 
-template <class T>
-void Head<T>::drop_edges(const PanelView& view, C* values) const {
+template <class T, class S>
+void Head<T, S>::drop_edges(const PanelView& view, C* values) const {
   if (!in.edge_dropout.active()) return;
   const DropoutStream stream(in.seed, DropoutStream::Use::edges, in.batch, in.head);
   const C scale = static_cast<C>(in.edge_dropout.scale64);
@@ -318,8 +334,8 @@ void Head<T>::drop_edges(const PanelView& view, C* values) const {
   }
 }
 
-template <class T>
-void Head<T>::drop_hop(int t, Offset token, C* z) const {
+template <class T, class S>
+void Head<T, S>::drop_hop(int t, Offset token, C* z) const {
   if (!in.hop_dropout.active()) return;
   const DropoutStream stream(in.seed, DropoutStream::Use::hops, in.batch, in.head);
   const C scale = static_cast<C>(in.hop_dropout.scale64);
@@ -331,9 +347,9 @@ void Head<T>::drop_hop(int t, Offset token, C* z) const {
   }
 }
 
-template <class T>
-void Head<T>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values,
-                           const HeadOutput<T>* out) {
+template <class T, class S>
+void Head<T, S>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values,
+                              const HeadOutput<T>* out) {
   alignas(64) C lse[kPanelRows];
   panel_softmax(view, scratch, values, lse);
   drop_edges(view, values);
@@ -343,11 +359,11 @@ void Head<T>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C* v
 // With A kept, all single edges of a strip are summed before its dense columns, one block of features after
 // the other: the block stays in L2. Panel by panel the streams of A push it out (fp32, 4096 tokens: 3.2 ms a
 // hop of one head instead of 2.4). Both orders add the same numbers in the same order.
-template <class T>
-void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out, bool last) {
-  const Rows<const C> from = features(z_in);
-  const Rows<C> to = features(z_out);
-  const Rows<const C> v = features(scratch_.z[0]);
+template <class T, class S>
+void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last) {
+  const Rows<const S> from = features(z_in);
+  const Rows<S> to = features(z_out);
+  const Rows<const S> v = features(scratch_.z[0]);
   const C teleport = static_cast<C>(in.teleport);
   const C keep = static_cast<C>(1 - in.teleport);
   const bool some_rest = in.tiling->irregular_edges > 0;
@@ -357,21 +373,21 @@ void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T
   };
   const bool direct = !last && !in.hop_dropout.active();
   const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
-                            Rows<const C> rest) {
-    spmm_dense<C>(view, values, from, scratch.out, careful);
-    Finish<C> what{.keep = keep, .teleport = teleport, .z = scratch.out, .rest = rest};
+                            Rows<const S> rest) {
+    spmm_dense<C, S>(view, values, from, scratch.out, careful);
+    Finish<C, S> what{.keep = keep, .teleport = teleport, .z = scratch.out, .rest = rest};
     // A rectangular graph has no V of its own for a row, and no teleport.
     if (in.teleport != 0) what.v = v;
     what.local_rest = !two_passes;
     what.local_to = !direct;
-    what.to = direct ? to : Rows<C>{scratch.rows_t, kPanelRows, v.width};
+    what.to = direct ? to : Rows<S>{reinterpret_cast<S*>(scratch.rows_t), kPanelRows, v.width};
     cpu::finish(view, what);
     if (direct) return;
     for (int r = 0; r < view.panel->count; ++r) {
-      copy_row<C>(what.to, r, scratch.out);
+      copy_row<S, C>(what.to, r, scratch.out);
       drop_hop(t, in.token(view.row(r)), scratch.out);
       if (!last) {
-        copy_row<C>(scratch.out, to, view.row(r));
+        copy_row<S, C>(scratch.out, to, view.row(r));
       } else if (out != nullptr) {
         write_row(scratch.out, in.d_value, out->out, in.token(view.row(r)));
       }
@@ -381,12 +397,12 @@ void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T
     for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
       C* values = panel_values(*view.panel, scratch);
       make(view, scratch, values);
-      Rows<C> rest{some_rest ? scratch.rows : nullptr, kPanelRows, v.width};
+      Rows<S> rest{some_rest ? reinterpret_cast<S*>(scratch.rows) : nullptr, kPanelRows, v.width};
       if (some_rest) {
-        C* targets[kPanelRows];
+        S* targets[kPanelRows];
         for (Offset block = 0; block < v.width; block += v.kBlock) {
           for (int r = 0; r < view.panel->count; ++r) targets[r] = rest.row(block, r);
-          spmm_rest<C>(view, values, from, block, targets);
+          spmm_rest<C, S>(view, values, from, block, targets);
         }
       }
       complete(view, scratch, values, rest);
@@ -405,24 +421,25 @@ void Head<T>::hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T
     if (first) each(true, [&](const PanelView& view, C* values) { make(view, scratch, values); });
     for (Offset block = 0; block < v.width; block += v.kBlock) {
       each(false, [&](const PanelView& view, const C* values) {
-        C* targets[kPanelRows];
+        S* targets[kPanelRows];
         for (int r = 0; r < view.panel->count; ++r) targets[r] = to.row(block, view.row(r));
-        spmm_rest<C>(view, values, from, block, targets);
+        spmm_rest<C, S>(view, values, from, block, targets);
       });
     }
     each(true, [&](const PanelView& view, const C* values) { complete(view, scratch, values, to); });
   });
 }
 
-template <class T>
-void Head<T>::weights_only(const HeadOutput<T>& out) {
+template <class T, class S>
+void Head<T, S>::weights_only(const HeadOutput<T>& out) {
   for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
     make_weights(view, scratch, panel_values(*view.panel, scratch), &out);
   });
 }
 
-template <class T>
-void Head<T>::report(const PanelView& view, const C* values, const C* lse, const HeadOutput<T>& out) const {
+template <class T, class S>
+void Head<T, S>::report(const PanelView& view, const C* values, const C* lse,
+                        const HeadOutput<T>& out) const {
   const Panel& panel = *view.panel;
   for (int r = 0; r < panel.count; ++r) {
     if (!out.lse.empty())
@@ -434,21 +451,31 @@ void Head<T>::report(const PanelView& view, const C* values, const C* lse, const
   }
 }
 
-template <class T>
-void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& resources) {
+namespace {
+template <class T, class S>
+void run(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& resources) {
   using C = ComputeOf<T>;
-  Head<T> head(in, resources);
+  Head<T, S> head(in, resources);
   head.pack();
   const auto& z = head.scratch_.z;
   for (int t = 0; t < in.hops; ++t) head.hop(t, t == 0, z[at(t)], z[at(t + 1)], &out, t + 1 == in.hops);
   if (in.hops == 0) {
     std::vector<C> row(static_cast<std::size_t>(head.value_width()));
     for (Offset i = 0; i < in.n_rows; ++i) {
-      copy_row<C>(head.features(z[0]), i, row.data());
+      copy_row<S, C>(head.features(z[0]), i, row.data());
       write_row(row.data(), in.d_value, out.out, in.token(i));
     }
     if (!out.lse.empty() || out.weights != nullptr) head.weights_only(out);
   }
+}
+}  // namespace
+
+template <class T>
+void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& resources) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (resources.shape.half) return run<bf16, bf16>(in, out, resources);
+  }
+  run<T, ComputeOf<T>>(in, out, resources);
 }
 
 #define MANYHOP_INSTANTIATE(T) \
@@ -458,6 +485,7 @@ MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 MANYHOP_INSTANTIATE(bf16);
 #undef MANYHOP_INSTANTIATE
+template class Head<bf16, bf16>;
 template std::size_t head_bytes<float>(const HeadShape&, bool);
 template std::size_t head_bytes<double>(const HeadShape&, bool);
 template std::size_t kept_bytes<float>(const HeadShape&);

@@ -45,7 +45,7 @@ struct PanelScratch {
 };
 
 /// Scratch of one head in flight.
-template <class C>
+template <class C, class S>
 struct HeadScratch {
   C* k;                 // [n_cols][d]
   C* values = nullptr;  // [value_count] when stored
@@ -54,8 +54,8 @@ struct HeadScratch {
   C* by_column = nullptr;  // backward: A of single edges column by column
   C* dk = nullptr;         // [n_cols][d]
   C* dv = nullptr;         // [longest][d_value]
-  std::vector<C*> z;       // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
-  std::vector<C*> checkpoint;
+  std::vector<S*> z;       // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
+  std::vector<S*> checkpoint;
   std::vector<C*> g;  // backward: G of a segment, and one more
 
   /// `kept`: the memory of HeadResources::kept where shape.kept (else unused).
@@ -70,7 +70,8 @@ struct Segments {
   static Segments of(int hops, HeadBackward mode, bool stored);
 };
 
-template <class T>
+/// S: what V and Z are kept in, the type of the arithmetic or bf16.
+template <class T, class S = ComputeOf<T>>
 class Head {
  public:
   using C = ComputeOf<T>;
@@ -80,7 +81,7 @@ class Head {
   void pack();  // k and v into rows of the compute type
   /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
   /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
-  void hop(int t, bool first, const C* z_in, C* z_out, const HeadOutput<T>* out, bool last = false);
+  void hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last = false);
   /// A of one panel: softmax, dropout, and what `out` asks for beside the result (null: nothing).
   void make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values, const HeadOutput<T>* out);
   /// What a caller may ask for beside `out`: lse and weights.
@@ -112,17 +113,17 @@ class Head {
   void with_scratch(F&& body) const;
 
   Rows<C> keys(C* k) const { return {k, in.n_cols, width()}; }
-  Rows<C> features(C* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
-  Rows<const C> features(const C* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
-  Offset width() const { return padded_width(in.d); }
-  Offset value_width() const { return padded_width(in.d_value); }
+  Rows<S> features(S* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
+  Rows<const S> features(const S* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
+  Offset width() const { return padded_width<C>(in.d); }
+  Offset value_width() const { return padded_width<S>(in.d_value); }
   C* panel_values(const Panel& panel, PanelScratch<C>& scratch) const {
     return resources.stored ? scratch_.values + panel.values : scratch.values;
   }
 
   const HeadInput<T>& in;
   const HeadResources& resources;
-  HeadScratch<C> scratch_;
+  HeadScratch<C, S> scratch_;
   bool careful = false;       // v holds a NaN or an infinity
   bool careful_keys = false;  // k does
 
@@ -151,28 +152,68 @@ void read_row(TensorView<const T> from, Offset i, Offset d, C scale, Offset begi
   std::fill(row + (stop - begin), row + (end - begin), C{0});
 }
 
+/// The same of bf16 as Rows keeps it.
+inline void read_half_row(TensorView<const bf16> from, Offset i, Offset d, Offset begin, Offset end,
+                          bf16* row) {
+  const bf16* source = from.data + i * from.stride[0];
+  const Offset step = from.stride[1];
+  Offset f = begin;
+  for (; f + kHalfGroup <= std::min(d, end) && step == 1; f += kHalfGroup) {
+    for (Offset j = 0; j < kHalfGroup / 2; ++j) {
+      row[f - begin + 2 * j] = source[f + j];
+      row[f - begin + 2 * j + 1] = source[f + kHalfGroup / 2 + j];
+    }
+  }
+  for (; f < end; ++f) row[half_place(f - begin)] = f < d ? source[f * step] : bf16{};
+}
+
 /// All ones in the exponent: NaN or infinity. On bits, for a sum of x * 0 is a chain that does not vectorise.
 template <class C>
 bool all_finite(const C* row, Offset count) {
-  using Bits = std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>;
-  constexpr Bits kExponent = sizeof(C) == 4 ? Bits{0x7F800000U} : static_cast<Bits>(0x7FF0000000000000ULL);
-  Bits found = 0;
+  using Bits = std::conditional_t<sizeof(C) == 2, std::uint16_t,
+                                  std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>>;
+  constexpr Bits kExponent = sizeof(C) == 2   ? Bits{0x7F80U}
+                             : sizeof(C) == 4 ? static_cast<Bits>(0x7F800000U)
+                                              : static_cast<Bits>(0x7FF0000000000000ULL);
+  std::uint64_t found = 0;
   for (Offset f = 0; f < count; ++f) {
-    found |= static_cast<Bits>((std::bit_cast<Bits>(row[f]) & kExponent) == kExponent);
+    found |= static_cast<Bits>(std::bit_cast<Bits>(row[f]) & kExponent) == kExponent ? 1U : 0U;
   }
   return found == 0;
 }
 
 /// The row of x in one piece, [width], and back.
-template <class C>
-void copy_row(Rows<const C> x, Offset i, C* row) {
-  for (Offset block = 0; block < x.width; block += x.kBlock)
-    std::copy_n(x.row(block, i), x.stride(block), row + block);
+template <class S, class C>
+void copy_row(Rows<const S> x, Offset i, C* row) {
+  for (Offset block = 0; block < x.width; block += x.kBlock) {
+    const S* from = x.row(block, i);
+    if constexpr (std::is_same_v<S, C>) {
+      std::copy_n(from, x.stride(block), row + block);
+    } else {
+      for (Offset f = 0; f < x.stride(block); f += kHalfGroup) {
+        for (Offset j = 0; j < kHalfGroup / 2; ++j) {
+          row[block + f + j] = static_cast<C>(from[f + 2 * j]);
+          row[block + f + kHalfGroup / 2 + j] = static_cast<C>(from[f + 2 * j + 1]);
+        }
+      }
+    }
+  }
 }
-template <class C>
-void copy_row(const C* row, Rows<C> x, Offset i) {
-  for (Offset block = 0; block < x.width; block += x.kBlock)
-    std::copy_n(row + block, x.stride(block), x.row(block, i));
+template <class S, class C>
+void copy_row(const C* row, Rows<S> x, Offset i) {
+  for (Offset block = 0; block < x.width; block += x.kBlock) {
+    S* to = x.row(block, i);
+    if constexpr (std::is_same_v<S, C>) {
+      std::copy_n(row + block, x.stride(block), to);
+    } else {
+      for (Offset f = 0; f < x.stride(block); f += kHalfGroup) {
+        for (Offset j = 0; j < kHalfGroup / 2; ++j) {
+          to[f + 2 * j] = S(row[block + f + j]);
+          to[f + 2 * j + 1] = S(row[block + f + kHalfGroup / 2 + j]);
+        }
+      }
+    }
+  }
 }
 
 /// out[row, :d] = z in the storage type.
@@ -186,9 +227,9 @@ void write_row(const ComputeOf<T>* z, Offset d, TensorView<T> out, Offset row) {
   }
 }
 
-template <class T>
+template <class T, class S>
 template <class F>
-void Head<T>::with_scratch(F&& body) const {
+void Head<T, S>::with_scratch(F&& body) const {
   std::unique_lock lock(mutex_);
   PanelScratch<C> scratch = free_.back();  // never empty: there is one for each thread of the arena
   free_.pop_back();
@@ -198,9 +239,9 @@ void Head<T>::with_scratch(F&& body) const {
   free_.push_back(scratch);
 }
 
-template <class T>
+template <class T, class S>
 template <class F>
-void Head<T>::for_panels(bool parallel, F&& body) const {
+void Head<T, S>::for_panels(bool parallel, F&& body) const {
   const auto count = static_cast<Offset>(in.tiling->panels.size());
   const auto one = [&](Offset p, PanelScratch<C>& scratch) {
     const Panel& panel = in.tiling->panels[static_cast<std::size_t>(p)];
@@ -217,9 +258,9 @@ void Head<T>::for_panels(bool parallel, F&& body) const {
   parallel_for(count, [&](Offset p) { with_scratch([&](PanelScratch<C>& scratch) { one(p, scratch); }); });
 }
 
-template <class T>
+template <class T, class S>
 template <class F>
-void Head<T>::for_strips(F&& body) const {
+void Head<T, S>::for_strips(F&& body) const {
   const auto& panels = in.tiling->panels;
   const auto count = static_cast<Offset>(panels.size());
   if (resources.threads == 1) {

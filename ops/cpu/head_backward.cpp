@@ -18,6 +18,7 @@ namespace manyhop::ops::cpu {
 namespace {
 
 constexpr Offset kRowGrain = 256;
+constexpr Offset kStep = 16;  // features of a slice: widths are multiples of it
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
 // Eight sums, for one is a chain of additions that each wait for the last.
@@ -70,7 +71,7 @@ class Backward {
   }
 
  private:
-  HeadScratch<C>& scratch() { return head_.scratch_; }
+  HeadScratch<C, C>& scratch() { return head_.scratch_; }
   Offset z_size() const { return std::max(in_.n_cols, in_.n_rows) * head_.value_width(); }
 
   // body(first element, end) of rows [begin, end) in each block of a Z.
@@ -165,7 +166,7 @@ class Backward {
         for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r)) + (from - block);
         scatter_rest<C>(view, stored_weights(view, s), rows, from, to, out);
       };
-      const Offset step = parallel_ ? kWidthStep : g.kBlock;
+      const Offset step = parallel_ ? kStep : g.kBlock;
       const auto pass = [&](Offset from, PanelScratch<C>& s) {
         const Offset to = std::min(from + step, out.width);
         for (const Panel& panel : in_.tiling->panels) {
@@ -234,11 +235,11 @@ class Backward {
           false, [&](const PanelView& view, PanelScratch<C>& s, Offset) { one(view, s, 0, out.width); });
       return;
     }
-    parallel_for(out.width / kWidthStep, [&](Offset slice) {
+    parallel_for(out.width / kStep, [&](Offset slice) {
       head_.with_scratch([&](PanelScratch<C>& s) {
         for (const Panel& panel : in_.tiling->panels) {
           expand_columns(*in_.tiling, panel, s.cols);
-          one(PanelView{in_.tiling, &panel, s.cols}, s, slice * kWidthStep, (slice + 1) * kWidthStep);
+          one(PanelView{in_.tiling, &panel, s.cols}, s, slice * kStep, (slice + 1) * kStep);
         }
       });
     });
@@ -316,9 +317,9 @@ class Backward {
     ranges(in_.n_rows, [&](Offset begin, Offset end) {
       std::vector<C> row(at(rows.width));
       for (Offset i = begin; i < end; ++i) {
-        copy_row<C>(rows, i, row.data());
+        copy_row<C, C>(rows, i, row.data());
         head_.drop_hop(t, in_.token(i), row.data());
-        copy_row<C>(row.data(), rows, i);
+        copy_row<C, C>(row.data(), rows, i);
       }
     });
   }
@@ -439,17 +440,17 @@ class Backward {
     for (Offset block = 0; block < keys.width; block += keys.kBlock) {
       C* targets[kPanelRows];
       for (int r = 0; r < panel.count; ++r) targets[r] = rest.row(block, r);
-      spmm_rest<C>(view, d_values, keys, block, targets);
+      spmm_rest<C, C>(view, d_values, keys, block, targets);
     }
-    spmm_dense<C>(view, d_values, keys, s.out, head_.careful_keys);
-    cpu::finish<C>(view, {.keep = static_cast<C>(in_.scale),
-                          .z = s.out,
-                          .rest = rest,
-                          .local_rest = true,
-                          .to = rest,
-                          .local_to = true});
+    spmm_dense<C, C>(view, d_values, keys, s.out, head_.careful_keys);
+    cpu::finish<C, C>(view, {.keep = static_cast<C>(in_.scale),
+                             .z = s.out,
+                             .rest = rest,
+                             .local_rest = true,
+                             .to = rest,
+                             .local_to = true});
     for (int r = 0; r < panel.count; ++r) {
-      copy_row<C>(rest, r, s.out);
+      copy_row<C, C>(rest, r, s.out);
       write_row<T>(s.out, in_.d, gradient_.q, in_.token(view.row(r)));
     }
   }
@@ -509,7 +510,7 @@ class Backward {
       if (to.empty()) return;
       std::vector<C> row(at(from.width));
       for (Offset i = 0; i < in_.n_cols; ++i) {
-        copy_row<C>(from, i, row.data());
+        copy_row<C, C>(from, i, row.data());
         write_row<T>(row.data(), d, to, in_.token(i));
       }
     };

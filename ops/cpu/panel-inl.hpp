@@ -31,6 +31,53 @@ constexpr Offset kChunk = 64;
 
 HWY_INLINE std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
+// How features are loaded and stored: position p counts what lies in front of a load, lanes of C or words of
+// bf16. A load gives one vector of C, of bf16 two, 16 features apart.
+template <class C, class S>
+struct FeatureIo {
+  static constexpr int kVectors = 1;
+  static constexpr Offset positions(Offset features) { return features; }
+  static constexpr Offset element(Offset p) { return p; }
+  static constexpr Offset feature(Offset p) { return p; }
+  static HWY_INLINE void load(const C* HWY_RESTRICT row, Offset p, hn::Vec<Tag<C>>* to) {
+    to[0] = hn::Load(Tag<C>(), row + p);
+  }
+  static HWY_INLINE void store(const hn::Vec<Tag<C>>* from, C* HWY_RESTRICT row, Offset p) {
+    hn::Store(from[0], Tag<C>(), row + p);
+  }
+};
+
+template <>
+struct FeatureIo<float, bf16> {
+  using F = Tag<float>;
+  using U = hn::RebindToUnsigned<F>;
+  static constexpr int kVectors = 2;
+  static constexpr Offset positions(Offset features) { return features / 2; }
+  static constexpr Offset element(Offset p) { return 2 * p; }
+  static constexpr Offset feature(Offset p) { return 2 * p - p % 16; }
+  static HWY_INLINE void load(const bf16* HWY_RESTRICT row, Offset p, hn::Vec<F>* to) {
+    const U u;
+    const auto words = hn::Load(u, reinterpret_cast<const std::uint32_t*>(row) + p);
+    to[0] = hn::BitCast(F(), hn::ShiftLeft<16>(words));
+    to[1] = hn::BitCast(F(), hn::And(words, hn::Set(u, 0xFFFF0000U)));
+  }
+  static HWY_INLINE void store(const hn::Vec<F>* from, bf16* HWY_RESTRICT row, Offset p) {
+    const U u;
+    const auto low = hn::ShiftRight<16>(rounded(from[0]));
+    const auto high = hn::And(rounded(from[1]), hn::Set(u, 0xFFFF0000U));
+    hn::Store(hn::Or(low, high), u, reinterpret_cast<std::uint32_t*>(row) + p);
+  }
+  // To nearest even in the high half; a NaN stays one.
+  static HWY_INLINE hn::Vec<U> rounded(hn::Vec<F> x) {
+    const U u;
+    const auto bits = hn::BitCast(u, x);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1U));
+    const auto even = hn::Add(bits, hn::Add(odd, hn::Set(u, 0x7FFFU)));
+    const auto nan = hn::RebindMask(u, hn::IsNaN(x));
+    return hn::IfThenElse(nan, hn::Or(bits, hn::Set(u, 0x00400000U)), even);
+  }
+};
+
 struct RestRow {
   const Index* cols;
   Offset count;

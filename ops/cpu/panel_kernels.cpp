@@ -17,13 +17,17 @@ struct KernelTable {
   void (*sddmm_rest)(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);
   void (*row_peaks)(const PanelView&, C*, C*);
   void (*softmax)(const PanelView&, C*, const C*, C*);
-  void (*spmm_rest)(const PanelView&, const C*, Rows<const C>, Offset, C* const*);
-  void (*spmm_dense)(const PanelView&, const C*, Rows<const C>, C*, bool);
   void (*scatter_dense)(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);
   void (*scatter_rest)(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);
   void (*gather_columns)(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, Rows<C>);
   void (*softmax_backward)(const PanelView&, const C*, C*, const C*);
-  void (*finish)(const PanelView&, const Finish<C>&);
+};
+
+template <class C, class S>
+struct ProductTable {
+  void (*spmm_rest)(const PanelView&, const C*, Rows<const S>, Offset, S* const*);
+  void (*spmm_dense)(const PanelView&, const C*, Rows<const S>, C*, bool);
+  void (*finish)(const PanelView&, const Finish<C, S>&);
 };
 }  // namespace manyhop::ops::cpu
 #endif
@@ -45,12 +49,6 @@ struct Kernels {
   static void softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
     Softmax(view, values, peaks, lse);
   }
-  static void spmm_rest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
-    SpmmRest(view, values, x, f, out);
-  }
-  static void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
-    SpmmDense(view, values, x, out, careful);
-  }
   static void scatter_dense(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
                             Rows<C> out, bool careful) {
     ScatterDense(view, values, g, from, to, out, careful);
@@ -66,18 +64,35 @@ struct Kernels {
   static void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
     SoftmaxBackward(view, weights, d_values, d_lse);
   }
-  static void finish(const PanelView& view, const Finish<C>& what) { FinishRows(view, what); }
+};
+
+template <class C, class S>
+struct Products {
+  static void spmm_rest(const PanelView& view, const C* values, Rows<const S> x, Offset f, S* const* out) {
+    SpmmRest(view, values, x, f, out);
+  }
+  static void spmm_dense(const PanelView& view, const C* values, Rows<const S> x, C* out, bool careful) {
+    SpmmDense(view, values, x, out, careful);
+  }
+  static void finish(const PanelView& view, const Finish<C, S>& what) { FinishRows(view, what); }
 };
 
 template <class C>
 KernelTable<C> table() {
   using K = Kernels<C>;
-  return {K::sddmm_dense,    K::sddmm_rest,       K::row_peaks,     K::softmax,
-          K::spmm_rest,      K::spmm_dense,       K::scatter_dense, K::scatter_rest,
-          K::gather_columns, K::softmax_backward, K::finish};
+  return {K::sddmm_dense,   K::sddmm_rest,   K::row_peaks,      K::softmax,
+          K::scatter_dense, K::scatter_rest, K::gather_columns, K::softmax_backward};
+}
+template <class C, class S>
+ProductTable<C, S> products() {
+  using P = Products<C, S>;
+  return {P::spmm_rest, P::spmm_dense, P::finish};
 }
 KernelTable<float> TableFloat() { return table<float>(); }
 KernelTable<double> TableDouble() { return table<double>(); }
+ProductTable<float, float> ProductsFloat() { return products<float, float>(); }
+ProductTable<double, double> ProductsDouble() { return products<double, double>(); }
+ProductTable<float, bf16> ProductsHalf() { return products<float, bf16>(); }
 
 }  // namespace manyhop::ops::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -88,6 +103,9 @@ namespace manyhop::ops::cpu {
 
 HWY_EXPORT(TableFloat);
 HWY_EXPORT(TableDouble);
+HWY_EXPORT(ProductsFloat);
+HWY_EXPORT(ProductsDouble);
+HWY_EXPORT(ProductsHalf);
 
 namespace {
 template <class C>
@@ -97,6 +115,17 @@ KernelTable<C> kernels() {
     return HWY_DYNAMIC_DISPATCH(TableFloat)();
   } else {
     return HWY_DYNAMIC_DISPATCH(TableDouble)();
+  }
+}
+template <class C, class S>
+ProductTable<C, S> products() {
+  use_simd();
+  if constexpr (std::is_same_v<S, bf16>) {
+    return HWY_DYNAMIC_DISPATCH(ProductsHalf)();
+  } else if constexpr (std::is_same_v<C, float>) {
+    return HWY_DYNAMIC_DISPATCH(ProductsFloat)();
+  } else {
+    return HWY_DYNAMIC_DISPATCH(ProductsDouble)();
   }
 }
 }  // namespace
@@ -125,13 +154,13 @@ template <class C>
 void softmax(const PanelView& view, C* values, const C* peaks, C* lse) {
   kernels<C>().softmax(view, values, peaks, lse);
 }
-template <class C>
-void spmm_rest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
-  kernels<C>().spmm_rest(view, values, x, f, out);
+template <class C, class S>
+void spmm_rest(const PanelView& view, const C* values, Rows<const S> x, Offset f, S* const* out) {
+  products<C, S>().spmm_rest(view, values, x, f, out);
 }
-template <class C>
-void spmm_dense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
-  kernels<C>().spmm_dense(view, values, x, out, careful);
+template <class C, class S>
+void spmm_dense(const PanelView& view, const C* values, Rows<const S> x, C* out, bool careful) {
+  products<C, S>().spmm_dense(view, values, x, out, careful);
 }
 template <class C>
 void scatter_dense(const PanelView& view, const C* values, const C* g, Offset from, Offset to, Rows<C> out,
@@ -152,9 +181,9 @@ template <class C>
 void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
   kernels<C>().softmax_backward(view, weights, d_values, d_lse);
 }
-template <class C>
-void finish(const PanelView& view, const Finish<C>& what) {
-  kernels<C>().finish(view, what);
+template <class C, class S>
+void finish(const PanelView& view, const Finish<C, S>& what) {
+  products<C, S>().finish(view, what);
 }
 
 #define MANYHOP_INSTANTIATE(C)                                                                          \
@@ -162,16 +191,21 @@ void finish(const PanelView& view, const Finish<C>& what) {
   template void sddmm_rest<C>(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);      \
   template void row_peaks<C>(const PanelView&, C*, C*);                                                 \
   template void softmax<C>(const PanelView&, C*, const C*, C*);                                         \
-  template void spmm_rest<C>(const PanelView&, const C*, Rows<const C>, Offset, C* const*);             \
-  template void spmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                     \
   template void scatter_dense<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);  \
   template void scatter_rest<C>(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);  \
   template void gather_columns<C>(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, \
                                   Rows<C>);                                                             \
-  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*);                          \
-  template void finish<C>(const PanelView&, const Finish<C>&)
+  template void softmax_backward<C>(const PanelView&, const C*, C*, const C*)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
+#undef MANYHOP_INSTANTIATE
+#define MANYHOP_INSTANTIATE(C, S)                                                              \
+  template void spmm_rest<C, S>(const PanelView&, const C*, Rows<const S>, Offset, S* const*); \
+  template void spmm_dense<C, S>(const PanelView&, const C*, Rows<const S>, C*, bool);         \
+  template void finish<C, S>(const PanelView&, const Finish<C, S>&)
+MANYHOP_INSTANTIATE(float, float);
+MANYHOP_INSTANTIATE(double, double);
+MANYHOP_INSTANTIATE(float, bf16);
 #undef MANYHOP_INSTANTIATE
 
 }  // namespace manyhop::ops::cpu

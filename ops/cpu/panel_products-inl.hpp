@@ -19,12 +19,16 @@ namespace manyhop::ops::cpu::HWY_NAMESPACE {
 template <class C>
 inline constexpr Offset kLine = static_cast<Offset>(64 / sizeof(C));
 
-// NR rows x NV vectors of features, summed over the columns of one chunk; the first chunk starts out.
-// `ahead`: memory to ask for, a cache line for each column.
-template <int NR, int NV, bool kAhead, class C>
+// NR rows x the vectors of NL loads of features, summed over the columns of one chunk; the first chunk starts
+// out. x and out: at position p. `ahead`: memory to ask for, a cache line for each column.
+template <int NR, int NL, bool kAhead, class C, class S>
 HWY_INLINE void product_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
-                             const C* HWY_RESTRICT x, Offset stride, C* HWY_RESTRICT out, Offset width,
+                             const S* HWY_RESTRICT x, Offset stride, C* HWY_RESTRICT out, Offset width,
                              bool starts, [[maybe_unused]] const C* ahead) {
+  using Io = FeatureIo<C, S>;
+  static_assert(Io::kVectors == 1 || NL == 1);
+  constexpr int NV = NL * Io::kVectors;
+  constexpr Offset kApart = Io::kVectors == 1 ? kLanes<C> : kHalfGroup / 2;
   const Tag<C> d;
   using V = hn::Vec<Tag<C>>;
   V sum[NR][NV];
@@ -34,11 +38,11 @@ HWY_INLINE void product_tile(const C* HWY_RESTRICT values, const Index* HWY_REST
     for (int v = 0; v < NV; ++v) sum[r][v] = hn::Zero(d);
   }
   for (Offset c = 0; c < count; ++c) {
-    const C* source = x + cols[c] * stride;
+    const S* source = x + cols[c] * stride;
     if constexpr (kAhead) __builtin_prefetch(ahead + c * kLine<C>);
     V value[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, source + v * kLanes<C>);
+    for (int l = 0; l < NL; ++l) Io::load(source, l * kLanes<C>, value + l * Io::kVectors);
 #pragma GCC unroll 8
     for (int r = 0; r < NR; ++r) {
       const V weight = hn::Set(d, values[c * kPanelRows + r]);
@@ -50,7 +54,7 @@ HWY_INLINE void product_tile(const C* HWY_RESTRICT values, const Index* HWY_REST
   for (int r = 0; r < NR; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      C* cell = out + r * width + v * kLanes<C>;
+      C* cell = out + r * width + v * kApart;
       hn::Store(starts ? sum[r][v] : hn::Add(hn::Load(d, cell), sum[r][v]), d, cell);
     }
   }
@@ -80,14 +84,20 @@ HWY_INLINE void for_blocks(Offset width, Offset from, Offset to, F&& f) {
 }
 
 template <class C>
-HWY_INLINE void spmm_careful(const PanelView& view, const C* values, Rows<const C> x, C* out) {
+HWY_INLINE C feature_of(const C* row, Offset f) {
+  return row[f];
+}
+HWY_INLINE float feature_of(const bf16* row, Offset f) { return static_cast<float>(row[half_place(f)]); }
+
+template <class C, class S>
+HWY_INLINE void spmm_careful(const PanelView& view, const C* values, Rows<const S> x, C* out) {
   for_dense(view, [&](Offset first, std::uint32_t mask) {
     const Index column = view.cols[first / kPanelRows];
     for (int r = 0; r < kPanelRows; ++r) {
       if (((mask >> r) & 1U) == 0) continue;
       for (Offset f = 0; f < x.width; ++f) {
         const Offset block = f / x.kBlock * x.kBlock;
-        out[r * x.width + f] += values[first + r] * x.row(block, column)[f - block];
+        out[r * x.width + f] += values[first + r] * feature_of(x.row(block, column), f - block);
       }
     }
   });
@@ -95,25 +105,26 @@ HWY_INLINE void spmm_careful(const PanelView& view, const C* values, Rows<const 
 
 // 32 rows as 6 + 6 + 6 + 6 + 4 + 4: twelve sums and their operands fill sixteen registers; five sixes and a
 // two took 15 % longer, for two rows cannot hide the latency of a multiply-add.
-template <int NV, bool kAhead, class C>
-HWY_INLINE void product_rows(const C* values, const Index* cols, Offset count, const C* x, Offset stride,
+template <int NL, bool kAhead, class C, class S>
+HWY_INLINE void product_rows(const C* values, const Index* cols, Offset count, const S* x, Offset stride,
                              C* out, Offset width, bool starts, const C* ahead) {
-  product_tile<6, NV, false>(values, cols, count, x, stride, out, width, starts, ahead);
-  product_tile<6, NV, kAhead>(values + 6, cols, count, x, stride, out + 6 * width, width, starts, ahead);
+  product_tile<6, NL, false>(values, cols, count, x, stride, out, width, starts, ahead);
+  product_tile<6, NL, kAhead>(values + 6, cols, count, x, stride, out + 6 * width, width, starts, ahead);
   int r = 12;
   for (; r < 24; r += 6) {
-    product_tile<6, NV, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
+    product_tile<6, NL, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
   }
   for (; r < kPanelRows; r += 4) {
-    product_tile<4, NV, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
+    product_tile<4, NL, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
   }
 }
 
 // The values come from L3 or memory and are read once a hop: each chunk asks for the next one's, a line for
 // each column of the second tile of its first groups of features. That takes what L1-resident values take;
 // without it 5 % longer, 15 % where neighbours load L3, and all at once is as bad.
-template <class C>
-HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const C> x, C* out, bool careful) {
+template <class C, class S>
+HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> x, C* out, bool careful) {
+  using Io = FeatureIo<C, S>;
   if (careful || view.panel->dense_cols == 0) std::fill_n(out, kPanelRows * x.width, C{0});
   if (careful) return spmm_careful(view, values, x, out);
   constexpr Offset kChunkLines = kChunk * kPanelRows / kLine<C>;
@@ -122,29 +133,47 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const C> 
     const C* part = values + chunk * kPanelRows;
     const C* next = part + kChunk * kPanelRows;
     Offset asked = 0;
-    for_blocks<2, C>(x.width, 0, x.width, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
-      constexpr int kVectors = decltype(vectors)::value;
-      const C* source = x.block(block) + f;
-      C* target = out + block + f;
-      const C* ahead = next + asked * kLine<C>;
-      if (kVectors == 2 && asked < kChunkLines) {
-        product_rows<kVectors, true>(part, view.cols + chunk, count, source, x.stride(block), target, x.width,
+    for (Offset block = 0; block < x.width; block += x.kBlock) {
+      const Offset stride = x.stride(block);
+      for_features<2 / Io::kVectors, C>(0, Io::positions(stride), [&](Offset p, auto loads) HWY_ATTR {
+        constexpr int kLoads = decltype(loads)::value;
+        const S* source = x.block(block) + Io::element(p);
+        C* target = out + block + Io::feature(p);
+        const C* ahead = next + asked * kLine<C>;
+        if (kLoads * Io::kVectors == 2 && asked < kChunkLines) {
+          product_rows<kLoads, true>(part, view.cols + chunk, count, source, stride, target, x.width,
                                      chunk == 0, ahead);
-        asked += kChunk;
-      } else {
-        product_rows<kVectors, false>(part, view.cols + chunk, count, source, x.stride(block), target,
-                                      x.width, chunk == 0, ahead);
-      }
-    });
+          asked += kChunk;
+        } else {
+          product_rows<kLoads, false>(part, view.cols + chunk, count, source, stride, target, x.width,
+                                      chunk == 0, ahead);
+        }
+      });
+    }
   }
 }
 
-// One row of single edges: NV vectors of features, gathered; NE edges in flight, each with sums of its own.
-template <int NE, int NV, class C>
+// One row of single edges: NL loads of features, gathered; NE edges in flight, each with sums of its own.
+template <int NE, int NL, class C, class S>
 HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
-                           const C* HWY_RESTRICT x, Offset stride, C* HWY_RESTRICT out) {
+                           const S* HWY_RESTRICT x, Offset stride, Offset p, S* HWY_RESTRICT out) {
+  using Io = FeatureIo<C, S>;
+  constexpr int NV = NL * Io::kVectors;
   const Tag<C> d;
   using V = hn::Vec<Tag<C>>;
+  const auto add_edge = [&](Offset edge, V* sum) HWY_ATTR {
+    const V weight = hn::Set(d, values[edge]);
+    const S* source = x + cols[edge] * stride;
+#pragma GCC unroll 8
+    for (int l = 0; l < NL; ++l) {
+      V value[Io::kVectors];
+      Io::load(source, p + l * kLanes<C>, value);
+#pragma GCC unroll 2
+      for (int v = 0; v < Io::kVectors; ++v) {
+        sum[l * Io::kVectors + v] = hn::MulAdd(weight, value[v], sum[l * Io::kVectors + v]);
+      }
+    }
+  };
   V total[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) total[v] = hn::Zero(d);
@@ -159,23 +188,9 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRI
     Offset edge = chunk;
     for (; edge + NE <= stop; edge += NE) {
 #pragma GCC unroll 4
-      for (int e = 0; e < NE; ++e) {
-        const V weight = hn::Set(d, values[edge + e]);
-        const C* source = x + cols[edge + e] * stride;
-#pragma GCC unroll 8
-        for (int v = 0; v < NV; ++v) {
-          sum[e][v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[e][v]);
-        }
-      }
+      for (int e = 0; e < NE; ++e) add_edge(edge + e, sum[e]);
     }
-    for (; edge < stop; ++edge) {
-      const V weight = hn::Set(d, values[edge]);
-      const C* source = x + cols[edge] * stride;
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) {
-        sum[0][v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[0][v]);
-      }
-    }
+    for (; edge < stop; ++edge) add_edge(edge, sum[0]);
 #pragma GCC unroll 4
     for (int e = 0; e < NE; ++e) {
 #pragma GCC unroll 8
@@ -183,17 +198,20 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRI
     }
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) hn::Store(total[v], d, out + v * kLanes<C>);
+  for (int l = 0; l < NL; ++l) Io::store(total + l * Io::kVectors, out, p + l * kLanes<C>);
 }
 
-template <class C>
-HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const C> x, Offset f, C* const* out) {
+template <class C, class S>
+HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const S> x, Offset f, S* const* out) {
+  using Io = FeatureIo<C, S>;
   const Offset stride = x.stride(f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
-    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
-      gather_row<2, decltype(vectors)::value>(values + rest.first, rest.cols, rest.count, x.block(f) + inside,
-                                              stride, out[r] + inside);
+    for_features<4, C>(0, Io::positions(stride), [&](Offset p, auto loads) HWY_ATTR {
+      constexpr int kLoads = decltype(loads)::value;
+      // Eight sums hide the latency of a multiply-add.
+      constexpr int kEdges = kLoads * Io::kVectors >= 8 ? 1 : 2;
+      gather_row<kEdges, kLoads>(values + rest.first, rest.cols, rest.count, x.block(f), stride, p, out[r]);
     });
   }
 }
@@ -331,24 +349,39 @@ HWY_INLINE void GatherColumns(const RestByColumn& edges, const C* values, Rows<c
   }
 }
 
-template <class C>
-HWY_INLINE void FinishRows(const PanelView& view, const Finish<C>& what) {
+template <class C, class S>
+HWY_INLINE void FinishRows(const PanelView& view, const Finish<C, S>& what) {
+  using Io = FeatureIo<C, S>;
   const Tag<C> d;
-  const auto keep = hn::Set(d, what.keep);
-  const auto teleport = hn::Set(d, what.teleport);
+  using V = hn::Vec<Tag<C>>;
+  const V keep = hn::Set(d, what.keep);
+  const V teleport = hn::Set(d, what.teleport);
   for (int r = 0; r < view.panel->count; ++r) {
     const Index row = view.row(r);
     for (Offset block = 0; block < what.to.width; block += what.to.kBlock) {
       const C* z = what.z + r * what.to.width + block;
-      const C* rest = what.rest.data != nullptr ? what.rest.row(block, what.local_rest ? r : row) : nullptr;
-      const C* v = what.v.data != nullptr ? what.v.row(block, row) : nullptr;
-      C* to = what.to.row(block, what.local_to ? r : row);
-      for (Offset f = 0; f < what.to.stride(block); f += kLanes<C>) {
-        auto value = hn::Load(d, z + f);
-        if (rest != nullptr) value = hn::Add(value, hn::Load(d, rest + f));
-        value = hn::Mul(keep, value);
-        if (v != nullptr) value = hn::MulAdd(teleport, hn::Load(d, v + f), value);
-        hn::Store(value, d, to + f);
+      const S* rest = what.rest.data != nullptr ? what.rest.row(block, what.local_rest ? r : row) : nullptr;
+      const S* v = what.v.data != nullptr ? what.v.row(block, row) : nullptr;
+      S* to = what.to.row(block, what.local_to ? r : row);
+      for (Offset p = 0; p < Io::positions(what.to.stride(block)); p += kLanes<C>) {
+        V value[Io::kVectors];
+        V other[Io::kVectors];
+#pragma GCC unroll 2
+        for (int i = 0; i < Io::kVectors; ++i)
+          value[i] = hn::Load(d, z + Io::feature(p) + i * kHalfGroup / 2);
+        if (rest != nullptr) {
+          Io::load(rest, p, other);
+#pragma GCC unroll 2
+          for (int i = 0; i < Io::kVectors; ++i) value[i] = hn::Add(value[i], other[i]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < Io::kVectors; ++i) value[i] = hn::Mul(keep, value[i]);
+        if (v != nullptr) {
+          Io::load(v, p, other);
+#pragma GCC unroll 2
+          for (int i = 0; i < Io::kVectors; ++i) value[i] = hn::MulAdd(teleport, other[i], value[i]);
+        }
+        Io::store(value, to, p);
       }
     }
   }
