@@ -1,6 +1,6 @@
 # A thin front for the CMake presets. `make run` and `make test` install what is missing (Debian, Ubuntu) first.
 SHELL := /bin/bash
-.PHONY: help run test bench peers format format-check tidy asan tsan clang nightly install clean
+.PHONY: help run test bench peers format format-check tidy asan tsan clang neon nightly install clean
 
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
@@ -16,9 +16,10 @@ help:
 	@echo 'make asan     tests under AddressSanitizer and UBSan'
 	@echo 'make tsan     tests under ThreadSanitizer with four threads'
 	@echo 'make clang    build with clang++-16'
+	@echo 'make neon     kernels and attention cross-compiled for 64-bit ARM, run under qemu (Debian)'
 	@echo 'make format   clang-format-16 on every source;  make format-check only tells'
 	@echo 'make tidy     clang-tidy-16 on every source'
-	@echo 'make nightly  a million mutations of every file format under AddressSanitizer'
+	@echo 'make nightly  a million mutations of every file format under AddressSanitizer, and make neon'
 	@echo 'make install  into PREFIX (default /usr/local)'
 	@echo 'make clean    remove build/ and out/'
 
@@ -48,7 +49,7 @@ asan tsan:
 	@tools/build $@
 	@ctest --preset $@
 
-nightly:
+nightly: neon
 	@tools/setup test
 	@tools/build asan
 	@MANYHOP_MUTATIONS=1000000 ctest --preset asan -L fuzz --timeout 86400
@@ -56,6 +57,11 @@ nightly:
 clang:
 	@tools/setup test clang
 	@tools/build clang
+
+neon:
+	@tools/setup test neon
+	@tools/build neon -- test_ops test_engine
+	@ctest --preset neon
 
 format:
 	@tools/setup format

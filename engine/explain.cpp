@@ -16,16 +16,22 @@ namespace {
 
 using ops::cpu::Rates;
 
+double arithmetic_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+
 // Sizes that gather alike are measured once a process.
-const Rates& rates_for(bool wide, Offset n_cols) {
+const Rates& rates_for(DType dtype, bool half, Offset n_cols) {
   static std::mutex mutex;
-  static std::map<std::pair<bool, Offset>, Rates> known;
+  static std::map<std::pair<int, Offset>, Rates> known;
+  const int row_bytes = half ? 2 : static_cast<int>(arithmetic_bytes(dtype));
   Offset size = 64;
   while (size < n_cols && size < (Offset{1} << 17)) size *= 2;
   const std::lock_guard lock(mutex);
-  const auto [item, fresh] = known.try_emplace({wide, size});
-  if (fresh)
-    item->second = wide ? ops::cpu::measure_rates<double>(size) : ops::cpu::measure_rates<float>(size);
+  const auto [item, fresh] = known.try_emplace({row_bytes, size});
+  if (fresh) {
+    item->second = row_bytes == 8   ? ops::cpu::measure_rates<double, double>(size)
+                   : row_bytes == 4 ? ops::cpu::measure_rates<float, float>(size)
+                                    : ops::cpu::measure_rates<float, bf16>(size);
+  }
   return item->second;
 }
 
@@ -43,7 +49,8 @@ struct Parts {
 
 Parts parts_of(const Plan::Data& data, const Rates& rates) {
   const PlanOptions& o = data.options;
-  const double size = o.dtype == DType::f64 ? 8 : 4;
+  const double size = arithmetic_bytes(o.dtype);
+  const double row_size = data.schedule.shape.half ? 2 : size;  // of V and Z
   const auto count = static_cast<double>(data.tilings.size());
   Parts p;
   for (const Tiling& t : data.tilings) {
@@ -56,8 +63,8 @@ Parts parts_of(const Plan::Data& data, const Rates& rates) {
   p.rest_score = p.edges * o.head_dim * size / rates.gather_bytes;
   p.softmax = (p.cells + p.edges) / rates.exponentials;
   p.tile_hop = 2 * p.cells * o.value_dim / rates.tile_flops;
-  p.rest_hop = p.edges * o.value_dim * size / rates.gather_bytes;
-  p.rows_hop = 2 * rows * o.value_dim * size / rates.stream_bytes;
+  p.rest_hop = p.edges * o.value_dim * row_size / rates.gather_bytes;
+  p.rows_hop = 2 * rows * o.value_dim * row_size / rates.stream_bytes;
   p.ends = ((rows + cols) * (o.head_dim + o.value_dim)) * size / rates.stream_bytes;
   return p;
 }
@@ -67,11 +74,13 @@ std::string milliseconds(double seconds) { return fmt::format("{:.3g} ms", secon
 void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, std::vector<std::string>& lines,
                   std::vector<std::string>& rejected) {
   const PlanOptions& o = data.options;
-  const double size = o.dtype == DType::f64 ? 8 : 4;
+  const bool half = data.schedule.shape.half;
+  const double size = half ? 2 : arithmetic_bytes(o.dtype);
+  const double weight_size = data.schedule.shape.tiles ? 2 : arithmetic_bytes(o.dtype);
   if (p.cells > 0) {
     lines.push_back(
         fmt::format("dense     a hop of a head: {:.4g} MFLOP, weights {:.3g} MB, {} at {:.3g} GFLOP/s",
-                    2e-6 * p.cells * o.value_dim, 1e-6 * p.cells * size, milliseconds(p.tile_hop),
+                    2e-6 * p.cells * o.value_dim, 1e-6 * p.cells * weight_size, milliseconds(p.tile_hop),
                     1e-9 * rates.tile_flops));
     rejected.push_back(fmt::format("rejected  dense columns as single edges: {} a hop of a head",
                                    milliseconds(p.cells * o.value_dim * size / rates.gather_bytes)));
@@ -86,6 +95,8 @@ void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, st
   if (const std::string better = simd_rejected(); !better.empty())
     rejected.push_back(
         fmt::format("rejected  {}: this processor has it not, or MANYHOP_SIMD says so", better));
+  if (const std::string why = tiles_rejected(); o.dtype == DType::bf16 && !why.empty())
+    rejected.push_back(fmt::format("rejected  bf16 tiles of AMX: {}", why));
 }
 
 }  // namespace
@@ -128,8 +139,9 @@ std::vector<std::string> Plan::explain() const {
     lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
   } else {
     lines.push_back(
-        fmt::format("kernel    cpu, {}: dense columns as 32-row tiles, single edges as gathers, {} sums",
-                    simd_name(), o.dtype == DType::f64 ? "fp64" : "fp32"));
+        fmt::format("kernel    cpu, {}{}: dense columns as 32-row tiles, single edges as gathers{}, {} sums",
+                    simd_name(), s.shape.tiles ? fmt::format(" and {}", tiles_name()) : "",
+                    s.shape.half ? " of bf16 rows" : "", o.dtype == DType::f64 ? "fp64" : "fp32"));
     lines.push_back(s.stored ? "weights   kept between hops"
                              : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
                                                            : "weights   made again in each hop (memory)"));
@@ -139,7 +151,7 @@ std::vector<std::string> Plan::explain() const {
   }
   std::vector<std::string> timing;
   if (data_->backend == Backend::cpu) {
-    const Rates& rates = rates_for(o.dtype == DType::f64, first.n_cols());
+    const Rates& rates = rates_for(o.dtype, s.shape.half, first.n_cols());
     const Parts p = parts_of(*data_, rates);
     std::vector<std::string> rejected;
     kernel_lines(*data_, rates, p, lines, rejected);

@@ -93,6 +93,7 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   best.shape = shape;
   // A row of few features may be nearly zero, and then what rounding adds is large beside it.
   best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.kept && shape.d_value >= 16;
+  best.shape.tiles = best.shape.half && !tiles_name().empty();
   if (backend == Backend::reference) return best;  // plain loops hold a few rows of V
   const bool wide = dtype == DType::f64;
   const std::size_t panel =

@@ -98,8 +98,9 @@ struct HeadShape {
   Offset by_column = 0;    // most single edges of a tiling that comes with RestByColumn
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
-  bool kept = false;  // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
-  bool half = false;  // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
+  bool kept = false;   // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
+  bool half = false;   // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
+  bool tiles = false;  // with half: dense columns by bf16 tiles (AMX), weights rounded to bf16
 };
 
 /// Scratch memory of a head and how its loops run.

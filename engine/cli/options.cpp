@@ -136,6 +136,7 @@ void Session::prepare() {
   if (!threads_text.empty())
     context.threads = static_cast<int>(integer_of(option, threads_text, 1, kMostThreads));
   (void)simd_name();  // a bad MANYHOP_SIMD is bad input
+  (void)tiles_name();
   context.stop = &stop_flag();
   context.progress = progress_bar();
 }

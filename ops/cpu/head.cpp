@@ -22,6 +22,18 @@ void prefetch_row(TensorView<const T> from, Offset i, Offset d) {
   if (from.stride[1] != 1) return;
   for (Offset f = 0; f < d; f += static_cast<Offset>(64 / sizeof(T))) __builtin_prefetch(row + f);
 }
+
+// row[f - begin] = from[i, f] for f in [begin, end), zero from d on.
+void copy_half(TensorView<const bf16> from, Offset i, Offset d, Offset begin, Offset end, bf16* row) {
+  const bf16* source = from.data + i * from.stride[0];
+  const Offset stop = std::clamp(d, begin, end);
+  if (from.stride[1] == 1) {
+    std::copy(source + begin, source + stop, row);
+  } else {
+    for (Offset f = begin; f < stop; ++f) row[f - begin] = source[f * from.stride[1]];
+  }
+  std::fill(row + (stop - begin), row + (end - begin), bf16{});
+}
 }  // namespace
 
 Segments Segments::of(int hops, HeadBackward mode, bool stored) {
@@ -41,6 +53,13 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
   scratch.values = carver.take<C>(shape.max_panel_values);
   scratch.d_values = shape.backward ? carver.take<C>(shape.max_panel_values) : nullptr;
   scratch.cols = carver.take<Index>(shape.max_panel_cols);
+  if (shape.tiles) {
+    const Offset most = std::max(tile_width(shape.d), tile_width(shape.d_value));
+    scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(most));
+    scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);
+    scratch.queries = carver.take<bf16>(kPanelRows * tile_width(shape.d));
+    scratch.weights = carver.take<bf16>(tile_weight_elements(shape.max_panel_cols));
+  }
   return scratch;
 }
 
@@ -58,6 +77,10 @@ HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const H
   const bool whole = shape.kept && segments.count == 1;  // A and all of Z are kept
   HeadScratch scratch;
   scratch.k = carver.take<C>(shape.n_cols * width);
+  if (shape.tiles) {
+    scratch.half_k = carver.take<bf16>(shape.n_cols * tile_width(shape.d));
+    scratch.pairs = carver.take<bf16>(pair_elements(longest, value_width));
+  }
   if (stored) scratch.values = (whole ? kept : carver).template take<C>(shape.value_count);
   scratch.z.push_back(take_z(carver));
   if (!shape.backward) {
@@ -161,6 +184,71 @@ void Head<T, S>::pack() {
   };
   careful_keys = !pack_rows(in.k, in.d, keys(scratch_.k));
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
+  if constexpr (std::is_same_v<S, bf16>) {
+    if (!resources.shape.tiles) return;
+    const Offset padded = tile_width(in.d);
+    const auto range = [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        copy_half(in.k, in.token(i), in.d, 0, padded, scratch_.half_k + i * padded);
+      }
+    };
+    resources.threads > 1 ? parallel_ranges(in.n_cols, kRowGrain, range) : range(0, in.n_cols);
+  }
+}
+
+template <class T, class S>
+void Head<T, S>::pair_up([[maybe_unused]] const S* z) {
+  if constexpr (std::is_same_v<S, bf16>) {
+    if (!resources.shape.tiles || careful) return;
+    const auto range = [&](Offset begin, Offset end) {
+      make_pairs(features(z), begin, end, {scratch_.pairs, value_width()});
+    };
+    // Of a square graph: a rectangular one has one hop, from V, which has a row for each column.
+    const Offset count = (in.n_cols + 1) / 2;
+    resources.threads > 1 ? parallel_ranges(count, kRowGrain, range) : range(0, count);
+  }
+}
+
+template <class T, class S>
+void Head<T, S>::dense_scores(const PanelView& view, PanelScratch<C>& scratch, C* values) const {
+  if constexpr (std::is_same_v<S, bf16>) {
+    if (resources.shape.tiles && worth_tiles(*view.panel)) {
+      // Products of bf16 are exact in fp32, those of a scaled q would not be.
+      const Offset padded = tile_width(in.d);
+      std::array<std::uint32_t, 128> words;
+      auto* to = reinterpret_cast<std::uint32_t*>(scratch.queries);
+      for (int r = 0; r < kPanelRows; ++r) {
+        for (Offset from = 0; from < padded; from += 256) {
+          const Offset count = std::min<Offset>(256, padded - from);
+          auto* row = reinterpret_cast<bf16*>(words.data());
+          if (r < view.panel->count) {
+            copy_half(in.q, in.token(view.row(r)), in.d, from, from + count, row);
+          } else {
+            std::fill_n(row, count, bf16{});
+          }
+          for (Offset w = 0; w < count / 2; ++w) to[(from / 2 + w) * kPanelRows + r] = words[at(w)];
+        }
+      }
+      sddmm_tiles(view, scratch.queries, scratch_.half_k, padded, static_cast<float>(in.scale), scratch.tiles,
+                  values);
+      return;
+    }
+  }
+  transpose_rows(scratch.rows, width(), scratch.rows_t);
+  sddmm_dense<C>(view, scratch.rows_t, keys(scratch_.k), values, false);
+}
+
+template <class T, class S>
+void Head<T, S>::dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
+                                Rows<const S> z) const {
+  if constexpr (std::is_same_v<S, bf16>) {
+    if (tiled(*view.panel)) {
+      spmm_tiles(view, reinterpret_cast<const bf16*>(values), {scratch_.pairs, value_width()}, z,
+                 scratch.tiles, scratch.out);
+      return;
+    }
+  }
+  spmm_dense<C, S>(view, values, z, scratch.out, careful);
 }
 
 template <class T, class S>
@@ -212,8 +300,7 @@ void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, 
   const Panel& panel = *view.panel;
   const Rows<const C> x = keys(scratch_.k);
   load_queries(view, 0, width(), scratch.rows);
-  transpose_rows(scratch.rows, width(), scratch.rows_t);
-  sddmm_dense<C>(view, scratch.rows_t, x, values, false);
+  dense_scores(view, scratch, values);
   for (Offset block = 0; block < x.width && in.tiling->irregular_edges > 0; block += x.kBlock) {
     const C* rows[kPanelRows];
     for (int r = 0; r < panel.count; ++r) rows[r] = scratch.rows + r * x.width + block;
@@ -354,6 +441,12 @@ void Head<T, S>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C
   panel_softmax(view, scratch, values, lse);
   drop_edges(view, values);
   if (out != nullptr) report(view, values, lse, *out);
+  if constexpr (std::is_same_v<S, bf16>) {
+    if (!tiled(*view.panel)) return;
+    tile_weights(view, values, scratch.tiles, scratch.weights);
+    std::copy_n(scratch.weights, tile_weight_elements(view.panel->dense_cols),
+                reinterpret_cast<bf16*>(values));
+  }
 }
 
 // With A kept, all single edges of a strip are summed before its dense columns, one block of features after
@@ -372,9 +465,10 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
     if (first || !resources.stored) make_weights(view, scratch, values, first ? out : nullptr);
   };
   const bool direct = !last && !in.hop_dropout.active();
+  pair_up(z_in);
   const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
                             Rows<const S> rest) {
-    spmm_dense<C, S>(view, values, from, scratch.out, careful);
+    dense_products(view, scratch, values, from);
     Finish<C, S> what{.keep = keep, .teleport = teleport, .z = scratch.out, .rest = rest};
     // A rectangular graph has no V of its own for a row, and no teleport.
     if (in.teleport != 0) what.v = v;

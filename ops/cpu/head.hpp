@@ -11,6 +11,7 @@
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/attention_head.hpp"
 #include "manyhop/ops/cpu/panel_kernels.hpp"
+#include "manyhop/ops/cpu/tiles.hpp"
 
 namespace manyhop::ops::cpu {
 
@@ -40,6 +41,10 @@ struct PanelScratch {
   C* values;    // [max_panel_values], when values are not kept
   C* d_values;  // [max_panel_values], backward
   Index* cols;  // [max_panel_cols]
+  // With tiles:
+  TileScratch tiles{};
+  bf16* queries = nullptr;  // [tile_width(d) / 2 words][32]
+  bf16* weights = nullptr;  // tile_weight_elements(max_panel_cols)
 
   static PanelScratch carve(Carver& carver, const HeadShape& shape);
 };
@@ -57,6 +62,9 @@ struct HeadScratch {
   std::vector<S*> z;       // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
   std::vector<S*> checkpoint;
   std::vector<C*> g;  // backward: G of a segment, and one more
+  // With tiles: k [n_cols][tile_width(d)], and the pairs of the Z that a hop reads.
+  bf16* half_k = nullptr;
+  bf16* pairs = nullptr;
 
   /// `kept`: the memory of HeadResources::kept where shape.kept (else unused).
   static HeadScratch carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored);
@@ -82,6 +90,8 @@ class Head {
   /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
   /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
   void hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last = false);
+  /// With tiles: the pairs of z, for the hop that reads it.
+  void pair_up(const S* z);
   /// A of one panel: softmax, dropout, and what `out` asks for beside the result (null: nothing).
   void make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values, const HeadOutput<T>* out);
   /// What a caller may ask for beside `out`: lse and weights.
@@ -89,6 +99,11 @@ class Head {
   void report(const PanelView& view, const C* values, const C* lse, const HeadOutput<T>& out) const;
   /// values = softmax of the panel; leaves scaled q rows in scratch.rows. lse [32].
   void panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const;
+  void dense_scores(const PanelView& view, PanelScratch<C>& scratch, C* values) const;
+  /// out = A z over the panel's dense columns.
+  void dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
+                      Rows<const S> z) const;
+  bool tiled(const Panel& panel) const { return resources.shape.tiles && !careful && worth_tiles(panel); }
   /// Makes scores of rows with a large peak again, relative to it; the peak is left in shift [32]. False when
   /// no row has one.
   bool sharpen(const PanelView& view, C* values, const C* peak, C* shift) const;

@@ -9,6 +9,7 @@
 #include "manyhop/graphs/base/random.hpp"
 #include "manyhop/graphs/tiling.hpp"
 #include "manyhop/ops/cpu/panel_kernels.hpp"
+#include "manyhop/ops/cpu/tiles.hpp"
 
 namespace manyhop::ops::cpu {
 
@@ -42,13 +43,14 @@ Tiling scattered(Offset rows, Offset n_cols, Offset degree) {
 
 }  // namespace
 
-template <class C>
+template <class C, class S>
 Rates measure_rates(Offset n_cols) {
   constexpr Offset kCols = 96;
   constexpr Offset kWidth = 64;
   constexpr int kRepeats = 20;
-  const auto size = static_cast<double>(sizeof(C));
+  const auto size = static_cast<double>(sizeof(S));
   using Block = std::vector<C, BlockAllocator<C>>;
+  using RowBlock = std::vector<S, BlockAllocator<S>>;
   Rates rates;
   {
     const Tiling tiling = make_tiling(Graph::from_runs(
@@ -62,12 +64,27 @@ Rates measure_rates(Offset n_cols) {
     std::vector<Index> cols(at(kCols));
     expand_columns(tiling, tiling.panels[0], cols.data());
     const PanelView view{&tiling, tiling.panels.data(), cols.data()};
-    Block values(at(tiling.value_count), C(0.01)), x(at(kCols * kWidth), C(0.5)),
-        out(at(kPanelRows * kWidth));
-    const double tile = fastest(kRepeats, [&] {
-      for (int i = 0; i < 4; ++i)
-        spmm_dense<C>(view, values.data(), Rows<const C>{x.data(), kCols, kWidth}, out.data(), false);
+    Block values(at(tiling.value_count), C(0.01)), out(at(kPanelRows * kWidth));
+    RowBlock x(at(kCols * kWidth), S(0.5F));
+    const Rows<const S> rows{x.data(), kCols, kWidth};
+    double tile = fastest(kRepeats, [&] {
+      for (int i = 0; i < 4; ++i) spmm_dense<C, S>(view, values.data(), rows, out.data(), false);
     });
+    if constexpr (sizeof(S) == 2) {
+      if (!tiles_name().empty()) {
+        RowBlock pairs(at(pair_elements(kCols, kWidth))), gathered(at(tile_gather_elements(kWidth)));
+        RowBlock weights(at(tile_weight_elements(kCols)));
+        std::vector<Index> loose(at(kCols));
+        const TileScratch scratch{gathered.data(), loose.data()};
+        make_pairs(rows, 0, kCols / 2, {pairs.data(), kWidth});
+        tile_weights(view, values.data(), scratch, weights.data());
+        tile = fastest(kRepeats, [&] {
+          for (int i = 0; i < 4; ++i) {
+            spmm_tiles(view, weights.data(), {pairs.data(), kWidth}, rows, scratch, out.data());
+          }
+        });
+      }
+    }
     rates.tile_flops = 4 * 2.0 * kPanelRows * kCols * kWidth / tile;
     alignas(64) C peaks[kPanelRows] = {};
     alignas(64) C lse[kPanelRows];
@@ -77,26 +94,28 @@ Rates measure_rates(Offset n_cols) {
   {
     const Offset rows = std::clamp<Offset>(n_cols, 1, Offset{1} << 17);  // past that all come from memory
     const Tiling tiling = scattered(8 * kPanelRows, rows, 64);
-    const Offset width = Rows<C>::kBlock;
-    Block x(at(rows * width), C(0.5)), values(at(tiling.value_count), C(0.01)), out(at(kPanelRows * width));
-    C* targets[kPanelRows];
+    const Offset width = Rows<S>::kBlock;
+    RowBlock x(at(rows * width), S(0.5F)), out(at(kPanelRows * width));
+    Block values(at(tiling.value_count), C(0.01));
+    S* targets[kPanelRows];
     for (Offset r = 0; r < kPanelRows; ++r) targets[r] = out.data() + r * width;
     const double gather = fastest(5, [&] {
       for (const Panel& panel : tiling.panels) {
-        spmm_rest<C>(PanelView{&tiling, &panel, nullptr}, values.data() + panel.values,
-                     Rows<const C>{x.data(), rows, width}, 0, targets);
+        spmm_rest<C, S>(PanelView{&tiling, &panel, nullptr}, values.data() + panel.values,
+                        Rows<const S>{x.data(), rows, width}, 0, targets);
       }
     });
     const double edges = static_cast<double>(std::max<Offset>(1, tiling.irregular_edges));
     rates.gather_bytes = edges * static_cast<double>(width) * size / gather;
-    Block copy(x.size());
-    const double stream = fastest(3, [&] { std::memcpy(copy.data(), x.data(), x.size() * sizeof(C)); });
+    RowBlock copy(x.size());
+    const double stream = fastest(3, [&] { std::memcpy(copy.data(), x.data(), x.size() * sizeof(S)); });
     rates.stream_bytes = static_cast<double>(x.size()) * size / stream;
   }
   return rates;
 }
 
-template Rates measure_rates<float>(Offset);
-template Rates measure_rates<double>(Offset);
+template Rates measure_rates<float, float>(Offset);
+template Rates measure_rates<double, double>(Offset);
+template Rates measure_rates<float, bf16>(Offset);
 
 }  // namespace manyhop::ops::cpu

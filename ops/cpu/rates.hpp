@@ -13,8 +13,9 @@ struct Rates {
   double stream_bytes = 1;  // bytes/s of rows copied, read and written counted once
 };
 
-/// For a source of n_cols rows. C: float or double.   Cost about 3 ms.
-template <class C>
+/// For a source of n_cols rows. C: float or double, and S what rows are kept in, C or (of float) bf16; with
+/// bf16 tiles of AMX where there are. Cost about 3 ms.
+template <class C, class S>
 Rates measure_rates(Offset n_cols);
 
 }  // namespace manyhop::ops::cpu
