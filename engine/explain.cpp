@@ -142,7 +142,7 @@ std::vector<std::string> Plan::explain() const {
         fmt::format("kernel    cpu, {}{}: dense columns as 32-row tiles, single edges as gathers{}, {} sums",
                     simd_name(), s.shape.tiles ? fmt::format(" and {}", tiles_name()) : "",
                     s.shape.half ? " of bf16 rows" : "", o.dtype == DType::f64 ? "fp64" : "fp32"));
-    lines.push_back(s.stored ? "weights   kept between hops"
+    lines.push_back(s.stored ? (o.hops <= 1 ? "weights   kept until single edges are summed" : "weights   kept between hops")
                              : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
                                                            : "weights   made again in each hop (memory)"));
     lines.push_back(s.slots > 1 || data_->threads == 1

@@ -106,7 +106,7 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));
   std::size_t smallest = 0;
   for (const bool stored : {true, false}) {
-    if (stored && !shape.backward && !shape.kept && shape.hops <= 1) continue;  // one hop uses A once
+    if (stored && !shape.backward && !shape.kept && shape.hops <= 1 && !shape.irregular) continue;
     if (!stored && shape.kept) continue;
     for (const int slots : {units >= threads ? most : 1, 1}) {
       for (const int panels : {threads, 1}) {
