@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <mutex>
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/attention_head.hpp"
+#include "manyhop/ops/cpu/head_rows.hpp"
 #include "manyhop/ops/cpu/panel_kernels.hpp"
 #include "manyhop/ops/cpu/tiles.hpp"
 
@@ -83,6 +83,7 @@ template <class T, class S = ComputeOf<T>>
 class Head {
  public:
   using C = ComputeOf<T>;
+  using Stored = T;
 
   Head(const HeadInput<T>& in, const HeadResources& resources);
 
@@ -146,101 +147,6 @@ class Head {
   mutable std::mutex mutex_;
   mutable std::vector<PanelScratch<C>> free_;
 };
-
-/// row[f - begin] = from[i, f] * scale for f in [begin, end), zero from d on.
-template <class C, class T>
-void read_row(TensorView<const T> from, Offset i, Offset d, C scale, Offset begin, Offset end, C* row) {
-  const T* source = from.data + i * from.stride[0];
-  const auto convert = [](T value) {
-    if constexpr (std::is_same_v<T, double>) {
-      return value;
-    } else {
-      return static_cast<C>(static_cast<float>(value));
-    }
-  };
-  const Offset stop = std::clamp(d, begin, end);
-  if (from.stride[1] == 1) {  // the compiler vectorises only a step that it knows
-    for (Offset f = begin; f < stop; ++f) row[f - begin] = convert(source[f]) * scale;
-  } else {
-    for (Offset f = begin; f < stop; ++f) row[f - begin] = convert(source[f * from.stride[1]]) * scale;
-  }
-  std::fill(row + (stop - begin), row + (end - begin), C{0});
-}
-
-/// The same of bf16 as Rows keeps it.
-inline void read_half_row(TensorView<const bf16> from, Offset i, Offset d, Offset begin, Offset end,
-                          bf16* row) {
-  const bf16* source = from.data + i * from.stride[0];
-  const Offset step = from.stride[1];
-  Offset f = begin;
-  for (; f + kHalfGroup <= std::min(d, end) && step == 1; f += kHalfGroup) {
-    for (Offset j = 0; j < kHalfGroup / 2; ++j) {
-      row[f - begin + 2 * j] = source[f + j];
-      row[f - begin + 2 * j + 1] = source[f + kHalfGroup / 2 + j];
-    }
-  }
-  for (; f < end; ++f) row[half_place(f - begin)] = f < d ? source[f * step] : bf16{};
-}
-
-/// All ones in the exponent: NaN or infinity. On bits, for a sum of x * 0 is a chain that does not vectorise.
-template <class C>
-bool all_finite(const C* row, Offset count) {
-  using Bits = std::conditional_t<sizeof(C) == 2, std::uint16_t,
-                                  std::conditional_t<sizeof(C) == 4, std::uint32_t, std::uint64_t>>;
-  constexpr Bits kExponent = sizeof(C) == 2   ? Bits{0x7F80U}
-                             : sizeof(C) == 4 ? static_cast<Bits>(0x7F800000U)
-                                              : static_cast<Bits>(0x7FF0000000000000ULL);
-  std::uint64_t found = 0;
-  for (Offset f = 0; f < count; ++f) {
-    found |= static_cast<Bits>(std::bit_cast<Bits>(row[f]) & kExponent) == kExponent ? 1U : 0U;
-  }
-  return found == 0;
-}
-
-/// The row of x in one piece, [width], and back.
-template <class S, class C>
-void copy_row(Rows<const S> x, Offset i, C* row) {
-  for (Offset block = 0; block < x.width; block += x.kBlock) {
-    const S* from = x.row(block, i);
-    if constexpr (std::is_same_v<S, C>) {
-      std::copy_n(from, x.stride(block), row + block);
-    } else {
-      for (Offset f = 0; f < x.stride(block); f += kHalfGroup) {
-        for (Offset j = 0; j < kHalfGroup / 2; ++j) {
-          row[block + f + j] = static_cast<C>(from[f + 2 * j]);
-          row[block + f + kHalfGroup / 2 + j] = static_cast<C>(from[f + 2 * j + 1]);
-        }
-      }
-    }
-  }
-}
-template <class S, class C>
-void copy_row(const C* row, Rows<S> x, Offset i) {
-  for (Offset block = 0; block < x.width; block += x.kBlock) {
-    S* to = x.row(block, i);
-    if constexpr (std::is_same_v<S, C>) {
-      std::copy_n(row + block, x.stride(block), to);
-    } else {
-      for (Offset f = 0; f < x.stride(block); f += kHalfGroup) {
-        for (Offset j = 0; j < kHalfGroup / 2; ++j) {
-          to[f + 2 * j] = S(row[block + f + j]);
-          to[f + 2 * j + 1] = S(row[block + f + kHalfGroup / 2 + j]);
-        }
-      }
-    }
-  }
-}
-
-/// out[row, :d] = z in the storage type.
-template <class T>
-void write_row(const ComputeOf<T>* z, Offset d, TensorView<T> out, Offset row) {
-  T* target = out.data + row * out.stride[0];
-  if (out.stride[1] == 1) {  // the compiler vectorises only a step that it knows
-    for (Offset f = 0; f < d; ++f) target[f] = static_cast<T>(z[f]);
-  } else {
-    for (Offset f = 0; f < d; ++f) target[f * out.stride[1]] = static_cast<T>(z[f]);
-  }
-}
 
 template <class T, class S>
 template <class F>

@@ -1,0 +1,127 @@
+// Scratch memory of a head: how much, and where its parts lie.
+#include <cmath>
+
+#include "manyhop/ops/cpu/head.hpp"
+
+namespace manyhop::ops::cpu {
+
+Segments Segments::of(int hops, HeadBackward mode, bool stored) {
+  if (!stored || mode != HeadBackward::checkpointed || hops <= 2) return {std::max(hops, 1), 1};
+  const int length = static_cast<int>(std::ceil(std::sqrt(static_cast<double>(hops))));
+  return {length, (hops + length - 1) / length};
+}
+
+template <class C>
+PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
+  const Offset widest = std::max(padded_width<C>(shape.d), shape.half ? padded_width<bf16>(shape.d_value)
+                                                                      : padded_width<C>(shape.d_value));
+  PanelScratch scratch;
+  scratch.rows = carver.take<C>(kPanelRows * widest);
+  scratch.rows_t = carver.take<C>(kPanelRows * widest);
+  scratch.out = carver.take<C>(kPanelRows * widest);
+  scratch.values = carver.take<C>(shape.max_panel_values);
+  scratch.d_values = shape.backward ? carver.take<C>(shape.max_panel_values) : nullptr;
+  scratch.cols = carver.take<Index>(shape.max_panel_cols);
+  if (shape.tiles) {
+    const Offset most = std::max(tile_width(shape.d), tile_width(shape.d_value));
+    scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(most));
+    scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);
+    scratch.queries = carver.take<bf16>(kPanelRows * tile_width(shape.d));
+    scratch.weights = carver.take<bf16>(tile_weight_elements(shape.max_panel_cols));
+  }
+  return scratch;
+}
+
+template <class C, class S>
+HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const HeadShape& shape,
+                                           bool stored) {
+  const Offset width = padded_width<C>(shape.d);
+  const Offset value_width = padded_width<S>(shape.d_value);
+  const Offset longest = std::max(shape.n_rows, shape.n_cols);
+  const auto take_z = [&](Carver& from) { return from.take<S>(longest * value_width); };
+  const auto take_sums = [&] { return carver.take<C>(longest * value_width); };
+  const Segments segments = shape.mode == HeadBackward::implicit
+                                ? Segments{3, 1}  // V and two iterates for Z, three for W
+                                : Segments::of(shape.hops, shape.mode, stored);
+  const bool whole = shape.kept && segments.count == 1;  // A and all of Z are kept
+  HeadScratch scratch;
+  scratch.k = carver.take<C>(shape.n_cols * width);
+  if (shape.tiles) {
+    scratch.half_k = carver.take<bf16>(shape.n_cols * tile_width(shape.d));
+    scratch.pairs = carver.take<bf16>(pair_elements(longest, value_width));
+  }
+  if (stored) scratch.values = (whole ? kept : carver).template take<C>(shape.value_count);
+  scratch.z.push_back(take_z(carver));
+  if (!shape.backward) {
+    // Z_1 and Z_2 take turns. The last hop writes no Z, but its single edges are summed in one.
+    const int written = stored && shape.irregular ? shape.hops : shape.hops - 1;
+    S* turns[2] = {};
+    for (int t = 1; t <= shape.hops; ++t) {
+      S* z = nullptr;
+      if (shape.kept && t < shape.hops && t % (whole ? 1 : segments.length) == 0) {
+        z = take_z(kept);
+      } else if (t <= written) {
+        S*& turn = turns[t % 2];
+        if (turn == nullptr) turn = take_z(carver);
+        z = turn;
+      }
+      scratch.z.push_back(z);
+    }
+    return scratch;
+  }
+  if (stored) scratch.d_values = carver.take<C>(shape.value_count);
+  if (stored && shape.by_column > 0) scratch.by_column = carver.take<C>(shape.by_column);
+  scratch.dk = carver.take<C>(shape.n_cols * width);
+  scratch.dv = take_sums();
+  for (int i = 1; i < segments.length; ++i) scratch.z.push_back(take_z(whole ? kept : carver));
+  for (int i = 0; i < segments.length + 1; ++i) scratch.g.push_back(take_sums());
+  for (int i = 0; i < segments.count - 1; ++i)
+    scratch.checkpoint.push_back(take_z(shape.kept ? kept : carver));
+  return scratch;
+}
+
+namespace {
+/// Bytes of the head, and of what it keeps.
+template <class C>
+std::pair<std::size_t, std::size_t> measured(const HeadShape& shape, bool stored) {
+  Carver measure(nullptr);
+  Carver kept(nullptr);
+  if (shape.half) {
+    HeadScratch<float, bf16>::carve(measure, kept, shape, stored);
+  } else {
+    HeadScratch<C, C>::carve(measure, kept, shape, stored);
+  }
+  return {measure.used(), kept.used()};
+}
+}  // namespace
+
+template <class C>
+std::size_t head_bytes(const HeadShape& shape, bool stored) {
+  return measured<C>(shape, stored).first;
+}
+
+template <class C>
+std::size_t kept_bytes(const HeadShape& shape) {
+  return measured<C>(shape, true).second;
+}
+
+template <class C>
+std::size_t panel_bytes(const HeadShape& shape) {
+  Carver measure(nullptr);
+  PanelScratch<C>::carve(measure, shape);
+  return measure.used();
+}
+
+template struct PanelScratch<float>;
+template struct PanelScratch<double>;
+template struct HeadScratch<float, float>;
+template struct HeadScratch<double, double>;
+template struct HeadScratch<float, bf16>;
+template std::size_t head_bytes<float>(const HeadShape&, bool);
+template std::size_t head_bytes<double>(const HeadShape&, bool);
+template std::size_t kept_bytes<float>(const HeadShape&);
+template std::size_t kept_bytes<double>(const HeadShape&);
+template std::size_t panel_bytes<float>(const HeadShape&);
+template std::size_t panel_bytes<double>(const HeadShape&);
+
+}  // namespace manyhop::ops::cpu
