@@ -154,9 +154,12 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> 
 }
 
 // One row of single edges: NL loads of features, gathered; NE edges in flight, each with sums of its own.
-template <int NE, int NL, class C, class S>
-HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
-                           const S* HWY_RESTRICT x, Offset stride, Offset p, S* HWY_RESTRICT out) {
+template <int NE, int NL, bool kFar, class C, class S>
+HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, const S* HWY_RESTRICT x,
+                           Offset stride, Offset p, S* HWY_RESTRICT out) {
+  const Index* HWY_RESTRICT cols = rest.cols;
+  const Offset count = rest.count;
+  [[maybe_unused]] const Offset most = rest.last - rest.cols;
   using Io = FeatureIo<C, S>;
   constexpr int NV = NL * Io::kVectors;
   const Tag<C> d;
@@ -164,6 +167,7 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRI
   const auto add_edge = [&](Offset edge, V* sum) HWY_ATTR {
     const V weight = hn::Set(d, values[edge]);
     const S* source = x + cols[edge] * stride;
+    if constexpr (kFar) ask_for(x + cols[std::min(edge + kEdgesAhead, most)] * stride);
 #pragma GCC unroll 8
     for (int l = 0; l < NL; ++l) {
       V value[Io::kVectors];
@@ -205,13 +209,18 @@ template <class C, class S>
 HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const S> x, Offset f, S* const* out) {
   using Io = FeatureIo<C, S>;
   const Offset stride = x.stride(f);
+  const bool ask = far(x, f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
     for_features<4, C>(0, Io::positions(stride), [&](Offset p, auto loads) HWY_ATTR {
       constexpr int kLoads = decltype(loads)::value;
       // Eight sums hide the latency of a multiply-add.
       constexpr int kEdges = kLoads * Io::kVectors >= 8 ? 1 : 2;
-      gather_row<kEdges, kLoads>(values + rest.first, rest.cols, rest.count, x.block(f), stride, p, out[r]);
+      if (ask && p == 0) {
+        gather_row<kEdges, kLoads, true>(values + rest.first, rest, x.block(f), stride, p, out[r]);
+      } else {
+        gather_row<kEdges, kLoads, false>(values + rest.first, rest, x.block(f), stride, p, out[r]);
+      }
     });
   }
 }

@@ -149,12 +149,19 @@ HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<cons
                           bool accumulate) {
   const C* base = x.block(f);
   const Offset stride = x.stride(f);
+  const bool ask = far(x, f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
     const C* row = rows[r];
     C* out = values + rest.first;
     Offset e = 0;
-    for (; e + 4 <= rest.count; e += 4) dot_edges<4>(row, base, stride, rest.cols + e, out + e, accumulate);
+    for (; e + 4 <= rest.count; e += 4) {
+      if (ask) {
+        for (Offset i = 0; i < 4; ++i)
+          ask_for(base + *std::min(rest.cols + e + i + kEdgesAhead, rest.last) * stride);
+      }
+      dot_edges<4>(row, base, stride, rest.cols + e, out + e, accumulate);
+    }
     for (; e < rest.count; ++e) dot_edges<1>(row, base, stride, rest.cols + e, out + e, accumulate);
   }
 }
