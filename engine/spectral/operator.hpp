@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
+#include "manyhop/engine/spectral/layout.hpp"
 #include "manyhop/graphs/graph.hpp"
 
 namespace manyhop::spectral {
@@ -17,7 +19,7 @@ namespace manyhop::spectral {
 inline std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
 /// y = L G R x with L = diag(left), R = diag(right) (empty: identity) and G the graph as 0/1 or with its
-/// weights.   Cost O(n + m); O(n + runs) for an implicit graph, through prefix sums of x.
+/// weights.   Cost O(n + m) with weights, else O(n + what Layout stores). One caller at a time.
 class Product {
  public:
   /// `weighted` has no effect on a graph without weights.
@@ -31,16 +33,17 @@ class Product {
   /// f(column, value) for every edge of row i, the scales included.
   void for_each(Offset i, const std::function<void(Index, double)>& f) const;
   const Graph& graph() const { return graph_; }
-  Offset stored() const;  // edges or, implicit, runs: the cost of a product
+  Offset stored() const { return layout_ ? layout_->stored() : graph_.nnz(); }  // the cost of a product
 
  private:
-  double row_sum(Offset i, const double* x, const double* prefix) const;
+  double row_sum(Offset i, const double* x) const;
 
   Graph graph_;
   bool weighted_;
-  bool by_runs_;
   std::vector<double> left_, right_;
-  std::vector<Offset> chunks_;  // rows chunks_[c] .. chunks_[c + 1] are summed by one thread
+  std::shared_ptr<const Layout> layout_;  // without weights
+  std::vector<Offset> chunks_;  // with weights: rows chunks_[c] .. chunks_[c + 1] are summed by one thread
+  mutable std::vector<double> scaled_, scratch_;
 };
 
 /// A symmetric operator: the mean of its terms (one symmetric product, or one and its transpose).
@@ -65,6 +68,8 @@ double norm(std::span<const double> a);
 bool normalise(std::span<double> a);
 /// a := a - (u . a) u
 void project_out(std::span<const double> u, std::span<double> a);
+/// a := a + factor b
+void add_to(std::span<double> a, double factor, std::span<const double> b);
 /// A start vector: uniform in [-1, 1) from the counter-based generator, the same on every machine.
 std::vector<double> start_vector(Offset n, std::uint32_t stage);
 

@@ -19,11 +19,27 @@ struct Envelope {
   double work = 0;
 };
 
-Envelope envelope(const SymmetricOperator& op, std::span<const Index> position, Offset max_entries) {
+/// An upper bound of the work: row i meets each row of its envelope over at most the length of either.
+Envelope measured(std::vector<Index> first) {
   Envelope result;
+  const auto n = static_cast<Offset>(first.size());
+  result.first = std::move(first);
+  std::vector<Offset> before(at(n) + 1);  // entries of the rows before
+  for (Offset i = 0; i < n; ++i) {
+    const Offset from = result.first[at(i)];
+    const Offset length = i - from + 1;
+    result.entries += length;
+    before[at(i) + 1] = result.entries;
+    result.work += std::min(0.5 * static_cast<double>(length) * static_cast<double>(length),
+                            static_cast<double>(before[at(i)] - before[at(from)]));
+  }
+  return result;
+}
+
+Envelope envelope(const SymmetricOperator& op, std::span<const Index> position) {
   const Offset n = op.size();
-  result.first.resize(at(n));
-  std::iota(result.first.begin(), result.first.end(), Index{0});
+  std::vector<Index> first(at(n));
+  std::iota(first.begin(), first.end(), Index{0});
   for (const Product& term : op.terms())
     for (Offset i = 0; i < n; ++i) {
       if ((i & 0xFFFF) == 0) check_stop();
@@ -31,19 +47,43 @@ Envelope envelope(const SymmetricOperator& op, std::span<const Index> position, 
         for (Index j = run.begin; j < run.end; ++j) {
           const Index a = position[at(i)];
           const Index b = position[at(j)];
-          Index& first = result.first[at(std::max(a, b))];
-          first = std::min({first, a, b});
+          Index& least = first[at(std::max(a, b))];
+          least = std::min({least, a, b});
         }
       });
     }
-  for (Offset i = 0; i < n; ++i) result.entries += i - result.first[at(i)] + 1;
-  if (result.entries > max_entries) return result;
-  for (Offset i = 0; i < n; ++i) {
-    if ((i & 0xFFF) == 0) check_stop();
-    for (Offset j = result.first[at(i)]; j < i; ++j)
-      result.work += static_cast<double>(j - std::max(result.first[at(i)], result.first[at(j)]) + 1);
+  return measured(std::move(first));
+}
+
+/// Widest level of a breadth-first search from the vertex that another one ends at: about the bandwidth that
+/// the order below can reach.
+Offset widest_level(const SymmetricOperator& op) {
+  const Offset n = op.size();
+  std::vector<Index> queue;
+  Offset widest = 0;
+  Index root = 0;
+  for (int sweep = 0; sweep < 2; ++sweep) {
+    std::vector<char> seen(at(n));
+    widest = 0;
+    queue.assign(1, root);
+    seen[at(root)] = 1;
+    for (std::size_t begin = 0; begin < queue.size();) {
+      check_stop();
+      const std::size_t end = queue.size();
+      widest = std::max(widest, static_cast<Offset>(end - begin));
+      for (; begin < end; ++begin)
+        for (const Product& term : op.terms())
+          term.graph().for_each_run(queue[begin], [&](Run run) {
+            for (Index j = run.begin; j < run.end; ++j)
+              if (!seen[at(j)]) {
+                seen[at(j)] = 1;
+                queue.push_back(j);
+              }
+          });
+    }
+    root = queue.back();
   }
-  return result;
+  return widest;
 }
 
 /// Reverse Cuthill-McKee: breadth-first by increasing degree from an end of each component, reversed.
@@ -102,31 +142,57 @@ std::vector<Index> inverse(std::span<const Index> order) {
 
 }  // namespace
 
+void Skyline::take(std::vector<Index> order, std::vector<Index> first, double work) {
+  order_ = std::move(order);
+  position_ = inverse(order_);
+  first_ = std::move(first);
+  work_ = work;
+  starts_.assign(1, 0);
+  for (std::size_t i = 0; i < first_.size(); ++i)
+    starts_.push_back(starts_.back() + static_cast<Offset>(i) - first_[i] + 1);
+}
+
+std::optional<Skyline> Skyline::natural(const SymmetricOperator& op, Offset max_entries, double max_work) {
+  const Offset n = op.size();
+  std::vector<Index> order(at(n));
+  std::iota(order.begin(), order.end(), Index{0});
+  std::vector<Index> first = order;
+  Offset entries = 0;
+  for (Offset i = 0; i < n; ++i) {
+    if ((i & 0xFFFF) == 0) check_stop();
+    for (const Product& term : op.terms())
+      term.graph().for_each_run(i, [&](Run run) {
+        first[at(i)] = std::min(first[at(i)], run.begin);
+        // The transpose: later rows of a column that this row holds begin here or before.
+        for (Offset j = std::max(Offset{run.begin}, i + 1); op.terms().size() > 1 && j < run.end; ++j)
+          first[at(j)] = std::min(first[at(j)], static_cast<Index>(i));
+      });
+    entries += i - first[at(i)] + 1;
+    if (entries > max_entries) return std::nullopt;
+  }
+  Envelope found = measured(std::move(first));
+  if (found.entries > max_entries || found.work > max_work) return std::nullopt;
+  Skyline result;
+  result.take(std::move(order), std::move(found.first), found.work);
+  return result;
+}
+
 std::optional<Skyline> Skyline::plan(const SymmetricOperator& op, Offset max_entries, double max_work) {
   Offset edges = 0;
   for (const Product& term : op.terms()) edges += term.graph().nnz();
   if (edges > std::min(kMaxEdges, 2 * max_entries)) return std::nullopt;
-  const auto fits = [&](const Envelope& e) { return e.entries <= max_entries && e.work <= max_work; };
-
-  Skyline result;
-  result.order_.resize(at(op.size()));
-  std::iota(result.order_.begin(), result.order_.end(), Index{0});
-  Envelope best = envelope(op, result.order_, max_entries);
-  if (!fits(best) || best.work > 50.0 * static_cast<double>(edges)) {
-    auto order = reverse_cuthill_mckee(op);
-    Envelope other = envelope(op, inverse(order), max_entries);
-    if (fits(other) && (!fits(best) || other.work < best.work)) {
-      best = std::move(other);
-      result.order_ = std::move(order);
-    }
+  if (auto found = natural(op, max_entries, std::min(max_work, 50.0 * static_cast<double>(edges))))
+    return found;
+  const auto widest = static_cast<double>(widest_level(op));
+  if (widest > 64 && widest * widest * static_cast<double>(op.size()) > 64 * max_work) {
+    // Levels may be narrow elsewhere, but not by so much.
+    return natural(op, max_entries, max_work);
   }
-  if (!fits(best)) return std::nullopt;
-  result.work_ = best.work;
-  result.position_ = inverse(result.order_);
-  result.first_ = std::move(best.first);
-  result.starts_.assign(1, 0);
-  for (Offset i = 0; i < op.size(); ++i)
-    result.starts_.push_back(result.starts_.back() + i - result.first_[at(i)] + 1);
+  auto order = reverse_cuthill_mckee(op);
+  Envelope found = envelope(op, inverse(order));
+  if (found.entries > max_entries || found.work > max_work) return natural(op, max_entries, max_work);
+  Skyline result;
+  result.take(std::move(order), std::move(found.first), found.work);
   return result;
 }
 

@@ -17,6 +17,9 @@ class Skyline {
   /// factorisation `max_work` multiply-adds.   Cost O(n + m).
   static std::optional<Skyline> plan(const SymmetricOperator& op, Offset max_entries, double max_work);
 
+  /// The same in the order of the vertices as they are.   Cost O(n + runs).
+  static std::optional<Skyline> natural(const SymmetricOperator& op, Offset max_entries, double max_work);
+
   /// Factors sign (H - sigma I); false when that is not positive definite.   Polls the stop flag.
   bool factor(const SymmetricOperator& op, double sign, double sigma);
   /// y = (sign (H - sigma I))^-1 x of the last successful factor().   Cost O(entries).
@@ -26,6 +29,8 @@ class Skyline {
   double work() const { return work_; }  // multiply-adds of a factorisation
 
  private:
+  void take(std::vector<Index> order, std::vector<Index> first, double work);
+
   std::vector<Index> order_;     // order_[position] = vertex
   std::vector<Index> position_;  // its inverse
   std::vector<Index> first_;     // first stored column of a row

@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "manyhop/engine/spectral/lanczos.hpp"
 #include "manyhop/engine/spectral/skyline.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
@@ -17,13 +18,22 @@
 namespace manyhop::spectral {
 namespace {
 
-constexpr Offset kSubspace = 40;            // Lanczos vectors
-constexpr int kFirstRestarts = 2;           // of Lanczos, where shift-invert could take over
+constexpr int kStepsOfRestart = 40;  // `max_restarts` of them bound the products of a run
+// Steps of Lanczos before a factorisation is looked for, and steps of Lanczos that it may cost instead: a
+// narrow band at once, a wide one when Lanczos turns out to be slow, any that is possible at last.
+constexpr struct {
+  int after, worth;
+} kFactorings[] = {{0, 400}, {160, 1000}, {2000, 1 << 30}};
+constexpr int kLikelySteps = 500;  // of Lanczos, to size its basis
+constexpr std::size_t kBasisBytes = std::size_t{3} << 30;
+constexpr int kRefineSteps = 12;  // products that take rounding off a Ritz vector
+constexpr int kRefineRounds = 4;
+constexpr Offset kInverseSubspace = 20;
 constexpr Offset kInverseWork = 5'000'000;  // vertices times restarts of Lanczos on the inverse ...
 constexpr int kInverseRestarts = 40;        // ... and at most so many: it mostly needs one or two
 constexpr int kRounds = 6;                  // of factorisations, each closer to the end
-constexpr Offset kFactorEntries = 64'000'000;
-constexpr double kFactorWork = 1e10;  // multiply-adds: some seconds
+constexpr Offset kFactorEntries = 256'000'000;
+constexpr double kFactorWork = 2e10;  // multiply-adds: some seconds
 
 using Apply = std::function<void(const double*, double*)>;
 
@@ -41,48 +51,27 @@ struct Operation {
 };
 
 /// Spectra returns converged pairs only; the best ones are needed either way.
-class Lanczos : public Spectra::SymEigsSolver<Operation> {
+class InverseLanczos : public Spectra::SymEigsSolver<Operation> {
  public:
   using Spectra::SymEigsSolver<Operation>::SymEigsSolver;
-  struct Ends {
-    std::vector<double> top, bottom;
-  };
-  Ends ends() const {
+  std::vector<double> top() const {
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> small(this->m_fac.matrix_H());
-    const Eigen::VectorXd low = this->m_fac.matrix_V() * small.eigenvectors().col(0);
     const Eigen::VectorXd high = this->m_fac.matrix_V() * small.eigenvectors().rightCols(1);
-    return {{high.data(), high.data() + high.size()}, {low.data(), low.data() + low.size()}};
+    return {high.data(), high.data() + high.size()};
   }
 };
 
-Offset subspace(const Context& ctx, Offset n) {
-  const Offset wanted = std::min(n, kSubspace);
+std::size_t basis_bytes(const Context& ctx, Offset n) {
   const auto column = static_cast<std::size_t>(n) * sizeof(double);
-  const auto fit = static_cast<Offset>(ctx.limit() / column / 2) - 4;  // the basis is copied at a restart
-  if (fit < 8)
+  if (ctx.limit() < 24 * column)
     throw LimitError(
         fmt::format("the eigen-solver needs {} bytes for 8 vectors of {} entries and the memory limit is {}",
                     column * 24, n, ctx.limit()));
-  return std::min(wanted, fit);
+  return std::min(ctx.limit() / 2 - 4 * column, std::max(kBasisBytes, 40 * column));
 }
 
 void leave_out(const SymmetricProblem& problem, std::span<double> x) {
   for (const auto& u : problem.known) project_out(u, x);
-}
-
-/// H on the complement of the known vectors; on their span the number `inner`, which lies between the ends
-/// wanted: a known vector that rounding or a random restart lets in never shows as an end.
-Apply complement(const SymmetricProblem& problem, double inner, double scale, double shift) {
-  return [&problem, inner, scale, shift](const double* x, double* y) {
-    const std::span<const double> in(x, at(problem.n));
-    const std::span<double> out(y, at(problem.n));
-    std::vector<double> kept(in.begin(), in.end());
-    leave_out(problem, kept);
-    problem.apply(kept.data(), y);
-    leave_out(problem, out);
-    for (std::size_t i = 0; i < out.size(); ++i)
-      out[i] = scale * (out[i] + inner * (in[i] - kept[i])) + shift * in[i];
-  };
 }
 
 Pair finish(const SymmetricProblem& problem, std::vector<double> x) {
@@ -96,34 +85,22 @@ Pair finish(const SymmetricProblem& problem, std::vector<double> x) {
   return checked(problem.apply, std::move(x));
 }
 
-/// Lanczos with one run for both ends.
-void run_lanczos(const Context& ctx, const SymmetricProblem& problem, bool top, bool bottom, double tol,
-                 int restarts, Extremes& result) {
-  auto start = start_vector(problem.n, 1);
-  leave_out(problem, start);
-  normalise(start);
-  const double inner = checked(problem.apply, start).value;
-  // The spectrum moves to [1, 3], as Spectra's tolerance is relative to the eigenvalue.
-  const double scale = 1 / problem.bound;
-  const Apply apply = complement(problem, inner, scale, 2);
-  Operation operation{problem.n, &apply};
-  const bool both = top && bottom;
-  Lanczos solver(operation, both ? 2 : 1, subspace(ctx, problem.n));
-  solver.init(start.data());
-  const auto rule = both  ? Spectra::SortRule::BothEnds
-                    : top ? Spectra::SortRule::LargestAlge
-                          : Spectra::SortRule::SmallestAlge;
-  solver.compute(rule, restarts, std::max(0.1 * tol * scale, 1e-15), Spectra::SortRule::LargestAlge);
-  result.iterations += static_cast<int>(solver.num_iterations());
-  const auto ends = solver.ends();
-  if (top) result.top = finish(problem, ends.top);
-  if (bottom) result.bottom = finish(problem, ends.bottom);
+/// The pair of an end as a run of Lanczos left it, with what a few products more can do.
+Pair settled(const SymmetricProblem& problem, const Lanczos& lanczos, bool top, double tol) {
+  Pair pair = finish(problem, lanczos.vector(top));
+  if (!lanczos.converged(top)) return pair;
+  for (int round = 0; round < kRefineRounds && pair.residual > tol; ++round) {
+    Pair next = finish(problem, refine(problem, pair.vector, top, kRefineSteps));
+    if (!(next.residual < pair.residual)) break;
+    pair = std::move(next);
+  }
+  return pair;
 }
 
 /// One end by Lanczos on the inverse of H - sigma I, sigma just beyond the end: the factorisation fails while
 /// sigma lies inside the spectrum, so the end that comes out is the true one.
-void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skyline, bool top, double tol,
-            Pair& pair, int& iterations) {
+void invert(const SymmetricProblem& problem, Skyline& skyline, bool top, double tol, Pair& pair,
+            int& iterations) {
   const double sign = top ? -1 : 1;  // sign (H - sigma I) is positive definite
   const double rounding = 1e-12 * problem.bound;
   for (int round = 0; round < kRounds && pair.residual > tol; ++round) {
@@ -144,7 +121,7 @@ void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skylin
       leave_out(problem, {y, at(problem.n)});
     };
     Operation operation{problem.n, &apply};
-    Lanczos solver(operation, 1, std::min(subspace(ctx, problem.n), Offset{20}));
+    InverseLanczos solver(operation, 1, kInverseSubspace);
     // Later rounds begin at what is known so far, and enough of everything else not to miss what it lacks.
     auto start = start_vector(problem.n, 3);
     normalise(start);
@@ -154,7 +131,7 @@ void invert(const Context& ctx, const SymmetricProblem& problem, Skyline& skylin
     const auto restarts = std::clamp(kInverseWork / problem.n, Offset{4}, Offset{kInverseRestarts});
     solver.compute(Spectra::SortRule::LargestAlge, restarts, 1e-13, Spectra::SortRule::LargestAlge);
     iterations += static_cast<int>(solver.num_iterations());
-    Pair next = finish(problem, solver.ends().top);
+    Pair next = finish(problem, solver.top());
     // Nearer the end by more than the uncertainty of what there was.
     const bool beyond = sign * (pair.value - next.value) > pair.residual + rounding;
     if (next.residual < pair.residual || beyond) pair = std::move(next);
@@ -190,29 +167,67 @@ DenseSpectrum dense_spectrum(Offset n, const Apply& apply) {
   return result;
 }
 
+namespace {
+
+/// Multiply-adds of one step of Lanczos.
+double step_work(const SymmetricProblem& problem) {
+  double work = 12.0 * static_cast<double>(problem.n);
+  for (const Product& term : problem.banded->terms()) work += static_cast<double>(term.stored());
+  return work;
+}
+
+}  // namespace
+
 Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top, bool bottom, double tol,
                   int max_restarts) {
   Extremes result;
-  result.method = "lanczos (Spectra)";
+  Lanczos lanczos(problem, basis_bytes(ctx, problem.n), kLikelySteps);
+  int left = static_cast<int>(std::min<std::int64_t>(std::int64_t{kStepsOfRestart} * max_restarts, 1 << 30));
+  const auto run = [&](int steps, bool t, bool b) {
+    const int before = lanczos.steps();
+    lanczos.run(std::min(steps, left), t, b, std::max(0.3 * tol, 2e-16 * problem.bound));
+    left -= lanczos.steps() - before;
+    result.iterations += lanczos.steps() - before;
+  };
+  lanczos.start(start_vector(problem.n, 1));
+
   std::optional<Skyline> skyline;
+  const auto done = [&] {
+    return (!top || lanczos.converged(true)) && (!bottom || lanczos.converged(false));
+  };
   if (problem.banded != nullptr) {
-    const auto room = static_cast<Offset>(ctx.limit() / sizeof(double) / 2);
-    skyline = Skyline::plan(*problem.banded, std::min(kFactorEntries, room), kFactorWork);
+    const Offset entries = std::min(kFactorEntries, static_cast<Offset>(ctx.limit() / sizeof(double) / 2));
+    for (const auto& [after, worth] : kFactorings) {
+      run(after - lanczos.steps(), top, bottom);
+      if (done() || left == 0 || lanczos.full()) break;
+      const double work = std::min(kFactorWork, worth * step_work(problem));
+      skyline = after == 0 ? Skyline::natural(*problem.banded, entries, work)
+                           : Skyline::plan(*problem.banded, entries, work);
+      if (skyline) break;
+    }
   }
-  int restarts = max_restarts;
-  if (skyline) {  // Lanczos may cost what a factorisation costs
-    double round = 160.0 * static_cast<double>(problem.n);
-    for (const Product& term : problem.banded->terms()) round += static_cast<double>(term.stored());
-    const double share = skyline->work() / (static_cast<double>(kSubspace) / 2 * round);
-    restarts = std::min(max_restarts, kFirstRestarts + static_cast<int>(share));
-  }
-  run_lanczos(ctx, problem, top, bottom, tol, restarts, result);
-  if (skyline && restarts < max_restarts) {
-    for (const bool end : {true, false}) {
-      Pair& pair = end ? result.top : result.bottom;
-      if (!(end ? top : bottom) || pair.residual <= tol) continue;
-      invert(ctx, problem, *skyline, end, tol, pair, result.iterations);
+  run(skyline ? kInverseSubspace : left, top, bottom);
+  result.method = "lanczos";
+  for (const bool end : {true, false}) {
+    if (!(end ? top : bottom)) continue;
+    Pair& pair = end ? result.top : result.bottom;
+    pair = settled(problem, lanczos, end, tol);
+    if (skyline && left > 0 && pair.residual > tol) {
+      invert(problem, *skyline, end, tol, pair, result.iterations);
       result.method = "lanczos + shift-invert (Spectra)";
+    }
+  }
+  // A basis that is full: on from the best vector of each end alone.
+  for (const bool end : {true, false}) {
+    if (!(end ? top : bottom)) continue;
+    Pair& pair = end ? result.top : result.bottom;
+    while (pair.residual > tol && left > 0 && lanczos.full()) {
+      lanczos.start(pair.vector);
+      run(left, end, !end);
+      Pair next = settled(problem, lanczos, end, tol);
+      const bool better = next.residual < pair.residual;
+      if (better || (end ? next.value > pair.value : next.value < pair.value)) pair = std::move(next);
+      result.method = "lanczos with restarts";
     }
   }
   return result;

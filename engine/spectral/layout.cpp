@@ -1,0 +1,199 @@
+#include "manyhop/engine/spectral/layout.hpp"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop::spectral {
+namespace {
+
+constexpr Offset kLongRun = 8;         // columns from which two prefix sums cost less than the columns
+constexpr Offset kChunkWork = 32768;   // least edges and rows of a chunk
+constexpr Offset kChunkRows = 16384;   // most rows: their sums and a block of x stay in L2
+constexpr Offset kSampledRows = 64;    // looked at for common columns ...
+constexpr Offset kSampledShare = 58;   // ... which so many of them have
+constexpr Offset kLeastRows = 512;     // of a graph for which that pays
+constexpr Offset kMostCommon = 65536;  // columns
+
+std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+}  // namespace
+
+Layout::Layout(Graph graph) : graph_(std::move(graph)), by_runs_(graph_.implicit()) {
+  const Offset n = graph_.n_rows();
+  if (!by_runs_) find_common();
+  const Offset all = n + (by_runs_ ? 4 * n : graph_.nnz());
+  const Offset wanted = std::max(kChunkWork, all / 256);
+  Offset work = 0;
+  Offset begin = 0;
+  for (Offset i = 0; i < n; ++i) {
+    work += 1 + (by_runs_ ? 4 : graph_.degree(i));
+    if (work >= wanted || i + 1 - begin == kChunkRows || i + 1 == n) {
+      chunks_.emplace_back();
+      chunks_.back().begin = begin;
+      chunks_.back().end = begin = i + 1;
+      work = 0;
+    }
+  }
+  if (by_runs_) {
+    any_runs_ = true;
+    std::vector<Offset> counts(chunks_.size());
+    parallel_for(static_cast<Offset>(chunks_.size()), [&](Offset c) {
+      for (Offset i = chunks_[at(c)].begin; i < chunks_[at(c)].end; ++i)
+        graph_.for_each_run(i, [&](Run) { ++counts[at(c)]; });
+    });
+    stored_ = std::accumulate(counts.begin(), counts.end(), Offset{0});
+    return;
+  }
+  parallel_for(static_cast<Offset>(chunks_.size()), [&](Offset c) { fill(chunks_[at(c)]); });
+  for (const Chunk& chunk : chunks_) {
+    singles_ += static_cast<Offset>(chunk.columns.size());
+    stored_ += static_cast<Offset>(chunk.columns.size() + chunk.runs.size() + chunk.less_columns.size());
+    any_runs_ = any_runs_ || !chunk.runs.empty();
+  }
+}
+
+void Layout::find_common() {
+  const Offset n = graph_.n_rows();
+  if (n < kLeastRows) return;
+  std::vector<std::uint8_t> seen(at(graph_.n_cols()));
+  for (Offset s = 0; s < kSampledRows; ++s)
+    graph_.for_each_run((2 * s + 1) * n / (2 * kSampledRows), [&](Run run) {
+      if (run.end - run.begin >= kLongRun) return;
+      for (Index j = run.begin; j < run.end; ++j) ++seen[at(j)];
+    });
+  for (Offset j = 0; j < graph_.n_cols(); ++j)
+    if (seen[at(j)] >= kSampledShare) common_.push_back(static_cast<Index>(j));
+  if (static_cast<Offset>(common_.size()) > kMostCommon) common_.clear();
+  if (common_.empty()) return;
+  is_common_.resize(at(graph_.n_cols()));
+  for (const Index j : common_) is_common_[at(j)] = 1;
+}
+
+void Layout::fill(Chunk& chunk) const {
+  const Offset rows = chunk.end - chunk.begin;
+  const Offset blocks = (graph_.n_cols() + (Offset{1} << kBlockBits) - 1) >> kBlockBits;
+  std::vector<std::vector<std::uint16_t>> columns(at(blocks));
+  chunk.counts.resize(at(blocks * rows));
+  chunk.common.resize(at(rows));
+  std::vector<Index> held;   // common columns of a row, in runs or not
+  std::vector<Index> loose;  // of those, the ones that are in runs
+  for (Offset i = chunk.begin; i < chunk.end; ++i) {
+    const Offset r = i - chunk.begin;
+    const auto add = [&](Index j) {
+      columns[at(j >> kBlockBits)].push_back(static_cast<std::uint16_t>(j));
+      ++chunk.counts[at((j >> kBlockBits) * rows + r)];
+    };
+    held.clear();
+    loose.clear();
+    graph_.for_each_run(i, [&](Run run) {
+      const bool is_long = run.end - run.begin >= kLongRun;
+      if (is_long) chunk.runs.push_back(run);
+      if (common_.empty()) {
+        if (!is_long)
+          for (Index j = run.begin; j < run.end; ++j) add(j);
+        return;
+      }
+      if (is_long) {
+        const auto first = std::lower_bound(common_.begin(), common_.end(), run.begin);
+        for (auto j = first; j != common_.end() && *j < run.end; ++j) held.push_back(*j);
+        return;
+      }
+      for (Index j = run.begin; j < run.end; ++j) {
+        if (is_common_[at(j)])
+          held.push_back(j);
+        else
+          add(j);
+      }
+    });
+    chunk.run_ends.push_back(static_cast<std::uint32_t>(chunk.runs.size()));
+    if (common_.empty()) continue;
+    // Runs leave the common columns out, so a row without most of them lists what it has.
+    chunk.common[at(r)] = 2 * held.size() >= common_.size() ? 1 : 0;
+    if (chunk.common[at(r)] == 0) {
+      for (const Index j : held) add(j);
+      continue;
+    }
+    std::set_difference(common_.begin(), common_.end(), held.begin(), held.end(), std::back_inserter(loose));
+    for (const Index j : loose) {
+      chunk.less_rows.push_back(static_cast<Index>(r));
+      chunk.less_columns.push_back(j);
+    }
+  }
+  std::size_t total = 0;
+  for (const auto& block : columns) total += block.size();
+  chunk.columns.reserve(total);
+  for (const auto& block : columns) chunk.columns.insert(chunk.columns.end(), block.begin(), block.end());
+}
+
+Layout::Prefix Layout::prefix(const double* x, std::vector<double>& scratch) const {
+  Prefix result;
+  for (const Index j : common_) result.common += x[j];
+  if (!any_runs_) return result;
+  constexpr Offset kPiece = Offset{1} << kPieceBits;
+  const Offset n = graph_.n_cols();
+  const Offset pieces = n / kPiece + 1;  // run.end may be n
+  scratch.resize(at(n + 1 + pieces + 1));
+  double* within = scratch.data();
+  double* whole = scratch.data() + n + 1;
+  constexpr Offset kPiecesEach = 16;
+  parallel_ranges(pieces, kPiecesEach, [&](Offset begin, Offset end) {
+    for (Offset p = begin; p < end; ++p) {
+      double sum = 0;
+      const Offset last = std::min(n, (p + 1) * kPiece);
+      for (Offset j = p * kPiece; j < last; ++j) {
+        within[j] = sum;
+        sum += is_common_.empty() || is_common_[at(j)] == 0 ? x[j] : 0.0;
+      }
+      if (p + 1 == pieces) within[n] = sum;
+      whole[p + 1] = sum;
+    }
+  });
+  whole[0] = 0;
+  for (Offset p = 0; p < pieces; ++p) whole[p + 1] += whole[p];
+  result.within = within;
+  result.pieces = whole;
+  return result;
+}
+
+void Layout::for_chunks(const std::function<void(const Chunk&)>& body) const {
+  parallel_for(static_cast<Offset>(chunks_.size()), [&](Offset c) { body(chunks_[at(c)]); });
+}
+
+void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefix, double* sums) const {
+  const Offset rows = chunk.end - chunk.begin;
+  if (by_runs_) {
+    for (Offset r = 0; r < rows; ++r) {
+      double sum = 0;
+      graph_.for_each_run(chunk.begin + r, [&](Run run) { sum += prefix.over(run); });
+      sums[r] = sum;
+    }
+    return;
+  }
+  std::uint32_t run = 0;
+  for (Offset r = 0; r < rows; ++r) {
+    double sum = chunk.common[at(r)] != 0 ? prefix.common : 0.0;
+    for (; run < chunk.run_ends[at(r)]; ++run) sum += prefix.over(chunk.runs[run]);
+    sums[r] = sum;
+  }
+  const std::uint16_t* column = chunk.columns.data();
+  const std::uint16_t* count = chunk.counts.data();
+  const Offset blocks = rows == 0 ? 0 : static_cast<Offset>(chunk.counts.size()) / rows;
+  for (Offset b = 0; b < blocks; ++b) {
+    const double* base = x + (b << kBlockBits);
+    for (Offset r = 0; r < rows; ++r, ++count) {
+      double sum[4] = {0, 0, 0, 0};  // four chains of additions hide their latency
+      unsigned left = *count;
+      for (; left >= 4; left -= 4, column += 4)
+        for (std::size_t l = 0; l < 4; ++l) sum[l] += base[column[l]];
+      for (; left > 0; --left) sum[0] += base[*column++];
+      sums[r] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+  }
+  for (std::size_t e = 0; e < chunk.less_rows.size(); ++e)
+    sums[chunk.less_rows[e]] -= x[chunk.less_columns[e]];
+}
+
+}  // namespace manyhop::spectral

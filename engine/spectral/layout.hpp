@@ -1,0 +1,79 @@
+// The edges of a graph laid out for products with a vector: long runs of neighbouring columns as differences
+// of prefix sums, columns that nearly all rows have as one sum, and the rest as 16-bit column numbers within
+// blocks of columns whose entries of x stay in L2. Found from the structure, never from a pattern's name.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "manyhop/graphs/graph.hpp"
+
+namespace manyhop::spectral {
+
+class Layout {
+ public:
+  /// Cost O(n + m), O(n + runs) for an implicit graph; parallel.
+  explicit Layout(Graph graph);
+
+  /// Sums of x over the columns of each row: row(i, sum) is called once for every row, by chunks in parallel.
+  /// `scratch` is reused from call to call.   Cost O(n + stored()).
+  template <class F>
+  void sums(const double* x, std::vector<double>& scratch, F&& row) const;
+
+  /// Numbers read a product beside the vectors: runs and single edges.
+  Offset stored() const { return stored_; }
+  /// Edges that no run and no common column covers.
+  Offset singles() const { return singles_; }
+
+ private:
+  struct Chunk {
+    Offset begin = 0, end = 0;            // rows
+    std::vector<std::uint32_t> run_ends;  // a row, into runs
+    std::vector<Run> runs;
+    std::vector<std::uint16_t> counts;  // block by block, a row
+    std::vector<std::uint16_t> columns;
+    std::vector<char> common;      // a row: the common columns are added
+    std::vector<Index> less_rows;  // and these edges taken off again
+    std::vector<Index> less_columns;
+  };
+  /// Prefix sums within pieces of x, and of whole pieces, both without the common columns; the sum over them.
+  struct Prefix {
+    const double* within = nullptr;
+    const double* pieces = nullptr;
+    double common = 0;
+    double over(Run run) const {
+      return (within[run.end] - within[run.begin]) +
+             (pieces[run.end >> kPieceBits] - pieces[run.begin >> kPieceBits]);
+    }
+  };
+  static constexpr int kPieceBits = 10;  // short pieces keep the sums small and so their rounding
+  static constexpr int kBlockBits = 16;  // columns of a block: what 16 bits count
+
+  void find_common();
+  void fill(Chunk& chunk) const;
+  Prefix prefix(const double* x, std::vector<double>& scratch) const;
+  void chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefix, double* sums) const;
+  void for_chunks(const std::function<void(const Chunk&)>& body) const;
+
+  Graph graph_;
+  std::vector<Index> common_;  // columns, increasing
+  std::vector<char> is_common_;
+  std::vector<Chunk> chunks_;
+  bool by_runs_ = false;  // implicit graphs: every run by prefix sums
+  bool any_runs_ = false;
+  Offset stored_ = 0, singles_ = 0;
+};
+
+template <class F>
+void Layout::sums(const double* x, std::vector<double>& scratch, F&& row) const {
+  const Prefix made = prefix(x, scratch);
+  for_chunks([&](const Chunk& chunk) {
+    thread_local std::vector<double> own;
+    own.resize(static_cast<std::size_t>(chunk.end - chunk.begin));
+    chunk_sums(chunk, x, made, own.data());
+    for (Offset i = chunk.begin; i < chunk.end; ++i) row(i, own[static_cast<std::size_t>(i - chunk.begin)]);
+  });
+}
+
+}  // namespace manyhop::spectral
