@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <Spectra/SymEigsSolver.h>
 #include <Eigen/Core>
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -28,38 +28,14 @@ constexpr int kLikelySteps = 500;  // of Lanczos, to size its basis
 constexpr std::size_t kBasisBytes = std::size_t{3} << 30;
 constexpr int kRefineSteps = 12;  // products that take rounding off a Ritz vector
 constexpr int kRefineRounds = 4;
-constexpr Offset kInverseSubspace = 20;
-constexpr Offset kInverseWork = 5'000'000;  // vertices times restarts of Lanczos on the inverse ...
-constexpr int kInverseRestarts = 40;        // ... and at most so many: it mostly needs one or two
-constexpr int kRounds = 6;                  // of factorisations, each closer to the end
+constexpr int kRoughSteps = 24;    // of Lanczos before the inverse
+constexpr int kInverseSteps = 16;  // solves of a pass on the inverse: two or three passes are mostly enough
+constexpr int kInversePasses = 6;
+constexpr int kRounds = 8;  // of factorisations, each closer to the end
 constexpr Offset kFactorEntries = 256'000'000;
 constexpr double kFactorWork = 2e10;  // multiply-adds: some seconds
 
 using Apply = std::function<void(const double*, double*)>;
-
-/// What Spectra asks of a matrix.
-struct Operation {
-  using Scalar = double;
-  Eigen::Index size;
-  const Apply* apply;
-  Eigen::Index rows() const { return size; }
-  Eigen::Index cols() const { return size; }
-  void perform_op(const double* x, double* y) const {
-    check_stop();
-    (*apply)(x, y);
-  }
-};
-
-/// Spectra returns converged pairs only; the best ones are needed either way.
-class InverseLanczos : public Spectra::SymEigsSolver<Operation> {
- public:
-  using Spectra::SymEigsSolver<Operation>::SymEigsSolver;
-  std::vector<double> top() const {
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> small(this->m_fac.matrix_H());
-    const Eigen::VectorXd high = this->m_fac.matrix_V() * small.eigenvectors().rightCols(1);
-    return {high.data(), high.data() + high.size()};
-  }
-};
 
 std::size_t basis_bytes(const Context& ctx, Offset n) {
   const auto column = static_cast<std::size_t>(n) * sizeof(double);
@@ -103,38 +79,43 @@ void invert(const SymmetricProblem& problem, Skyline& skyline, bool top, double 
             int& iterations) {
   const double sign = top ? -1 : 1;  // sign (H - sigma I) is positive definite
   const double rounding = 1e-12 * problem.bound;
+  SymmetricProblem inverse;
+  inverse.n = problem.n;
+  inverse.known = problem.known;
+  inverse.bound = 0;
+  inverse.apply = [&](const double* x, double* y) { skyline.solve(x, y); };
+  double nearest = problem.bound;
   for (int round = 0; round < kRounds && pair.residual > tol; ++round) {
     const double base =
         top && !problem.known.empty() ? std::max(pair.value, problem.known_value) : pair.value;
     const bool fixed = base != pair.value;
-    double step = std::max(rounding, fixed ? rounding : pair.residual);
+    // A Rayleigh quotient is far nearer the end than its residual says: each round tries a closer shift.
+    nearest = std::min(pair.residual, 0.01 * nearest);
+    double step = std::max(rounding, fixed ? rounding : nearest);
     double sigma = base - sign * step;
     while (!skyline.factor(*problem.banded, sign, sigma)) {
       if (step > 4 * problem.bound) return;
       step *= 8;
       sigma = base - sign * step;
     }
-    const Apply apply = [&](const double* x, double* y) {
-      std::vector<double> kept(x, x + problem.n);
-      leave_out(problem, kept);
-      skyline.solve(kept.data(), y);
-      leave_out(problem, {y, at(problem.n)});
-    };
-    Operation operation{problem.n, &apply};
-    InverseLanczos solver(operation, 1, kInverseSubspace);
+    if (!fixed) nearest = step;
     // Later rounds begin at what is known so far, and enough of everything else not to miss what it lacks.
     auto start = start_vector(problem.n, 3);
     normalise(start);
     for (std::size_t i = 0; i < start.size(); ++i) start[i] += (round > 0 ? 10 : 0) * pair.vector[i];
-    leave_out(problem, start);
-    solver.init(start.data());
-    const auto restarts = std::clamp(kInverseWork / problem.n, Offset{4}, Offset{kInverseRestarts});
-    solver.compute(Spectra::SortRule::LargestAlge, restarts, 1e-13, Spectra::SortRule::LargestAlge);
-    iterations += static_cast<int>(solver.num_iterations());
-    Pair next = finish(problem, solver.top());
-    // Nearer the end by more than the uncertainty of what there was.
-    const bool beyond = sign * (pair.value - next.value) > pair.residual + rounding;
-    if (next.residual < pair.residual || beyond) pair = std::move(next);
+    double last = std::numeric_limits<double>::infinity();
+    for (int pass = 0; pass < kInversePasses; ++pass) {
+      Pair next = finish(problem, refine(inverse, std::move(start), true, kInverseSteps));
+      iterations += kInverseSteps;
+      start = next.vector;
+      const bool settled = !(next.residual < 0.5 * last) || next.residual <= 1e-14 * problem.bound;
+      last = next.residual;
+      // Both are quotients on the complement of what is known, so the one further out is nearer the end.
+      const double outwards = sign * (pair.value - next.value);
+      if (outwards > rounding || (outwards > -rounding && next.residual < pair.residual))
+        pair = std::move(next);
+      if (settled) break;
+    }
   }
 }
 
@@ -206,7 +187,7 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
       if (skyline) break;
     }
   }
-  run(skyline ? kInverseSubspace : left, top, bottom);
+  run(skyline ? kRoughSteps : left, top, bottom);
   result.method = "lanczos";
   for (const bool end : {true, false}) {
     if (!(end ? top : bottom)) continue;
@@ -214,7 +195,7 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
     pair = settled(problem, lanczos, end, tol);
     if (skyline && left > 0 && pair.residual > tol) {
       invert(problem, *skyline, end, tol, pair, result.iterations);
-      result.method = "lanczos + shift-invert (Spectra)";
+      result.method = "lanczos + shift-invert";
     }
   }
   // A basis that is full: on from the best vector of each end alone.
