@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <tuple>
 #include <utility>
 
 #include "manyhop/engine/spectral/operators.hpp"
@@ -50,6 +51,14 @@ bool symmetric_weights(const Graph& graph) {
   return std::equal(weights.begin(), weights.end(), mirrored.begin(), mirrored.end());
 }
 
+/// Whether a class of several vertices has no edges: each of them would get a loop of its own.
+bool lonely_twins(const Twins& twins) {
+  const Graph& mirrored = twins.base.transpose();
+  for (Offset c = 0; c < twins.base.n_rows(); ++c)
+    if (twins.sizes[at(c)] > 1 && twins.base.degree(c) == 0 && mirrored.degree(c) == 0) return true;
+  return false;
+}
+
 /// Drops edges of weight 0, scales the rest to size at most 1, and refuses negative ones where a square root
 /// of their sums is taken.
 Input prepare(const Graph& graph, const SpectralOptions& options) {
@@ -90,11 +99,47 @@ Input prepare(const Graph& graph, const SpectralOptions& options) {
       input.scale = largest > 0 ? largest : 1;
     }
   }
+  const bool undirected = options.op == Operator::normalized || options.op == Operator::adjacency ||
+                          options.op == Operator::laplacian;
+  if (!input.weighted && undirected) {
+    input.twins = find_twins(input.graph);
+    if (input.twins && options.op == Operator::laplacian && lonely_twins(*input.twins)) input.twins.reset();
+    if (input.twins) input.graph = input.twins->base;
+  }
   input.symmetric = is_symmetric(input.graph);
   if (input.symmetric && input.weighted && input.graph.weighted())
     input.symmetric = symmetric_weights(input.graph);
   input.parts = components(input.graph);
   return input;
+}
+
+/// Weak components of the graph and vertices without edges but a loop, also where `graph` is a base of twins.
+std::pair<Offset, Offset> part_counts(const Input& input) {
+  if (!input.twins) return {input.parts.count, input.parts.isolated};
+  const Graph& base = input.graph;
+  std::vector<char> touched(at(base.n_rows()));
+  for (Offset c = 0; c < base.n_rows(); ++c)
+    base.for_each_run(c, [&](Run run) {
+      for (Index d = run.begin; d < run.end; ++d) touched[at(c)] = touched[at(d)] = 1;
+    });
+  Offset more = 0;
+  Offset isolated = 0;
+  std::vector<char> alone(touched.size(), 1);
+  for (Offset c = 0; c < base.n_rows(); ++c)
+    base.for_each_run(c, [&](Run run) {
+      for (Index d = run.begin; d < run.end; ++d)
+        if (d != c) alone[at(c)] = alone[at(d)] = 0;
+    });
+  for (std::size_t c = 0; c < touched.size(); ++c) {
+    const auto size = static_cast<Offset>(input.twins->sizes[c]);
+    if (touched[c] == 0) {
+      more += size - 1;
+      isolated += size;
+    } else if (alone[c] != 0 && size == 1) {
+      ++isolated;
+    }
+  }
+  return {input.parts.count + more, isolated};
 }
 
 }  // namespace
@@ -130,8 +175,7 @@ GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& opt
   result.op = name_of(options.op);
   const auto begin = std::chrono::steady_clock::now();
   const Input input = prepare(graph, options);
-  result.components = input.parts.count;
-  result.isolated = input.parts.isolated;
+  std::tie(result.components, result.isolated) = part_counts(input);
   result.method = "none (no vertices)";
   if (result.n > 0) {
     switch (options.op) {

@@ -1,10 +1,12 @@
 // How each operator of gap() is solved; gap() checks the arguments and fills what is common.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "manyhop/engine/spectral/gap.hpp"
 #include "manyhop/engine/spectral/symmetric.hpp"
+#include "manyhop/engine/spectral/twins.hpp"
 
 namespace manyhop::spectral {
 
@@ -16,6 +18,8 @@ struct Input {
   double scale = 1;
   bool symmetric = false;  // structure, and weights where used
   Components parts;
+  std::optional<Twins> twins;  // then `graph` is their base
+  Offset vertices() const { return twins ? static_cast<Offset>(twins->label.size()) : graph.n_rows(); }
 };
 
 /// A left-out part of GapResult: value, vector and residual of both ends.
@@ -37,6 +41,9 @@ Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralO
 /// Second and last of every pair of a dense operator; n <= kDenseSize.
 Solution dense_solution(Offset n, const std::function<void(const double*, double*)>& apply,
                         Pair* first = nullptr);
+/// From the base of twins to their graph: vectors are spread, and the eigenvalue 0 of differences within a
+/// class takes its place.
+void expand(const Input& input, Solution& solution);
 /// label[v]: the part of row v in the double cover (row v - column w for each edge v, w); of column v at n +
 /// v.
 std::vector<Index> double_cover(const Graph& graph);

@@ -1,6 +1,7 @@
 // The symmetric operators: normalized, adjacency (and laplacian, which is read off normalized).
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <utility>
 
 #include "manyhop/engine/spectral/operators.hpp"
@@ -82,18 +83,31 @@ std::vector<Graph> symmetric_terms(const Input& input) {
   return {symmetrised(input.graph)};
 }
 
-Solution solve_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
+namespace {
+
+/// Degrees of the vertices of the graph, or of one vertex of each class.
+std::vector<double> degree_sums(const Input& input, const Graph& term) {
+  if (!input.twins) return row_sums(term, input.weighted);
+  std::vector<double> sums(input.twins->sizes.size());
+  Product(term, false).apply(input.twins->sizes.data(), sums.data());
+  return sums;
+}
+
+Solution base_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
   const Offset n = input.graph.n_rows();
   const auto terms = symmetric_terms(input);
+  // With twins a vertex stands for `size` of them: the root of its degree and its scale both take the root
+  // of the size.
   std::vector<double> root(at(n));
   for (const Graph& term : terms) {
-    const auto sums = row_sums(term, input.weighted);
+    const auto sums = degree_sums(input, term);
     for (std::size_t i = 0; i < root.size(); ++i) root[i] += sums[i] / static_cast<double>(terms.size());
   }
   std::vector<double> inverse(root.size());
   for (std::size_t i = 0; i < root.size(); ++i) {
-    root[i] = std::sqrt(root[i]);
-    inverse[i] = root[i] > 0 ? 1 / root[i] : 0;
+    const double size = input.twins ? input.twins->sizes[i] : 1.0;
+    inverse[i] = root[i] > 0 ? std::sqrt(size) / std::sqrt(root[i]) : 0;
+    root[i] = std::sqrt(size) * std::sqrt(root[i]);
   }
   std::vector<Product> products;
   for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse);
@@ -174,6 +188,49 @@ Solution solve_normalized(const Context& ctx, const Input& input, const Spectral
   return solution;
 }
 
+}  // namespace
+
+Solution solve_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
+  Solution solution = base_normalized(ctx, input, options);
+  expand(input, solution);
+  return solution;
+}
+
+void expand(const Input& input, Solution& solution) {
+  if (!input.twins) return;
+  const Twins& twins = *input.twins;
+  const auto spread = [&](Pair& pair) {
+    std::vector<double> x(twins.label.size());
+    for (std::size_t v = 0; v < x.size(); ++v) {
+      const auto c = at(twins.label[v]);
+      x[v] = pair.vector[c] / std::sqrt(twins.sizes[c]);
+    }
+    pair.vector = std::move(x);
+  };
+  Pair zero;
+  std::vector<Index> earlier(twins.sizes.size(), -1);
+  zero.vector.resize(twins.label.size());
+  for (std::size_t v = 0; v < twins.label.size(); ++v) {
+    Index& other = earlier[at(twins.label[v])];
+    if (other >= 0) {
+      zero.vector[at(other)] = std::sqrt(0.5);
+      zero.vector[v] = -std::sqrt(0.5);
+      break;
+    }
+    other = static_cast<Index>(v);
+  }
+  if (solution.has_second && solution.second.value >= 0)
+    spread(solution.second);
+  else
+    solution.second = zero;
+  if (solution.has_last && solution.last.value <= 0)
+    spread(solution.last);
+  else
+    solution.last = zero;
+  solution.has_second = solution.has_last = true;
+  solution.method = "twins (" + std::to_string(twins.sizes.size()) + " classes) + " + solution.method;
+}
+
 Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralOptions& options) {
   Input filled = input;
   if (input.parts.isolated > 0) filled.graph = with_loops_on_isolated(input.graph);
@@ -188,13 +245,16 @@ Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralO
   const Offset n = input.graph.n_rows();
   std::vector<Product> products;
   std::vector<double> sizes(at(n));
+  std::vector<double> scales;  // roots of the sizes of twins
+  if (input.twins)
+    for (const double size : input.twins->sizes) scales.push_back(std::sqrt(size));
   for (const Graph& term : symmetric_terms(input)) {
     std::vector<double> absolute(term.weights().begin(), term.weights().end());
     for (double& w : absolute) w = std::abs(w);
-    const auto sums = row_sums(
-        input.weighted && term.weighted() ? term.with_weights(std::move(absolute)) : term, input.weighted);
+    const auto sums =
+        degree_sums(input, input.weighted && term.weighted() ? term.with_weights(std::move(absolute)) : term);
     for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] += sums[i];
-    products.emplace_back(term, input.weighted);
+    products.emplace_back(term, input.weighted, scales, scales);
   }
   const auto count = static_cast<double>(products.size());
   const SymmetricOperator op(std::move(products));
@@ -229,6 +289,7 @@ Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralO
     solution.iterations += largest.iterations;
     if (largest.method.size() > solution.method.size()) solution.method = largest.method;
   }
+  expand(input, solution);
   for (Pair* pair : {&first, &solution.second, &solution.last}) {
     pair->value *= input.scale;
     pair->residual *= input.scale;
