@@ -41,7 +41,8 @@ std::vector<Index> source_rows(Offset n, Offset count, std::uint64_t seed) {
 /// pulled from: next[v] = reached[v] | OR of reached[u] over rows u that receive from v.
 class Block {
  public:
-  explicit Block(const Graph& sends) : sends_(sends), reached_(at(sends.n_rows())), next_(reached_) {}
+  Block(const Graph& graph, const Graph& sends)
+      : graph_(graph), sends_(sends), reached_(at(sends.n_rows())), next_(reached_) {}
 
   /// counts[hop - 1][bit] = columns reached by source `bit` in at most `hop` steps.
   void run(std::span<const Index> sources, int hops, std::vector<std::vector<Offset>>& counts) {
@@ -49,9 +50,10 @@ class Block {
     for (std::size_t b = 0; b < sources.size(); ++b) reached_[at(sources[b])] |= std::uint64_t{1} << b;
     counts.assign(static_cast<std::size_t>(hops), std::vector<Offset>(sources.size(), 0));
     bool moved = true;
+    all_ = sources.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << sources.size()) - 1;
     for (int hop = 0; hop < hops; ++hop) {
       check_stop();
-      if (moved) moved = step();
+      if (moved) moved = hop == 0 ? first_step(sources) : step();
       auto& row = counts[static_cast<std::size_t>(hop)];
       if (moved)
         count(row);
@@ -63,6 +65,21 @@ class Block {
   }
 
  private:
+  /// The rows of the sources tell where one step leads.
+  bool first_step(std::span<const Index> sources) {
+    std::uint64_t any = 0;
+    for (std::size_t b = 0; b < sources.size(); ++b) {
+      const std::uint64_t bit = std::uint64_t{1} << b;
+      graph_.for_each_run(sources[b], [&](Run run) {
+        for (Index j = run.begin; j < run.end; ++j) {
+          any |= bit & ~reached_[at(j)];
+          reached_[at(j)] |= bit;
+        }
+      });
+    }
+    return any != 0;
+  }
+
   bool step() {
     const Offset n = sends_.n_rows();
     std::uint64_t any = 0;
@@ -71,10 +88,20 @@ class Block {
     for (Offset v = 0; v < n; ++v) {
       if ((v & 0xFFFF) == 0) check_stop();
       std::uint64_t word = reached_[at(v)];
+      if (word == all_) {  // nothing is left to reach it
+        next_[at(v)] = word;
+        continue;
+      }
       if (by_runs) {
-        sends_.for_each_run(v, [&](Run run) { word |= over(run); });
+        sends_.for_each_run(v, [&](Run run) {
+          if (word != all_) word |= over(run);
+        });
       } else {
-        for (const Index u : sends_.row(v)) word |= reached_[at(u)];
+        const auto row = sends_.row(v);
+        for (std::size_t e = 0; e < row.size() && word != all_;) {
+          const std::size_t last = std::min(row.size(), e + 16);
+          for (; e < last; ++e) word |= reached_[at(row[e])];
+        }
       }
       any |= word ^ reached_[at(v)];
       next_[at(v)] = word;
@@ -127,7 +154,9 @@ class Block {
       for (; word != 0; word &= word - 1) ++row[static_cast<std::size_t>(std::countr_zero(word))];
   }
 
+  const Graph& graph_;
   const Graph& sends_;
+  std::uint64_t all_ = 0;  // every source
   std::vector<std::uint64_t> reached_, next_, prefix_, suffix_;
   std::vector<std::vector<std::uint64_t>> table_;
 };
@@ -160,7 +189,7 @@ std::vector<Reach> reach(const Context& ctx, const Graph& graph, int hops, Offse
   parallel_for(blocks, [&](Offset b) {
     const Offset begin = b * kBits;
     const Offset end = std::min(total, begin + kBits);
-    Block(sends).run(std::span(rows).subspan(at(begin), at(end - begin)), hops, counts[at(b)]);
+    Block(graph, sends).run(std::span(rows).subspan(at(begin), at(end - begin)), hops, counts[at(b)]);
   });
   for (std::size_t hop = 0; hop < result.size(); ++hop) {
     Offset sum = 0;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "manyhop/engine/spectral/closed.hpp"
 #include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/graphs/runs.hpp"
 
@@ -93,6 +94,39 @@ std::vector<double> degree_sums(const Input& input, const Graph& term) {
   return sums;
 }
 
+/// The closed form of an undirected graph, or of a base of twins of one size.
+std::optional<ClosedForm> closed_form_of(const Input& input, const std::vector<Graph>& terms) {
+  if (terms.size() != 1 || input.weighted) return std::nullopt;
+  if (input.twins) {
+    const auto& sizes = input.twins->sizes;
+    if (std::any_of(sizes.begin(), sizes.end(), [&](double size) { return size != sizes[0]; }))
+      return std::nullopt;
+  }
+  return closed_form(terms[0]);
+}
+
+/// ||H x - value x|| by a fresh product, with the value given.
+Pair measured(const std::function<void(const double*, double*)>& apply, std::vector<double> x, double value) {
+  Pair pair;
+  std::vector<double> y(x.size());
+  apply(x.data(), y.data());
+  add_to(y, -value, x);
+  pair.residual = norm(y);
+  pair.value = value;
+  pair.vector = std::move(x);
+  return pair;
+}
+
+Solution from_closed(ClosedForm& closed, double factor,
+                     const std::function<void(const double*, double*)>& apply) {
+  Solution solution;
+  solution.second = measured(apply, std::move(closed.second_vector), factor * closed.second);
+  solution.last = measured(apply, std::move(closed.last_vector), factor * closed.last);
+  solution.has_second = solution.has_last = true;
+  solution.method = closed.method;
+  return solution;
+}
+
 Solution base_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
   const Offset n = input.graph.n_rows();
   const auto terms = symmetric_terms(input);
@@ -113,6 +147,11 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
   for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse);
   const SymmetricOperator op(std::move(products));
   const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
+
+  if (auto closed = closed_form_of(input, terms)) {
+    const double degree = closed->degree;
+    return from_closed(*closed, 1 / degree, apply);
+  }
 
   // Eigenvalue 1 belongs to each component with an edge, -1 to each bipartite one: those are known exactly.
   std::vector<double> mass(at(input.parts.count));
@@ -267,7 +306,12 @@ Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralO
 
   Solution solution;
   const double tol = options.tol / input.scale;
-  if (n <= kDenseSize) {
+  if (auto closed = closed_form_of(input, symmetric_terms(input))) {
+    const double size = input.twins ? input.twins->sizes[0] : 1.0;
+    first = measured(apply, std::vector<double>(at(n), 1 / std::sqrt(static_cast<double>(n))),
+                     size * closed->degree);
+    solution = from_closed(*closed, size, apply);
+  } else if (n <= kDenseSize) {
     solution = dense_solution(n, apply, &first);
   } else if (problem.bound == 0) {
     first = checked(apply, start_vector(n, 1));
