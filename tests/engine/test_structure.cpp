@@ -1,0 +1,208 @@
+// What the spectral solvers find in a graph: layouts for products, twins, closed forms; and Lanczos on them.
+#include <doctest/doctest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "manyhop/engine/spectral/closed.hpp"
+#include "manyhop/engine/spectral/gap.hpp"
+#include "manyhop/engine/spectral/lanczos.hpp"
+#include "manyhop/engine/spectral/layout.hpp"
+#include "manyhop/engine/spectral/symmetric.hpp"
+#include "manyhop/engine/spectral/twins.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
+#include "tests/engine/spectral_oracle.hpp"
+
+using namespace manyhop;
+using spectral::gap;
+using spectral::GapResult;
+using spectral::Operator;
+
+namespace {
+
+/// Vertex v becomes (v multiplier + shift) mod n.
+Graph renumbered(const Graph& graph, Offset multiplier, Offset shift = 3) {
+  const Offset n = graph.n_rows();
+  std::vector<Index> rows, cols;
+  const auto moved = [&](Offset v) { return static_cast<Index>((v * multiplier + shift) % n); };
+  for (Offset i = 0; i < n; ++i)
+    for (const Index j : graph.row(i)) {
+      rows.push_back(moved(i));
+      cols.push_back(moved(j));
+    }
+  return Graph::from_edges(n, n, rows, cols);
+}
+
+GapResult solve(const Graph& graph, Operator op = Operator::normalized) {
+  return gap({}, graph, {.op = op, .tol = 1e-10, .vectors = true, .reach_hops = 0});
+}
+
+std::vector<double> layout_sums(const Graph& graph, const std::vector<double>& x) {
+  std::vector<double> result(static_cast<std::size_t>(graph.n_rows()), 1e300);
+  std::vector<double> scratch;
+  spectral::Layout(graph).sums(x.data(), scratch,
+                               [&](Offset i, double sum) { result[static_cast<std::size_t>(i)] = sum; });
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a layout sums the columns of every row") {
+  for (const char* text :
+       {"full", "causal", "window(3)", "window(40)", "diffuser(64, 8, 16, seed=2)", "global(5)", "self",
+        "regular(6, seed=1)", "global(9, seed=4) | overlap(16, 8)", "full - block(7)"})
+    for (const Offset n : {Offset{2}, Offset{30}, Offset{1024}, Offset{1030}, Offset{2048}}) {
+      CAPTURE(text);
+      CAPTURE(n);
+      PatternOptions clip;
+      clip.clip = true;
+      const Graph graph = pattern(text, n, std::nullopt, clip);
+      const auto x = spectral::start_vector(n, 9);
+      const auto got = layout_sums(graph, x);
+      for (Offset i = 0; i < n; ++i) {
+        double sum = 0;
+        for (const Index j : graph.row(i)) sum += x[static_cast<std::size_t>(j)];
+        CHECK(std::abs(got[static_cast<std::size_t>(i)] - sum) <= 1e-12);
+      }
+    }
+  // More columns than 16 bits count, one of them common to all rows, which two rows lack.
+  const Offset n = 70000;
+  std::vector<Index> rows, cols;
+  for (Index i = 0; i < n; ++i) {
+    rows.push_back(i);
+    cols.push_back(static_cast<Index>((Offset{i} * 48271) % n));
+    if (i == 0 || i == 69999) continue;
+    rows.push_back(i);
+    cols.push_back(65540);
+  }
+  const Graph wide = Graph::from_edges(n, n, rows, cols);
+  const auto x = spectral::start_vector(n, 9);
+  const auto got = layout_sums(wide, x);
+  double worst = 0;
+  for (Offset i = 0; i < n; ++i) {
+    double sum = 0;
+    for (const Index j : wide.row(i)) sum += x[static_cast<std::size_t>(j)];
+    worst = std::max(worst, std::abs(got[static_cast<std::size_t>(i)] - sum));
+  }
+  CHECK(worst <= 1e-13);
+}
+
+TEST_CASE("ends of tridiagonal matrices") {
+  // 2 on the diagonal, -1 beside it: 2 - 2 cos(pi k / (n + 1)).
+  for (const std::size_t n : {1U, 2U, 7U, 200U}) {
+    CAPTURE(n);
+    const std::vector<double> diagonal(n, 2.0);
+    const std::vector<double> off(n, -1.0);
+    for (const bool top : {true, false}) {
+      const auto end = spectral::tridiagonal_end(diagonal, off, top);
+      const double k = top ? static_cast<double>(n) : 1.0;
+      CHECK(end.value ==
+            doctest::Approx(2 - 2 * std::cos(std::numbers::pi * k / static_cast<double>(n + 1))));
+      double left = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        double sum = (2 - end.value) * end.vector[i];
+        if (i > 0) sum -= end.vector[i - 1];
+        if (i + 1 < n) sum -= end.vector[i + 1];
+        left += sum * sum;
+      }
+      CHECK(std::sqrt(left) <= 1e-12);
+    }
+  }
+}
+
+TEST_CASE("twins are found whole, by any numbering, and only twins") {
+  const auto classes = [](const Graph& graph) {
+    const auto twins = spectral::find_twins(graph);
+    return twins ? twins->base.n_rows() : graph.n_rows();
+  };
+  CHECK(classes(pattern("lift(regular(3, seed=1), 5)", 60)) == 12);
+  CHECK(classes(pattern("lift(random(3, seed=1), 5)", 63)) == 13);
+  CHECK(classes(pattern("full", 70)) == 1);
+  CHECK(classes(pattern("global(4)", 70)) == 2);
+  CHECK(classes(pattern("window(1)", 70)) == 70);
+  CHECK(classes(pattern("causal", 70)) == 70);
+  CHECK(classes(renumbered(pattern("lift(random(3, seed=1), 5)", 64), 7)) == 13);
+  // Equal rows alone do not make twins: every row has columns 0 .. 3 and all but those are never held.
+  const Graph rows_only = pattern("global(ids=[0, 1]) & lift(full, 2)", 8);
+  CHECK(classes(rows_only) <= 8);
+  const auto twins = spectral::find_twins(pattern("lift(full - self, 3)", 10));
+  REQUIRE(twins.has_value());
+  CHECK(twins->sizes == std::vector<double>{3, 3, 3, 1});
+  CHECK(twins->base.same_edges(pattern("full - self", 4)));
+}
+
+TEST_CASE("graphs of twins have the values of dense matrices") {
+  const std::vector<std::string> texts{
+      "lift(random(2, seed=3), 4)", "lift(self, 6)",   "global(3)",
+      "lift(window(1) - self, 5)",  "lift(causal, 9)", "lift(full - self, 20)"};
+  for (const std::string& text : texts)
+    for (const Offset n : {Offset{40}, Offset{43}}) {
+      CAPTURE(text);
+      CAPTURE(n);
+      for (const Graph& graph : {pattern(text, n), renumbered(pattern(text, n), 7)}) {
+        const auto size = static_cast<std::size_t>(n);
+        const auto check = [&](Operator op, std::vector<double> values) {
+          const GapResult result = solve(graph, op);
+          CHECK(result.method.substr(0, 5) == "twins");
+          CHECK(result.lambda2->real() == doctest::Approx(values[size - 2]).epsilon(1e-10));
+          CHECK(std::abs(result.lambda_n->real() - values[0]) <= 1e-10);
+          CHECK(result.components == components(graph).count);
+          CHECK(result.isolated == components(graph).isolated);
+          CHECK(result.vectors.size() == 2 * size);
+        };
+        check(Operator::normalized, oracle::eigenvalues(oracle::normalized(graph), size));
+        check(Operator::adjacency, oracle::eigenvalues(oracle::symmetric(graph), size));
+      }
+    }
+}
+
+TEST_CASE("closed forms by text agree with solvers on other numberings") {
+  const std::vector<std::pair<std::string, Offset>> cases{{"window(3, ring=true)", 301},
+                                                          {"window(2, step=5, ring=true) - self", 401},
+                                                          {"paley", 401},
+                                                          {"hypercube", 512},
+                                                          {"full - self", 301},
+                                                          {"window(1, ring=true) - self", 300}};
+  for (const auto& [text, n] : cases) {
+    CAPTURE(text);
+    const Graph graph = pattern(text, n);
+    const Graph other = renumbered(graph, n == 512 ? 101 : 1, 0);
+    REQUIRE(spectral::closed_form(graph).has_value());
+    std::vector<Index> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), Index{0});
+    std::swap(order[1], order[7]);
+    std::swap(order[3], order[90]);
+    std::vector<Index> rows, cols;
+    for (Offset i = 0; i < n; ++i)
+      for (const Index j : other.row(i)) {
+        rows.push_back(order[static_cast<std::size_t>(i)]);
+        cols.push_back(order[static_cast<std::size_t>(j)]);
+      }
+    const Graph mixed = Graph::from_edges(n, n, rows, cols);
+    for (const Operator op : {Operator::normalized, Operator::adjacency, Operator::laplacian}) {
+      const GapResult formula = solve(graph, op);
+      const GapResult solved = solve(mixed, op);
+      CHECK(formula.residual <= 1e-10);
+      CHECK(formula.iterations == 0);
+      CHECK(std::abs(formula.lambda2->real() - solved.lambda2->real()) <= 1e-8);
+      CHECK(std::abs(formula.lambda_n->real() - solved.lambda_n->real()) <= 1e-8);
+      CHECK(std::abs(*formula.gap - *solved.gap) <= 1e-8);
+    }
+  }
+  CHECK_FALSE(spectral::closed_form(pattern("window(1)", 50)).has_value());
+  CHECK_FALSE(spectral::closed_form(pattern("regular(4, seed=1)", 64)).has_value());
+}
+
+TEST_CASE("long windows converge at both ends") {
+  for (const Offset r : {Offset{1}, Offset{5}}) {
+    const GapResult result = solve(pattern("window(" + std::to_string(r) + ")", 30000));
+    CHECK(result.converged);
+    CHECK(result.gap > 0.0);
+    CHECK(*result.gap < 1e-6);
+  }
+}
