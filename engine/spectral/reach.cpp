@@ -6,6 +6,7 @@
 
 #include "manyhop/engine/spectral/gap.hpp"
 #include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/engine/spectral/twins.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/base/random.hpp"
@@ -41,13 +42,15 @@ std::vector<Index> source_rows(Offset n, Offset count, std::uint64_t seed) {
 /// pulled from: next[v] = reached[v] | OR of reached[u] over rows u that receive from v.
 class Block {
  public:
-  Block(const Graph& graph, const Graph& sends)
-      : graph_(graph), sends_(sends), reached_(at(sends.n_rows())), next_(reached_) {}
+  /// With `sizes` a vertex stands for so many twins, and a source, one of them, for itself alone at first.
+  Block(const Graph& graph, const Graph& sends, const std::vector<double>* sizes)
+      : graph_(graph), sends_(sends), sizes_(sizes), reached_(at(sends.n_rows())), next_(reached_) {}
 
   /// counts[hop - 1][bit] = columns reached by source `bit` in at most `hop` steps.
   void run(std::span<const Index> sources, int hops, std::vector<std::vector<Offset>>& counts) {
     std::fill(reached_.begin(), reached_.end(), 0);
-    for (std::size_t b = 0; b < sources.size(); ++b) reached_[at(sources[b])] |= std::uint64_t{1} << b;
+    if (sizes_ == nullptr)
+      for (std::size_t b = 0; b < sources.size(); ++b) reached_[at(sources[b])] |= std::uint64_t{1} << b;
     counts.assign(static_cast<std::size_t>(hops), std::vector<Offset>(sources.size(), 0));
     bool moved = true;
     all_ = sources.size() == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << sources.size()) - 1;
@@ -56,7 +59,7 @@ class Block {
       if (moved) moved = hop == 0 ? first_step(sources) : step();
       auto& row = counts[static_cast<std::size_t>(hop)];
       if (moved)
-        count(row);
+        count(sources, row);
       else if (hop > 0)
         row = counts[static_cast<std::size_t>(hop) - 1];
       else
@@ -149,13 +152,19 @@ class Block {
     return word;
   }
 
-  void count(std::vector<Offset>& row) const {
-    for (std::uint64_t word : reached_)
-      for (; word != 0; word &= word - 1) ++row[static_cast<std::size_t>(std::countr_zero(word))];
+  void count(std::span<const Index> sources, std::vector<Offset>& row) const {
+    for (std::size_t v = 0; v < reached_.size(); ++v) {
+      const Offset size = sizes_ == nullptr ? 1 : static_cast<Offset>((*sizes_)[v]);
+      for (std::uint64_t word = reached_[v]; word != 0; word &= word - 1)
+        row[static_cast<std::size_t>(std::countr_zero(word))] += size;
+    }
+    for (std::size_t b = 0; b < sources.size(); ++b)
+      if ((reached_[at(sources[b])] >> b & 1) == 0) ++row[b];  // a twin that came back to none of its class
   }
 
   const Graph& graph_;
   const Graph& sends_;
+  const std::vector<double>* sizes_;
   std::uint64_t all_ = 0;  // every source
   std::vector<std::uint64_t> reached_, next_, prefix_, suffix_;
   std::vector<std::vector<std::uint64_t>> table_;
@@ -181,15 +190,20 @@ std::vector<Reach> reach(const Context& ctx, const Graph& graph, int hops, Offse
   require_backend(ctx, "reach");
   const ThreadScope scope(ctx.threads, ctx.stop);
   // A bit travels from a row to the columns it receives from, so column c looks up the rows that c sends to.
-  const Graph& sends = graph.transpose();
-  const auto rows = source_rows(n, exact_rows, seed);
+  const auto twins = find_twins(graph);
+  const Graph& pulls = twins ? twins->base : graph;
+  const Graph& sends = pulls.transpose();
+  auto rows = source_rows(n, exact_rows, seed);
+  if (twins)
+    for (Index& row : rows) row = twins->label[at(row)];
   const auto total = static_cast<Offset>(rows.size());
   const Offset blocks = (total + kBits - 1) / kBits;
   std::vector<std::vector<std::vector<Offset>>> counts(at(blocks));
   parallel_for(blocks, [&](Offset b) {
     const Offset begin = b * kBits;
     const Offset end = std::min(total, begin + kBits);
-    Block(graph, sends).run(std::span(rows).subspan(at(begin), at(end - begin)), hops, counts[at(b)]);
+    Block(pulls, sends, twins ? &twins->sizes : nullptr)
+        .run(std::span(rows).subspan(at(begin), at(end - begin)), hops, counts[at(b)]);
   });
   for (std::size_t hop = 0; hop < result.size(); ++hop) {
     Offset sum = 0;

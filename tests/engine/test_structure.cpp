@@ -198,6 +198,38 @@ TEST_CASE("closed forms by text agree with solvers on other numberings") {
   CHECK_FALSE(spectral::closed_form(pattern("regular(4, seed=1)", 64)).has_value());
 }
 
+TEST_CASE("reach of twins is that of their graph") {
+  for (const char* text :
+       {"lift(random(1, seed=3) - self, 4)", "lift(causal - self, 5)", "full", "global(3)"})
+    for (const Offset n : {Offset{40}, Offset{43}}) {
+      CAPTURE(text);
+      CAPTURE(n);
+      const Graph graph = pattern(text, n);
+      const auto got = spectral::reach({}, graph, 4);
+      const auto size = static_cast<std::size_t>(n);
+      std::vector<std::vector<char>> held(size, std::vector<char>(size));
+      for (std::size_t i = 0; i < size; ++i) held[i][i] = 1;
+      for (std::size_t hop = 0; hop < 4; ++hop) {
+        auto next = held;
+        double total = 0;
+        double least = 1e300;
+        for (std::size_t i = 0; i < size; ++i) {
+          for (std::size_t j = 0; j < size; ++j)
+            if (held[i][j])
+              for (const Index k : graph.row(static_cast<Offset>(j)))
+                next[i][static_cast<std::size_t>(k)] = 1;
+          const auto count = static_cast<double>(std::count(next[i].begin(), next[i].end(), 1));
+          total += count;
+          least = std::min(least, count);
+        }
+        held = next;
+        const auto all = static_cast<double>(n);
+        CHECK(got[hop].mean == doctest::Approx(total / all / all));
+        CHECK(got[hop].min == doctest::Approx(least / all));
+      }
+    }
+}
+
 TEST_CASE("long windows converge at both ends") {
   for (const Offset r : {Offset{1}, Offset{5}}) {
     const GapResult result = solve(pattern("window(" + std::to_string(r) + ")", 30000));
