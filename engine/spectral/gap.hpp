@@ -26,7 +26,7 @@ struct SpectralOptions {
   Operator op = Operator::normalized;
   double tol = 1e-8;  // on the residual ||A x - l x||_2, ||x|| = 1
   bool weighted = false;
-  int max_iterations = 1000;  // restarts
+  int max_iterations = 1000;  // of 40 products of Lanczos, or restarts of Arnoldi
   bool vectors = false;       // fill GapResult::vectors
   int reach_hops = 5;         // 0: no reach
 };
@@ -63,18 +63,20 @@ struct GapResult {
 /// singular, whose small end says nothing about mixing. Weights are used when asked, and for patterns that
 /// are multigraphs (their weights are multiplicities).
 ///
-/// Method: dense up to 256 vertices; what components, bipartite sides and periods fix is taken exactly; else
-/// Lanczos or Arnoldi (Spectra) on threaded products, and shift-invert where the graph is banded and Lanczos
-/// is slow. At most `max_iterations` restarts; what has not converged comes back with its residual and
-/// converged = false. Same bits for any thread count.   Cost O(runs or edges + n) a product, memory about 80
-/// vectors of n.
-/// A vertex without edges is a zero row of the operator (of the Laplacian too); gap is 0 whenever components
-/// > 1. `transition` works on strong components: its residual is that of the component's block. `chung` on a
-/// graph that is not strongly connected: applies = false; a stationary distribution that doubles do not
-/// resolve: no values, converged = false and the reason.
-/// Throws ValueError for rectangles, tol that is not positive and finite, max_iterations < 1, reach_hops
-/// outside 0 .. 1024, negative weights (but for adjacency); LimitError when the memory limit holds no basis;
-/// Interrupted.
+/// Method (`method` names what was used, found from the edges and never from a text): twins, such as the
+/// tokens of a block of `lift`, are solved on the graph of their classes; circulants and hypercubes by
+/// formula; dense up to 256 vertices; what components, bipartite sides and periods fix is taken exactly; else
+/// Lanczos on threaded products, shift-invert where the graph is banded in some order and Lanczos is slow,
+/// and Arnoldi (Spectra) for `transition`. `iterations` counts products or solves; at most 40
+/// `max_iterations` of Lanczos. What has not converged comes back with its residual and converged = false.
+/// Same bits for any thread count. Cost O(runs or edges + n) a product, memory up to 3 GiB for the basis of
+/// large graphs, and never more than half of the memory limit. A vertex without edges is a zero row of the
+/// operator (of the Laplacian too); gap is 0 whenever components > 1. `transition` works on strong
+/// components: its residual is that of the component's block. `chung` on a graph that is not strongly
+/// connected: applies = false; a stationary distribution that doubles do not resolve: no values, converged =
+/// false and the reason. Throws ValueError for rectangles, tol that is not positive and finite,
+/// max_iterations < 1, reach_hops outside 0 .. 1024, negative weights (but for adjacency); LimitError when
+/// the memory limit holds no basis; Interrupted.
 GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& options = {});
 
 /// Mean and least share of columns that rows reach within 1..K hops (a row reaches itself). Exact up to
