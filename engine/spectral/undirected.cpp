@@ -193,10 +193,18 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     solution.second.value = 1;
     solution.has_second = true;
   }
-  const auto sides = double_cover(terms.size() == 1 ? terms[0] : symmetrised(input.graph));
+  // A loop makes its component odd; only what has none is looked at closer.
   std::vector<char> odd(at(input.parts.count));
   for (Offset v = 0; v < n; ++v)
-    if (sides[at(v)] == sides[at(n + v)]) odd[at(input.parts.label[at(v)])] = 1;
+    terms[0].for_each_run(v, [&](Run run) {
+      if (run.begin <= v && v < run.end) odd[at(input.parts.label[at(v)])] = 1;
+    });
+  std::vector<Index> sides;
+  if (std::any_of(filled.begin(), filled.end(), [&](Offset c) { return !odd[at(c)]; })) {
+    sides = double_cover(terms.size() == 1 ? terms[0] : symmetrised(input.graph));
+    for (Offset v = 0; v < n; ++v)
+      if (sides[at(v)] == sides[at(n + v)]) odd[at(input.parts.label[at(v)])] = 1;
+  }
   const auto bipartite = std::find_if(filled.begin(), filled.end(), [&](Offset c) { return !odd[at(c)]; });
   const bool bottom_known = bipartite != filled.end();
   if (bottom_known) {
