@@ -5,8 +5,10 @@
 #include <cstring>
 #include <memory>
 
-#include "manyhop/engine/spectral/gap.hpp"
+#include "manyhop/engine/spectral/survey.hpp"
+#include "manyhop/graphs/base/error.hpp"
 #include "output.hpp"
+#include "spectral_report.hpp"
 #include "verbs.hpp"
 
 namespace manyhop::cli {
@@ -20,87 +22,102 @@ struct SpectralVerb {
   std::optional<std::size_t> op;
   bool weighted = false;
   std::string vectors;
+  std::string cut;
+  std::string html;
+  std::vector<double> eps{0.1, 0.01, 0.001};
+  std::optional<double> mixing_eps, teleport;
+  spectral::Wanted wanted;
 };
 
-// transition has complex eigenvalues, so its numbers are objects always; the other operators' are real.
-Json eigenvalue(const std::optional<std::complex<double>>& value, spectral::Operator op) {
-  if (!value) return nullptr;
-  if (op != spectral::Operator::transition) return value->real();
-  return {{"re", value->real()}, {"im", value->imag()}};
+/// "density,rank" as the measures to take.
+spectral::Wanted wanted_of(const std::string& text) {
+  spectral::Wanted wanted;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const auto comma = std::min(text.find(',', begin), text.size());
+    const auto word = text.substr(begin, comma - begin);
+    begin = comma + 1;
+    if (word == "all") {
+      wanted = spectral::Wanted::all();
+    } else if (word == "density") {
+      wanted.density = true;
+    } else if (word == "resistance") {
+      wanted.resistance = true;
+    } else if (word == "discrepancy") {
+      wanted.discrepancy = true;
+    } else if (word == "rank") {
+      wanted.rank = true;
+    } else if (word == "hubs") {
+      wanted.hubs = true;
+    } else if (word == "complete") {
+      wanted.complete = true;
+    } else {
+      throw ValueError(
+          fmt::format("--measure is '{}': expected density, resistance, discrepancy, rank, hubs, complete or "
+                      "all, separated by "
+                      "commas",
+                      text));
+    }
+  }
+  return wanted;
 }
 
-std::string eigenvalue_text(const std::optional<std::complex<double>>& value) {
-  if (!value) return "-";
-  if (value->imag() == 0) return fmt::format("{:.10g}", value->real());
-  return fmt::format("{:.10g} {} {:.10g} i", value->real(), value->imag() < 0 ? '-' : '+',
-                     std::abs(value->imag()));
+/// The members of the cut: ids, one a line, or [n] of 0 and 1.
+void write_cut(const std::optional<spectral::Cut>& cut, const std::string& path) {
+  const std::vector<char> none;
+  const auto& inside = cut ? cut->inside : none;
+  if (path.ends_with(".npy")) {
+    Tensor tensor = Tensor::zeros(DType::f32, {static_cast<Offset>(inside.size())});
+    for (std::size_t v = 0; v < inside.size(); ++v) tensor.as<float>()[v] = inside[v] != 0 ? 1.0F : 0.0F;
+    save_npy(tensor, path);
+    return;
+  }
+  std::string text;
+  for (std::size_t v = 0; v < inside.size(); ++v)
+    if (inside[v] != 0) text += fmt::format("{}\n", v);
+  write_atomically(path, text);
 }
 
 int spectral_verb(Session& session, SpectralVerb& options) {
   if (!options.vectors.empty()) session.output("--vectors", options.vectors, {".npy"});
+  if (!options.cut.empty()) session.output("--cut", options.cut, {".txt", ".npy"});
+  if (!options.html.empty()) session.output("--html", options.html, {".html"});
   const Stopwatch clock;
   const Graph graph = options.graph.make(session);
   const double generate_seconds = clock.seconds();
 
-  spectral::SpectralOptions request;
+  spectral::SurveyOptions options_of_survey;
+  spectral::SpectralOptions& request = options_of_survey.spectral;
   request.op = static_cast<spectral::Operator>(options.op.value_or(0));
   if (session.tol) request.tol = *session.tol;
   request.weighted = options.weighted;
   request.vectors = !options.vectors.empty();
-  const spectral::GapResult result = spectral::gap(session.context, graph, request);
+  options_of_survey.eps = options.eps;
+  if (options.mixing_eps) options_of_survey.mixing_eps = *options.mixing_eps;
+  if (options.teleport) options_of_survey.teleport = *options.teleport;
+  options_of_survey.wanted = options.wanted;
+  if (!options.html.empty()) options_of_survey.wanted.density = true;
+  options_of_survey.seed = session.seed;
+  const spectral::Survey survey = spectral::survey(session.context, graph, options_of_survey);
+  const spectral::GapResult& result = survey.gap;
 
+  Outputs outputs;
   if (request.vectors) {
     const auto rows = static_cast<Offset>(result.vectors.size() / 2);
     Tensor tensor = Tensor::zeros(DType::f64, {rows, 2});
     if (!result.vectors.empty()) std::memcpy(tensor.bytes.data(), result.vectors.data(), tensor.bytes.size());
-    Outputs outputs;
-    outputs.add(options.vectors, [&](const std::string& path) { save_npy(tensor, path); });
-    outputs.commit();
+    outputs.add(options.vectors, [tensor](const std::string& path) { save_npy(tensor, path); });
   }
+  if (!options.cut.empty())
+    outputs.add(options.cut, [&](const std::string& path) { write_cut(survey.cut, path); });
+  const std::string title = graph.text().empty() ? options.graph.text : graph.text();
+  if (!options.html.empty()) {
+    const std::string page = spectral_page(graph, survey, title);
+    outputs.add(options.html, [page](const std::string& path) { write_atomically(path, page); });
+  }
+  outputs.commit();
 
-  Json json;
-  json["n"] = graph.n_rows();
-  json["edges"] = graph.nnz();
-  json["operator"] = result.op;
-  json["method"] = result.method;
-  json["lambda2"] = eigenvalue(result.lambda2, request.op);
-  json["lambda_n"] = eigenvalue(result.lambda_n, request.op);
-  json["gap"] = result.gap ? Json(*result.gap) : Json(nullptr);
-  json["residual"] = result.residual;
-  json["converged"] = result.converged;
-  json["iterations"] = result.iterations;
-  json["seconds"] = result.seconds;
-  json["generate_seconds"] = generate_seconds;
-  json["symmetrised"] = result.symmetrised;
-  json["components"] = result.components;
-  json["isolated"] = result.isolated;
-  json["applies"] = result.applies;
-  if (!result.applies) json["reason"] = result.reason;
-  json["reach"] = Json::array();
-  for (const auto& reach : result.reach)
-    json["reach"].push_back({{"hop", reach.hop}, {"mean", reach.mean}, {"min", reach.min}});
-
-  // Measures that this build does not take.
-  for (const char* key : {"cheeger", "ramanujan", "mixing_time", "hops_for", "diameter", "capacity"})
-    json[key] = nullptr;
-
-  Fields fields;
-  fields.add("graph", graph.text().empty() ? options.graph.text : graph.text());
-  fields.add("size", fmt::format("{} vertices, {} edges", graph.n_rows(), graph.nnz()));
-  fields.add("operator", result.op + (result.symmetrised ? " (symmetrised)" : ""));
-  if (!result.applies) fields.add("does not apply", result.reason);
-  fields.add("lambda2", eigenvalue_text(result.lambda2));
-  fields.add("lambda_n", eigenvalue_text(result.lambda_n));
-  fields.add("gap", result.gap ? fmt::format("{:.10g}", *result.gap) : "-");
-  fields.add("residual", fmt::format("{:.3g}{}", result.residual, result.converged ? "" : ", NOT converged"));
-  fields.add("method", fmt::format("{}, {} iterations", result.method, result.iterations));
-  fields.add("components", fmt::format("{}, isolated vertices {}", result.components, result.isolated));
-  for (const auto& reach : result.reach)
-    fields.add(fmt::format("reach in {}", reach.hop),
-               fmt::format("mean {:.4g}, min {:.4g} of all columns", reach.mean, reach.min));
-  fields.add("time",
-             fmt::format("{}, graph {}", seconds_text(result.seconds), seconds_text(generate_seconds)));
-  session.report(json, fields.text());
+  session.report(survey_json(graph, survey, generate_seconds),
+                 survey_fields(graph, survey, title, generate_seconds).text());
   if (result.converged) return kOk;
   note(fmt::format("not converged: residual {:.3g} after {} iterations, wanted {:.3g}; raise --tol",
                    result.residual, result.iterations, request.tol));
@@ -112,11 +129,14 @@ int spectral_verb(Session& session, SpectralVerb& options) {
 void add_spectral(CLI::App& app, Session& session) {
   auto options = std::make_shared<SpectralVerb>();
   CLI::App* verb = add_verb(
-      app, session, "spectral", "Second and last eigenvalue, gap and reach of a graph",
+      app, session, "spectral", "Eigenvalues, gap, expansion, mixing time, diameter and capacity of a graph",
       "  manyhop spectral 'regular(8)' -n 4096\n"
       "  manyhop spectral 'diffuser(64, 64, 64)' -n 16384 --json\n"
       "  manyhop spectral links.txt --operator transition --tol 1e-10\n"
       "  manyhop spectral grid.mtx --weighted --operator laplacian --vectors fiedler.npy\n"
+      "  manyhop spectral 'lift(regular(4), 64)' -n 16384 --cut half.txt --html report.html\n"
+      "  manyhop spectral 'diffuser(64, 64, 64)' -n 65536 --measure density,hubs --json\n"
+      "Graphs of up to 1024 vertices get every measure; larger ones by --measure, or where it is cheap.\n"
       "--tol bounds the residual (default 1e-8). Not converged: the result is printed, exit code 3.");
   options->graph.add(*verb, "GRAPH", "pattern text, or a graph file; square");
   options->graph.add_options(*verb);
@@ -125,6 +145,26 @@ void add_spectral(CLI::App& app, Session& session) {
   verb->add_flag("--weighted", options->weighted, "use the edge weights instead of 0 and 1");
   add_text(*verb, "--vectors", options->vectors, "FILE.npy",
            "write the vectors of lambda2 and lambda_n, [n, 2]");
+  add_text(*verb, "--cut", options->cut, "FILE",
+           "write the members of the sweep cut: .txt ids, one a line; .npy [n] of 0 and 1");
+  add_text(*verb, "--html", options->html, "FILE.html", "write a report for people: one page with pictures");
+  const std::function<void(const std::string&)> set_measure = [options](const std::string& text) {
+    options->wanted = wanted_of(text);
+  };
+  verb->add_option_function("--measure", set_measure,
+                            "take these too: density, resistance, discrepancy, rank, hubs, complete, all")
+      ->type_name("LIST");
+  const std::function<void(const std::string&)> set_eps = [options](const std::string& text) {
+    options->eps = reals_of("--eps", text);
+    for (const double eps : options->eps)
+      if (!(eps > 0 && eps < 1))
+        throw ValueError(fmt::format("--eps is '{}': expected numbers between 0 and 1", text));
+  };
+  verb->add_option_function("--eps", set_eps, "what hops_for leaves of the start (default 0.1,0.01,0.001)")
+      ->type_name("E,E,..");
+  add_real(*verb, "--mixing-eps", options->mixing_eps, "E", "distance that counts as mixed (default 0.25)",
+           1e-300, 1 - 1e-15);
+  add_real(*verb, "--teleport", options->teleport, "A", "of the diffusion in hops_for (default 0.1)", 0, 1);
   verb->callback([&session, options] {
     session.run = [&session, options] { return spectral_verb(session, *options); };
   });

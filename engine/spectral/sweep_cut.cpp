@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "manyhop/engine/spectral/expansion.hpp"
+#include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop::spectral {
+namespace {
+
+/// Members counted by position, for runs of an implicit graph.
+class Counter {
+ public:
+  explicit Counter(Offset n) : tree_(at(n) + 1) {}
+  void add(Offset v) {
+    for (std::size_t i = at(v) + 1; i < tree_.size(); i += i & (~i + 1)) ++tree_[i];
+  }
+  Offset below(Offset v) const {
+    Offset sum = 0;
+    for (std::size_t i = at(v); i > 0; i -= i & (~i + 1)) sum += tree_[i];
+    return sum;
+  }
+
+ private:
+  std::vector<Offset> tree_;
+};
+
+/// edges[k] = weight of the edges that leave the first k + 1 vertices of the order.
+std::vector<double> prefix_cuts(const SymmetricGraph& s, const std::vector<Index>& order) {
+  const std::size_t n = order.size();
+  std::vector<double> edges(n);
+  if (s.graph.implicit()) {
+    Counter members(s.n());
+    double cut = 0;
+    for (std::size_t k = 0; k < n; ++k) {
+      if ((k & 0xFFFF) == 0) check_stop();
+      const Index v = order[k];
+      Offset inside = 0;
+      bool loop = false;
+      s.graph.for_each_run(v, [&](Run run) {
+        inside += members.below(run.end) - members.below(run.begin);
+        loop = loop || (run.begin <= v && v < run.end);
+      });
+      cut += s.degree[at(v)] - (loop ? 1 : 0) - 2 * static_cast<double>(inside);
+      members.add(v);
+      edges[k] = cut;
+    }
+    return edges;
+  }
+  std::vector<Index> rank(n);
+  for (std::size_t k = 0; k < n; ++k) rank[at(order[k])] = static_cast<Index>(k);
+  // An edge is cut by the prefixes that end between its two vertices.
+  for (Offset i = 0; i < s.n(); ++i) {
+    if ((i & 0xFFFF) == 0) check_stop();
+    s.for_each_edge(i, [&](Index j, double w) {
+      if (j <= i) return;
+      const auto [low, high] = std::minmax(rank[at(i)], rank[at(j)]);
+      edges[at(low)] += w;
+      edges[at(high)] -= w;
+    });
+  }
+  std::partial_sum(edges.begin(), edges.end(), edges.begin());
+  return edges;
+}
+
+/// Fills what follows from `inside`, volume and edges.
+void finish(const SymmetricGraph& s, Cut& cut) {
+  const Offset n = s.n();
+  cut.size = std::count(cut.inside.begin(), cut.inside.end(), char{1});
+  const double least = std::min(cut.volume, s.volume - cut.volume);
+  cut.conductance = least > 0 ? cut.edges / least : 0;
+  const Offset smaller = std::min(cut.size, n - cut.size);
+  if (smaller == 0) return;
+  cut.edge_expansion = cut.edges / static_cast<double>(smaller);
+  const char side = cut.size <= n - cut.size ? 1 : 0;
+  // Vertices next to the side; a run is covered once by a difference array.
+  std::vector<Offset> touched(at(n) + 1);
+  for (Offset i = 0; i < n; ++i) {
+    if (cut.inside[at(i)] != side) continue;
+    s.graph.for_each_run(i, [&](Run run) {
+      ++touched[at(run.begin)];
+      --touched[at(run.end)];
+    });
+  }
+  Offset near = 0, depth = 0;
+  for (Offset v = 0; v < n; ++v) {
+    depth += touched[at(v)];
+    near += depth > 0 && cut.inside[at(v)] != side ? 1 : 0;
+  }
+  cut.vertex_expansion = static_cast<double>(near) / static_cast<double>(smaller);
+}
+
+Cut least_component(const SymmetricGraph& s) {
+  std::vector<double> volume(at(s.parts.count));
+  for (Offset v = 0; v < s.n(); ++v) volume[at(s.parts.label[at(v)])] += s.degree[at(v)];
+  const auto least = std::min_element(volume.begin(), volume.end());
+  const auto label = static_cast<Index>(least - volume.begin());
+  Cut cut;
+  cut.inside.resize(at(s.n()));
+  for (std::size_t v = 0; v < cut.inside.size(); ++v) cut.inside[v] = s.parts.label[v] == label ? 1 : 0;
+  cut.volume = *least;
+  finish(s, cut);
+  return cut;
+}
+
+}  // namespace
+
+std::optional<Cut> sweep_cut(const Context& ctx, const SymmetricGraph& s, std::span<const double> vector) {
+  const Offset n = s.n();
+  if (n < 2) return std::nullopt;
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  if (s.parts.count > 1) return least_component(s);
+  if (vector.size() != at(n))
+    throw ValueError("sweep_cut wants a vector of " + std::to_string(n) + " numbers, got " +
+                     std::to_string(vector.size()));
+  std::vector<double> level(at(n));
+  for (std::size_t v = 0; v < level.size(); ++v) level[v] = vector[v] / std::sqrt(s.degree[v]);
+  std::vector<Index> order(at(n));
+  std::iota(order.begin(), order.end(), Index{0});
+  std::sort(order.begin(), order.end(), [&](Index a, Index b) {
+    return level[at(a)] < level[at(b)] || (level[at(a)] == level[at(b)] && a < b);
+  });
+  const auto edges = prefix_cuts(s, order);
+  std::size_t best = 0;
+  double best_ratio = 0, best_volume = 0, volume = 0;
+  for (std::size_t k = 0; k + 1 < order.size(); ++k) {
+    volume += s.degree[at(order[k])];
+    const double ratio = edges[k] / std::min(volume, s.volume - volume);
+    if (k == 0 || ratio < best_ratio) {
+      best = k;
+      best_ratio = ratio;
+      best_volume = volume;
+    }
+  }
+  Cut cut;
+  const bool first_side = best_volume <= s.volume - best_volume;
+  cut.inside.assign(at(n), first_side ? 0 : 1);
+  for (std::size_t k = 0; k <= best; ++k) cut.inside[at(order[k])] = first_side ? 1 : 0;
+  cut.volume = first_side ? best_volume : s.volume - best_volume;
+  cut.edges = edges[best];
+  finish(s, cut);
+  return cut;
+}
+
+Cheeger cheeger(const SymmetricGraph& s, std::optional<double> lambda2) {
+  if (s.n() < 2 || !lambda2) return {};
+  const double gap = s.parts.count > 1 ? 0.0 : std::max(0.0, 1 - *lambda2);
+  return {gap / 2, std::sqrt(2 * gap)};
+}
+
+}  // namespace manyhop::spectral
