@@ -26,6 +26,7 @@ class Fields {
  public:
   void add(std::string name, std::string value) { rows_.emplace_back(std::move(name), std::move(value)); }
   std::string text() const;
+  const std::vector<std::pair<std::string, std::string>>& rows() const { return rows_; }
 
  private:
   std::vector<std::pair<std::string, std::string>> rows_;

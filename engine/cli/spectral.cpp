@@ -111,7 +111,7 @@ int spectral_verb(Session& session, SpectralVerb& options) {
     outputs.add(options.cut, [&](const std::string& path) { write_cut(survey.cut, path); });
   const std::string title = graph.text().empty() ? options.graph.text : graph.text();
   if (!options.html.empty()) {
-    const std::string page = spectral_page(graph, survey, title);
+    const std::string page = spectral_page(graph, survey, title, generate_seconds);
     outputs.add(options.html, [page](const std::string& path) { write_atomically(path, page); });
   }
   outputs.commit();

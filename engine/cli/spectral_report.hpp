@@ -13,6 +13,7 @@ Json survey_json(const Graph& graph, const spectral::Survey& survey, double gene
 Fields survey_fields(const Graph& graph, const spectral::Survey& survey, const std::string& title,
                      double generate_seconds);
 /// A self-contained page: pictures as inline SVG, light and dark, readable from 360 px on, no scripts.
-std::string spectral_page(const Graph& graph, const spectral::Survey& survey, const std::string& title);
+std::string spectral_page(const Graph& graph, const spectral::Survey& survey, const std::string& title,
+                          double generate_seconds);
 
 }  // namespace manyhop::cli

@@ -1,7 +1,11 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <numbers>
+#include <string>
 
 #include "manyhop/graphs/io/io.hpp"
 #include "program.hpp"
@@ -45,4 +49,29 @@ TEST_CASE("spectral: out of reach of the tolerance is exit code 3 with the resul
   const auto json = run_json({"spectral", "regular(8)", "-n", "400", "--tol", "1e-300"}, {}, 3);
   CHECK(json["converged"] == false);
   CHECK(json["residual"].get<double>() > 0);
+}
+
+TEST_CASE("spectral: expansion of the hypercube, with cut and report") {
+  const Folder folder;
+  const auto json = run_json({"spectral", "hypercube", "-n", "16", "--cut", folder / "cut.txt", "--html",
+                              folder / "report.html", "--eps", "0.5,0.01"});
+  CHECK(json["diameter"]["lower"] == 4);
+  CHECK(json["diameter"]["upper"] == 4);
+  CHECK(json["capacity"].get<double>() == doctest::Approx(1));
+  CHECK(json["cheeger"]["lower"].get<double>() == doctest::Approx(0.25));
+  CHECK(json["cheeger"]["upper"].get<double>() == doctest::Approx(1));
+  CHECK(json["ramanujan"]["ratio"].get<double>() == doctest::Approx(2 / (2 * std::sqrt(3.0))));
+  CHECK(json["ramanujan"]["verdict"] == true);
+  CHECK(json["hops_for"]["0.5"]["walk"].is_null());
+  CHECK(json["hops_for"]["0.01"]["ppr"] == 51);
+  CHECK(json["complete_distance"]["value"].get<double>() == doctest::Approx(0.6));
+  CHECK(std::filesystem::file_size(folder / "cut.txt") > 0);
+  std::ifstream file(folder / "report.html");
+  const std::string page{std::istreambuf_iterator<char>(file), {}};
+  CHECK(page.starts_with("<!DOCTYPE html>"));
+  CHECK(page.find("<script") == std::string::npos);
+  CHECK(page.find("Spectral density") != std::string::npos);
+  refused({"spectral", "full", "-n", "4", "--eps", "2"}, "--eps");
+  refused({"spectral", "full", "-n", "4", "--measure", "speed"}, "density");
+  refused({"spectral", "full", "-n", "4", "--html", folder / "report.pdf"}, ".html");
 }
