@@ -101,6 +101,15 @@ void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, st
 
 }  // namespace
 
+double Plan::predicted_seconds() const {
+  if (data_->backend != Backend::cpu) return 0;
+  const PlanOptions& o = data_->options;
+  const Parts p = parts_of(*data_, rates_for(o.dtype, data_->schedule.shape.half, data_->graphs[0].n_cols()));
+  const int passes = data_->schedule.stored ? 1 : std::max(1, o.hops);
+  const double head = p.ends + passes * p.weights() + o.hops * p.hop();
+  return head * static_cast<double>(o.batch) * o.heads / std::max(1, data_->threads);
+}
+
 std::vector<std::string> Plan::explain() const {
   const PlanOptions& o = data_->options;
   const Schedule& s = data_->schedule;
@@ -142,7 +151,8 @@ std::vector<std::string> Plan::explain() const {
         fmt::format("kernel    cpu, {}{}: dense columns as 32-row tiles, single edges as gathers{}, {} sums",
                     simd_name(), s.shape.tiles ? fmt::format(" and {}", tiles_name()) : "",
                     s.shape.half ? " of bf16 rows" : "", o.dtype == DType::f64 ? "fp64" : "fp32"));
-    lines.push_back(s.stored ? (o.hops <= 1 ? "weights   kept until single edges are summed" : "weights   kept between hops")
+    lines.push_back(s.stored ? (o.hops <= 1 ? "weights   kept until single edges are summed"
+                                            : "weights   kept between hops")
                              : (o.hops <= 1 && !o.backward ? "weights   used once, not kept"
                                                            : "weights   made again in each hop (memory)"));
     lines.push_back(s.slots > 1 || data_->threads == 1

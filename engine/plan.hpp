@@ -52,6 +52,8 @@ class Plan {
   /// take, units in flight, memory, predicted and last measured time. Predictions come from rates that are
   /// measured on first use, in a few milliseconds.
   std::vector<std::string> explain() const;
+  /// Seconds of one run by those rates; 0 for backends other than the CPU's.
+  double predicted_seconds() const;
 
   struct Data;
   explicit Plan(std::shared_ptr<const Data> data);

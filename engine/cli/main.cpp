@@ -22,9 +22,9 @@
 namespace manyhop::cli {
 namespace {
 
-constexpr std::array<std::string_view, 7> kVerbs{"gen",     "info",    "spectral", "attend",
-                                                 "diffuse", "convert", "spy"};
-constexpr std::array<std::string_view, 2> kAbsentVerbs{"design", "bench"};
+constexpr std::array<std::string_view, 8> kVerbs{"gen",     "info",   "spectral", "attend",
+                                                 "diffuse", "design", "convert",  "spy"};
+constexpr std::array<std::string_view, 1> kAbsentVerbs{"bench"};
 
 int fail(int code, std::string_view sentence) {
   std::string line(sentence);
@@ -61,6 +61,7 @@ int run(int argc, char** argv) {
   add_diffuse(app, session);
   add_convert(app, session);
   add_spy(app, session);
+  add_design(app, session);
 
   try {
     check_verb(argc, argv);

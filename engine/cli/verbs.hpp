@@ -11,5 +11,6 @@ void add_attend(CLI::App& app, Session& session);
 void add_diffuse(CLI::App& app, Session& session);
 void add_convert(CLI::App& app, Session& session);
 void add_spy(CLI::App& app, Session& session);
+void add_design(CLI::App& app, Session& session);
 
 }  // namespace manyhop::cli

@@ -75,3 +75,21 @@ TEST_CASE("spectral: expansion of the hypercube, with cut and report") {
   refused({"spectral", "full", "-n", "4", "--measure", "speed"}, "density");
   refused({"spectral", "full", "-n", "4", "--html", folder / "report.pdf"}, ".html");
 }
+
+TEST_CASE("design: the choice is written and reproduced by spectral and info") {
+  const Folder folder;
+  const auto json = run_json({"design", "-n", "512", "--edges-per-token", "32", "--align", "4", "-o",
+                              folder / "best.txt", "--html", folder / "best.html"});
+  const auto& best = json["chosen"];
+  std::ifstream file(folder / "best.txt");
+  std::string text;
+  std::getline(file, text);
+  CHECK(text == best["pattern"]);
+  CHECK(std::filesystem::file_size(folder / "best.html") > 1000);
+  const auto again = run_json({"spectral", text, "-n", "512"});
+  CHECK(std::abs(again["gap"].get<double>() - best["gap"].get<double>()) < 1e-8);
+  CHECK(run_json({"info", text, "-n", "512"})["edges"] == best["edges"]);
+  refused({"design"}, "-n");
+  refused({"design", "-n", "512"}, "--edges-per-token");
+  refused({"design", "-n", "512", "--edges-per-token", "8", "--align", "64"}, "64");
+}

@@ -27,7 +27,6 @@ TEST_CASE("help of every verb shows examples and exits 0") {
 TEST_CASE("usage errors are one line and exit 2") {
   refused({}, "no verb given");
   refused({"frobnicate"}, "'frobnicate' is no verb");
-  refused({"design"}, "does not have the verb design");
   refused({"bench"}, "does not have the verb bench");
   refused({"gen"}, "GRAPH");
   refused({"gen", "full"}, "-n");

@@ -1,0 +1,88 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "manyhop/engine/spectral/design.hpp"
+#include "manyhop/engine/spectral/expansion.hpp"
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
+
+using namespace manyhop;
+
+namespace {
+
+spectral::DesignOptions small() {
+  spectral::DesignOptions options;
+  options.n = 256;
+  options.edges_per_token = 64;
+  options.align = 8;
+  options.repeat = 1;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a design's text gives its numbers back, within the budget") {
+  const auto found = spectral::design({}, small());
+  REQUIRE(found.chosen);
+  for (const auto& item : found.designs) {
+    CAPTURE(item.text);
+    const Graph graph = pattern(item.text, 256);
+    CHECK(graph.nnz() == item.edges);
+    CHECK(*spectral::gap({}, graph).gap == doctest::Approx(*item.gap).epsilon(1e-8));
+    CHECK(*spectral::capacity({}, graph) == doctest::Approx(*item.capacity).epsilon(1e-12));
+    CHECK(item.measured_seconds > 0);
+    if (!item.baseline) CHECK(item.edges <= 256 * 64);
+  }
+  const auto& best = found.designs[*found.chosen];
+  CHECK(*best.capacity >= 0.9);
+  CHECK_FALSE(best.baseline);
+  CHECK(*best.gap >= 0.95 * *found.ceiling);
+  CHECK(*found.ceiling == doctest::Approx(1 - 2 * std::sqrt(7.0) / 8));
+}
+
+TEST_CASE("a kept pattern is part of every design") {
+  auto options = small();
+  options.keep = "window(3)";
+  const auto found = spectral::design({}, options);
+  REQUIRE(found.chosen);
+  const Graph kept = pattern("window(3)", 256);
+  for (const auto& item : found.designs)
+    if (!item.baseline) CHECK(subtract(kept, pattern(item.text, 256)).nnz() == 0);
+  options.keep = "full";
+  CHECK_THROWS_AS(spectral::design({}, options), ValueError);
+}
+
+TEST_CASE("causal designs look back only and are judged by reach") {
+  auto options = small();
+  options.causal = true;
+  const auto found = spectral::design({}, options);
+  REQUIRE(found.chosen);
+  for (const auto& item : found.designs) {
+    CHECK(subtract(pattern(item.text, 256), pattern("causal", 256)).nnz() == 0);
+    CHECK_FALSE(item.gap);
+  }
+  CHECK(found.designs[*found.chosen].reach > 0.4);
+}
+
+TEST_CASE("what is too slow is left out") {
+  auto options = small();
+  options.max_ms = 1e-6;
+  CHECK_FALSE(spectral::design({}, options).chosen);
+}
+
+TEST_CASE("bad arguments of design") {
+  const auto refuse = [](auto&& change) {
+    auto options = small();
+    change(options);
+    CHECK_THROWS_AS(spectral::design({}, options), ValueError);
+  };
+  refuse([](auto& o) { o.n = 1; });
+  refuse([](auto& o) { o.edges_per_token = std::numeric_limits<double>::quiet_NaN(); });
+  refuse([](auto& o) { o.edges_per_token = 0; });
+  refuse([](auto& o) { o.align = 0; });
+  refuse([](auto& o) { o.align = 65; });
+  refuse([](auto& o) { o.keep = "nonsense("; });
+  refuse([](auto& o) { o.seeds = 0; });
+}
