@@ -75,6 +75,9 @@ std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budg
         return fmt::format("window({})|{}", radius, block(fmt::format("regular({}, seed={})", half, seed)));
       });
   }
+  // What small budgets leave room for.
+  const auto radius = static_cast<Offset>((std::min(budget, static_cast<double>(o.n)) - 1) / 2);
+  if (radius >= 1) found.push_back({fmt::format("window({}, ring=true)", radius), false});
   return found;
 }
 
@@ -184,12 +187,14 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
   check(options);
   const ThreadScope scope(ctx.threads, ctx.stop);
   DesignResult result;
-  const double d = options.edges_per_token / options.align;
+  const double d = std::min(options.edges_per_token, static_cast<double>(options.n)) / options.align;
   if (!options.causal && d > 2) result.ceiling = 1 - 2 * std::sqrt(d - 1) / d;
 
   PatternOptions building;
   building.memory_limit = ctx.memory_limit;
-  double budget = options.edges_per_token;
+  // A row has n columns, whatever is asked for.
+  const double asked = std::min(options.edges_per_token, static_cast<double>(options.n));
+  double budget = asked;
   const double most = options.edges_per_token * static_cast<double>(options.n);
   std::string keep;
   if (!options.keep.empty()) {
@@ -209,7 +214,7 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
     candidates.push_back({keep, false});
   }
   // Half of a published pattern's edges are in the past.
-  const auto published = baselines(options, options.edges_per_token * (options.causal ? 2 : 1));
+  const auto published = baselines(options, asked * (options.causal ? 2 : 1));
   candidates.insert(candidates.end(), published.begin(), published.end());
 
   PlanOptions shape;
