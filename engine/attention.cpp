@@ -271,6 +271,7 @@ class Call {
       shape.max_panel_values = std::max(shape.max_panel_values, cut->max_panel_values);
       shape.max_panel_cols = std::max(shape.max_panel_cols, cut->max_panel_cols);
       shape.irregular |= cut->irregular_edges > 0;
+      shape.scattered |= cut->irregular_edges > cut->value_count / 8;
     }
     shape.hops = options_.hops;
     shape.backward = backward;

@@ -62,6 +62,7 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
     shape.max_panel_values = std::max(shape.max_panel_values, tiling.max_panel_values);
     shape.max_panel_cols = std::max(shape.max_panel_cols, tiling.max_panel_cols);
     shape.irregular |= tiling.irregular_edges > 0;
+    shape.scattered |= tiling.irregular_edges > tiling.value_count / 8;
   }
   return shape;
 }
@@ -106,7 +107,8 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));
   std::size_t smallest = 0;
   for (const bool stored : {true, false}) {
-    if (stored && !shape.backward && !shape.kept && shape.hops <= 1 && !shape.irregular) continue;
+    // One hop uses A once. It is kept where gathered rows of K and V would push each other out of the cache.
+    if (stored && !shape.backward && !shape.kept && shape.hops <= 1 && !shape.scattered) continue;
     if (!stored && shape.kept) continue;
     for (const int slots : {units >= threads ? most : 1, 1}) {
       for (const int panels : {threads, 1}) {

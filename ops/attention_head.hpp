@@ -95,6 +95,7 @@ struct HeadShape {
   Offset max_panel_values = 0;
   Offset max_panel_cols = 0;
   bool irregular = false;  // some tiling has single edges
+  bool scattered = false;  // in some they are an eighth of the values or more
   Offset by_column = 0;    // most single edges of a tiling that comes with RestByColumn
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
