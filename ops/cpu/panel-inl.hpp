@@ -105,7 +105,7 @@ HWY_INLINE RestRow rest_of(const PanelView& view, int r) {
   const Offset begin = tiling.rest_indptr[at(view.panel->first + r)];
   const Offset end = tiling.rest_indptr[at(view.panel->first + r + 1)];
   return {tiling.rest.data() + begin, end - begin, view.panel->dense_cols * kPanelRows + begin - base,
-          tiling.rest.data() + tiling.rest.size() - 1};
+          tiling.rest.data() + (std::max<std::size_t>(tiling.rest.size(), 1) - 1)};
 }
 
 // Calls f(first value of a dense column, mask word of it).
