@@ -83,11 +83,12 @@ Discrepancy discrepancy(const Context& ctx, const SymmetricGraph& s,
   const Product adjacency(s.graph, s.weighted);
   const double pair_work = static_cast<double>(s.stored() + 4 * s.n());
   result.random_pairs = static_cast<std::int64_t>(std::min<double>(random_pairs, max_work / pair_work));
-  std::vector<double> found(at(result.random_pairs));
-  parallel_for(result.random_pairs, [&](std::int64_t pair) {
+  // Pair by pair: a product has threads inside and takes one caller at a time.
+  std::vector<double> a(n), b(n), moved(n);
+  for (std::int64_t pair = 0; pair < result.random_pairs; ++pair) {
+    check_stop();
     CounterRng rng(seed, kPairStage, static_cast<std::uint64_t>(pair));
     const double share_a = rng.uniform(), share_b = rng.uniform();
-    std::vector<double> a(n), b(n), moved(n);
     double volume_a = 0, volume_b = 0;
     for (std::size_t v = 0; v < n; ++v) {
       a[v] = rng.uniform() < share_a ? 1 : 0;
@@ -96,9 +97,8 @@ Discrepancy discrepancy(const Context& ctx, const SymmetricGraph& s,
       volume_b += b[v] * s.degree[v];
     }
     adjacency.apply(b.data(), moved.data());
-    found[at(pair)] = of_pair(dot(a, moved), volume_a, volume_b, s.volume);
-  });
-  for (const double value : found) largest = std::max(largest, value);
+    largest = std::max(largest, of_pair(dot(a, moved), volume_a, volume_b, s.volume));
+  }
   result.value = largest;
   return result;
 }
