@@ -266,13 +266,8 @@ class Call {
 
   Schedule schedule(Offset units, bool backward, ops::HeadBackward mode, bool kept = false) const {
     ops::HeadShape shape = plan_.data().shape;
-    for (const auto& [key, cut] : cut_) {  // rows may be ordered otherwise and panels be larger
-      shape.value_count = std::max(shape.value_count, cut->value_count);
-      shape.max_panel_values = std::max(shape.max_panel_values, cut->max_panel_values);
-      shape.max_panel_cols = std::max(shape.max_panel_cols, cut->max_panel_cols);
-      shape.irregular |= cut->irregular_edges > 0;
-      shape.scattered |= cut->irregular_edges > cut->value_count / 8;
-    }
+    // Rows may be ordered otherwise and panels be larger.
+    for (const auto& [key, cut] : cut_) shape.cover(*cut);
     shape.hops = options_.hops;
     shape.backward = backward;
     shape.mode = mode;

@@ -19,10 +19,11 @@ using ops::cpu::Rates;
 double arithmetic_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 // Sizes that gather alike are measured once a process.
-const Rates& rates_for(DType dtype, bool half, Offset n_cols) {
+const Rates& rates_for(const Plan::Data& data) {
+  const Offset n_cols = data.graphs[0].n_cols();
   static std::mutex mutex;
   static std::map<std::pair<int, Offset>, Rates> known;
-  const int row_bytes = half ? 2 : static_cast<int>(arithmetic_bytes(dtype));
+  const int row_bytes = data.schedule.shape.half ? 2 : static_cast<int>(arithmetic_bytes(data.options.dtype));
   Offset size = 64;
   while (size < n_cols && size < (Offset{1} << 17)) size *= 2;
   const std::lock_guard lock(mutex);
@@ -99,15 +100,18 @@ void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, st
     rejected.push_back(fmt::format("rejected  bf16 tiles of AMX: {}", why));
 }
 
+/// Of all heads, with A kept between hops or made again in each.
+double predicted(const Plan::Data& data, const Parts& p, bool stored) {
+  const PlanOptions& o = data.options;
+  const double head = p.ends + (stored ? 1 : std::max(1, o.hops)) * p.weights() + o.hops * p.hop();
+  return head * static_cast<double>(o.batch) * o.heads / std::max(1, data.threads);
+}
+
 }  // namespace
 
 double Plan::predicted_seconds() const {
   if (data_->backend != Backend::cpu) return 0;
-  const PlanOptions& o = data_->options;
-  const Parts p = parts_of(*data_, rates_for(o.dtype, data_->schedule.shape.half, data_->graphs[0].n_cols()));
-  const int passes = data_->schedule.stored ? 1 : std::max(1, o.hops);
-  const double head = p.ends + passes * p.weights() + o.hops * p.hop();
-  return head * static_cast<double>(o.batch) * o.heads / std::max(1, data_->threads);
+  return predicted(*data_, parts_of(*data_, rates_for(*data_)), data_->schedule.stored);
 }
 
 std::vector<std::string> Plan::explain() const {
@@ -161,15 +165,12 @@ std::vector<std::string> Plan::explain() const {
   }
   std::vector<std::string> timing;
   if (data_->backend == Backend::cpu) {
-    const Rates& rates = rates_for(o.dtype, s.shape.half, first.n_cols());
+    const Rates& rates = rates_for(*data_);
     const Parts p = parts_of(*data_, rates);
     std::vector<std::string> rejected;
     kernel_lines(*data_, rates, p, lines, rejected);
     const double units = static_cast<double>(o.batch) * o.heads;
-    const auto total = [&](bool stored) {
-      const double head = p.ends + (stored ? 1 : std::max(1, o.hops)) * p.weights() + o.hops * p.hop();
-      return milliseconds(head * units / std::max(1, data_->threads));
-    };
+    const auto total = [&](bool stored) { return milliseconds(predicted(*data_, p, stored)); };
     if (o.hops > 1) {
       rejected.push_back(fmt::format("rejected  weights {}: {} in all{}",
                                      s.stored ? "made again in each hop" : "kept between hops",

@@ -57,13 +57,7 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
                        .d_value = o.value_dim,
                        .hops = o.hops,
                        .backward = o.backward};
-  for (const Tiling& tiling : tilings) {
-    shape.value_count = std::max(shape.value_count, tiling.value_count);
-    shape.max_panel_values = std::max(shape.max_panel_values, tiling.max_panel_values);
-    shape.max_panel_cols = std::max(shape.max_panel_cols, tiling.max_panel_cols);
-    shape.irregular |= tiling.irregular_edges > 0;
-    shape.scattered |= tiling.irregular_edges > tiling.value_count / 8;
-  }
+  for (const Tiling& tiling : tilings) shape.cover(tiling);
   return shape;
 }
 

@@ -7,6 +7,7 @@
 // The reference loops and the CPU kernels implement the same declarations; the engine cuts calls into heads.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -102,6 +103,15 @@ struct HeadShape {
   bool kept = false;   // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
   bool half = false;   // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
   bool tiles = false;  // with half: dense columns by bf16 tiles (AMX), weights rounded to bf16
+
+  /// Grows to what heads over this tiling need.
+  void cover(const Tiling& tiling) {
+    value_count = std::max(value_count, tiling.value_count);
+    max_panel_values = std::max(max_panel_values, tiling.max_panel_values);
+    max_panel_cols = std::max(max_panel_cols, tiling.max_panel_cols);
+    irregular |= tiling.irregular_edges > 0;
+    scattered |= tiling.irregular_edges > tiling.value_count / 8;
+  }
 };
 
 /// Scratch memory of a head and how its loops run.

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <cstring>
@@ -29,6 +30,14 @@ struct SpectralVerb {
   spectral::Wanted wanted;
 };
 
+constexpr std::pair<std::string_view, bool spectral::Wanted::*> kMeasures[] = {
+    {"density", &spectral::Wanted::density},
+    {"resistance", &spectral::Wanted::resistance},
+    {"discrepancy", &spectral::Wanted::discrepancy},
+    {"rank", &spectral::Wanted::rank},
+    {"hubs", &spectral::Wanted::hubs},
+    {"complete", &spectral::Wanted::complete}};
+
 /// "density,rank" as the measures to take.
 spectral::Wanted wanted_of(const std::string& text) {
   spectral::Wanted wanted;
@@ -36,20 +45,12 @@ spectral::Wanted wanted_of(const std::string& text) {
     const auto comma = std::min(text.find(',', begin), text.size());
     const auto word = text.substr(begin, comma - begin);
     begin = comma + 1;
+    const auto named = std::find_if(std::begin(kMeasures), std::end(kMeasures),
+                                    [&](const auto& measure) { return measure.first == word; });
     if (word == "all") {
       wanted = spectral::Wanted::all();
-    } else if (word == "density") {
-      wanted.density = true;
-    } else if (word == "resistance") {
-      wanted.resistance = true;
-    } else if (word == "discrepancy") {
-      wanted.discrepancy = true;
-    } else if (word == "rank") {
-      wanted.rank = true;
-    } else if (word == "hubs") {
-      wanted.hubs = true;
-    } else if (word == "complete") {
-      wanted.complete = true;
+    } else if (named != std::end(kMeasures)) {
+      wanted.*named->second = true;
     } else {
       throw ValueError(
           fmt::format("--measure is '{}': expected density, resistance, discrepancy, rank, hubs, complete or "

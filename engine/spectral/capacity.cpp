@@ -14,7 +14,7 @@ std::optional<double> capacity(const Context& ctx, const Graph& graph, int hops,
                      std::to_string(graph.n_cols()));
   if (hops < 1 || hops > 1024)
     throw ValueError("hops is " + std::to_string(hops) + " and must be between 1 and 1024");
-  const bool use_weights = graph.weighted() && (weighted || graph.source() == Source::pattern);
+  const bool use_weights = graph.weighted() && uses_weights(graph, weighted);
   if (use_weights) {
     const auto weights = graph.weights();
     const auto least = std::min_element(weights.begin(), weights.end());

@@ -24,13 +24,7 @@ double of_pair(double edges, double a, double b, double volume) {
 /// All pairs of prefixes of an order, by sums over blocks of the order.
 double of_sweep(const SymmetricGraph& s, const std::vector<double>& vector, std::int64_t& pairs) {
   const auto n = at(s.n());
-  std::vector<Index> order(n);
-  std::iota(order.begin(), order.end(), Index{0});
-  const auto level = [&](Index v) {
-    return s.degree[at(v)] > 0 ? vector[at(v)] / std::sqrt(s.degree[at(v)]) : 0;
-  };
-  std::sort(order.begin(), order.end(),
-            [&](Index a, Index b) { return level(a) < level(b) || (level(a) == level(b) && a < b); });
+  const std::vector<Index> order = sweep_order(s, vector);
   const auto blocks = at(std::min(s.n(), kPrefixes));
   std::vector<Index> block(n);
   std::vector<double> volume(blocks);

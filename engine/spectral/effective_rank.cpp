@@ -26,7 +26,7 @@ std::optional<Estimate> effective_rank(const Context& ctx, const Graph& graph, i
     throw ValueError("hops is " + std::to_string(hops) + " and must be between 1 and 1024");
   if (options.probes < 2)
     throw ValueError("probes is " + std::to_string(options.probes) + " and must be 2 or more");
-  const bool use_weights = graph.weighted() && (weighted || graph.source() == Source::pattern);
+  const bool use_weights = graph.weighted() && uses_weights(graph, weighted);
   if (use_weights &&
       std::any_of(graph.weights().begin(), graph.weights().end(), [](double w) { return w < 0; }))
     throw ValueError("effective_rank wants weights of 0 or more");

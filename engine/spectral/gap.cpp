@@ -64,7 +64,7 @@ bool lonely_twins(const Twins& twins) {
 Input prepare(const Graph& graph, const SpectralOptions& options) {
   Input input;
   input.graph = graph;
-  input.weighted = options.weighted || (graph.weighted() && graph.source() == Source::pattern);
+  input.weighted = uses_weights(graph, options.weighted);
   if (!input.weighted && graph.weighted()) input.graph = graph.without_weights();
   if (input.weighted && graph.weighted()) {
     const auto weights = graph.weights();

@@ -59,7 +59,7 @@ WithoutHubs without_hubs(const Context& ctx, const Graph& graph, const SpectralO
   request.op = Operator::normalized;
   request.vectors = false;
   request.reach_hops = 0;
-  request.weighted = options.weighted || (graph.weighted() && graph.source() == Source::pattern);
+  request.weighted = uses_weights(graph, options.weighted);
   const Graph rest = result.hubs == 0 ? graph : induced(graph, leaves, graph.n_rows() - result.hubs);
   const GapResult solved = gap(ctx, rest, request);
   result.gap = solved.gap;

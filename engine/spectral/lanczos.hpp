@@ -40,10 +40,8 @@ class Lanczos {
   bool converged(bool top) const { return ends_[top ? 0 : 1].converged; }
   bool full() const { return static_cast<int>(alpha_.size()) >= capacity_; }
   int steps() const { return static_cast<int>(alpha_.size()); }
-  int capacity() const { return capacity_; }
   /// Ritz vector of an end, length 1.   Cost O(n steps).
   std::vector<double> vector(bool top) const;
-  bool single_precision() const { return single_; }
 
  private:
   struct End {

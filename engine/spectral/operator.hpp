@@ -58,6 +58,11 @@ class SymmetricOperator {
   std::vector<Product> terms_;
 };
 
+/// Weights count where they are asked for, and in patterns that are multigraphs (they are multiplicities).
+inline bool uses_weights(const Graph& graph, bool asked) {
+  return asked || (graph.weighted() && graph.source() == Source::pattern);
+}
+
 /// Sums by row of the weights, or of ones.
 std::vector<double> row_sums(const Graph& graph, bool weighted);
 

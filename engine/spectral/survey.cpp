@@ -26,7 +26,7 @@ std::vector<double> column(const GapResult& result, std::size_t k) {
 }
 
 bool negative_weights(const Graph& graph, const SpectralOptions& options) {
-  return graph.weighted() && (options.weighted || graph.source() == Source::pattern) &&
+  return graph.weighted() && uses_weights(graph, options.weighted) &&
          std::any_of(graph.weights().begin(), graph.weights().end(), [](double w) { return w < 0; });
 }
 

@@ -116,13 +116,7 @@ std::optional<Cut> sweep_cut(const Context& ctx, const SymmetricGraph& s, std::s
   if (vector.size() != at(n))
     throw ValueError("sweep_cut wants a vector of " + std::to_string(n) + " numbers, got " +
                      std::to_string(vector.size()));
-  std::vector<double> level(at(n));
-  for (std::size_t v = 0; v < level.size(); ++v) level[v] = vector[v] / std::sqrt(s.degree[v]);
-  std::vector<Index> order(at(n));
-  std::iota(order.begin(), order.end(), Index{0});
-  std::sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return level[at(a)] < level[at(b)] || (level[at(a)] == level[at(b)] && a < b);
-  });
+  const std::vector<Index> order = sweep_order(s, vector);
   const auto edges = prefix_cuts(s, order);
   std::size_t best = 0;
   double best_ratio = 0, best_volume = 0, volume = 0;

@@ -73,7 +73,7 @@ SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weig
                      std::to_string(graph.n_cols()));
   const ThreadScope scope(ctx.threads, ctx.stop);
   SymmetricGraph result;
-  const bool use = weighted || (graph.weighted() && graph.source() == Source::pattern);
+  const bool use = uses_weights(graph, weighted);
   result.symmetrised = !is_symmetric(graph);
   if (use && (graph.weighted() || result.symmetrised)) {
     result.weighted = true;
@@ -93,6 +93,18 @@ SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weig
     result.bipartite = sides[0] != sides[at(result.n())];
   }
   return result;
+}
+
+std::vector<Index> sweep_order(const SymmetricGraph& s, std::span<const double> x) {
+  std::vector<double> level(at(s.n()));
+  for (std::size_t v = 0; v < level.size(); ++v)
+    level[v] = s.degree[v] > 0 ? x[v] / std::sqrt(s.degree[v]) : 0;
+  std::vector<Index> order(level.size());
+  std::iota(order.begin(), order.end(), Index{0});
+  std::sort(order.begin(), order.end(), [&](Index a, Index b) {
+    return level[at(a)] < level[at(b)] || (level[at(a)] == level[at(b)] && a < b);
+  });
+  return order;
 }
 
 Search search(const Graph& graph, Index source) {

@@ -49,6 +49,9 @@ struct SymmetricGraph {
 /// Throws ValueError for rectangles and, where weights are used, for negative ones; Interrupted.
 SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted = false);
 
+/// Vertices by x_v / sqrt(d_v), ties by number; a vertex without edges counts as 0.   Cost O(n log n).
+std::vector<Index> sweep_order(const SymmetricGraph& s, std::span<const double> x);
+
 /// Hops between vertices of one breadth-first search.
 inline constexpr Index kUnreached = std::numeric_limits<Index>::max();
 struct Search {
