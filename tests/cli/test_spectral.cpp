@@ -84,7 +84,7 @@ TEST_CASE("design: the choice is written and reproduced by spectral and info") {
   std::ifstream file(folder / "best.txt");
   std::string text;
   std::getline(file, text);
-  CHECK(text == best["pattern"]);
+  CHECK(text == best["pattern"].get<std::string>());
   CHECK(std::filesystem::file_size(folder / "best.html") > 1000);
   const auto again = run_json({"spectral", text, "-n", "512"});
   CHECK(std::abs(again["gap"].get<double>() - best["gap"].get<double>()) < 1e-8);
