@@ -13,7 +13,7 @@ help:
 	@echo 'make test     build everything and run the tests'
 	@echo 'make bench    the benchmarks, as JSON into build/bench/'
 	@echo 'make peers    the same work in torch, SciPy, DGL, PyG where they are installed (PYTHON=...)'
-	@echo 'make asan     tests under AddressSanitizer and UBSan'
+	@echo 'make asan     tests under AddressSanitizer and UBSan, built by clang++-16'
 	@echo 'make tsan     tests under ThreadSanitizer with four threads'
 	@echo 'make clang    build with clang++-16'
 	@echo 'make neon     kernels and attention cross-compiled for 64-bit ARM, run under qemu (Debian)'
@@ -44,13 +44,14 @@ peers:
 	@tools/build default $(first) -- manyhop_cli
 	@$(PYTHON) bench/peers.py --program build/default/manyhop
 
+asan: sanitizer_setup = clang
 asan tsan:
-	@tools/setup test
+	@tools/setup test $(sanitizer_setup)
 	@tools/build $@
 	@ctest --preset $@
 
 nightly: neon
-	@tools/setup test
+	@tools/setup test clang
 	@tools/build asan
 	@MANYHOP_MUTATIONS=1000000 ctest --preset asan -L fuzz --timeout 86400
 

@@ -43,7 +43,7 @@ def write_qkv(file, n, options):
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)
-    rng = np.random.default_rng(n)
+    rng = np.random.default_rng()
     for _ in "qkv":
         for start in range(0, count, 1 << 24):
             x = rng.standard_normal(min(1 << 24, count - start), dtype=np.float32)

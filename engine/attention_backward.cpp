@@ -1,0 +1,107 @@
+#include <algorithm>
+#include <vector>
+
+#include "manyhop/engine/attention.hpp"
+#include "manyhop/engine/attention_internal.hpp"
+
+namespace manyhop {
+
+using namespace attention_call;
+
+template <class T>
+void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
+                        TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
+                        const AttentionOptions& options, TensorView<const float> g_lse) {
+  require_dtype<T>(plan);
+  require_backend(ctx, "attention");
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  const Call<T> call(ctx, plan, q, k, v, options);
+  const PlanOptions& o = plan.options();
+  const Graph& graph = plan.graph();
+  g = as_batch(g);
+  require_shape("g", g, {o.batch, o.heads, graph.n_rows(), o.value_dim});
+  const auto optional_shape = [](const char* name, TensorView<T> view, std::array<Offset, 4> want) {
+    view = as_batch(view);
+    if (!view.empty()) require_shape(name, view, want);
+    return view;
+  };
+  const auto dq = optional_shape("dq", gradients.q, {o.batch, o.heads, graph.n_rows(), o.head_dim});
+  const auto dk = optional_shape("dk", gradients.k, {o.batch, o.kv_heads, graph.n_cols(), o.head_dim});
+  const auto dv = optional_shape("dv", gradients.v, {o.batch, o.kv_heads, graph.n_cols(), o.value_dim});
+  const EdgeValues<float> bias("dbias", gradients.bias, plan);
+  const RowValues<const float> lse("g_lse", g_lse, plan);
+  const auto mode = static_cast<ops::HeadBackward>(options.backward);
+  if (options.backward == AttentionBackward::implicit) {
+    const double factor = (1 - options.teleport) / (1 - options.dropout_p);
+    if (!(factor < 1) || options.hop_dropout_p != 0) {
+      throw ValueError(
+          fmt::format("backward: implicit wants (1 - teleport) / (1 - dropout_p) < 1 and no hop dropout, "
+                      "here it is {} with hop dropout {}; stored or checkpointed always work",
+                      factor, options.hop_dropout_p));
+    }
+  }
+  if (!gradients.bias.empty()) {
+    TensorView<float> all = gradients.bias;
+    const Offset inner = all.extent[at(all.rank - 1)];
+    for (Offset a = 0; a < (all.rank > 2 ? all.extent[0] : 1); ++a) {
+      for (Offset b = 0; b < (all.rank > 1 ? all.extent[at(all.rank - 2)] : 1); ++b) {
+        const Offset shift =
+            (all.rank > 2 ? a * all.stride[0] : 0) + (all.rank > 1 ? b * all.stride[at(all.rank - 2)] : 0);
+        std::fill_n(all.data + shift, inner, 0.0F);
+      }
+    }
+  }
+  const Offset group = o.heads / o.kv_heads;
+  const Offset units = o.batch * o.kv_heads;
+  std::vector<double> teleport(at(units));
+  AttentionState* state = call.taken_state();
+  const Schedule schedule =
+      state == nullptr ? call.schedule(units, true, mode) : call.schedule_with_state(units, true, mode);
+  if (!schedule.shape.kept) state = nullptr;  // this context has less memory: make again what does not fit
+  if (state != nullptr && state->unit_bytes != call.unit_bytes(schedule.shape)) {
+    throw ValueError(fmt::format("state: {} bytes a head where this call has {}: the lengths differ",
+                                 state->unit_bytes, call.unit_bytes(schedule.shape)));
+  }
+  call.for_units(units, schedule, bias.shared(o), [&](Offset unit, const ops::HeadResources& given) {
+    const Offset b = unit / o.kv_heads;
+    const Offset kv = unit % o.kv_heads;
+    std::vector<double> sums_k;
+    std::vector<double> sums_v;
+    for (Offset i = 0; i < group; ++i) {
+      const Offset h = kv * group + i;
+      const ops::HeadInput<T> in = call.input(b, h);
+      const ops::HeadResources resources = with_kept(given, state, b * o.heads + h);
+      ops::HeadGradient<T> to;
+      to.g = matrix(g, b, h);
+      to.g_lse = lse.of(b, h);
+      to.q = matrix(dq, b, h);
+      to.k = matrix(dk, b, kv);
+      to.v = matrix(dv, b, kv);
+      to.bias = bias.of(b, h);
+      to.teleport = graph.square() ? &teleport[at(unit)] : nullptr;
+      to.mode = mode;
+      to.first = i == 0;
+      to.last = i + 1 == group;
+      zero_rows(to.q, in.n_rows);
+      if (to.last) {
+        zero_rows(to.k, in.n_cols);
+        zero_rows(to.v, in.n_cols);
+      }
+      ctx.backend == Backend::reference ? ops::reference::attention_head_backward(in, to, sums_k, sums_v)
+                                        : ops::cpu::attention_head_backward(in, to, resources);
+    }
+  });
+  gradients.teleport = 0;
+  for (const double part : teleport) gradients.teleport += part;
+}
+
+#define MANYHOP_INSTANTIATE(T)                                                                               \
+  template void attention_backward<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>, \
+                                      TensorView<const T>, TensorView<const T>, AttentionGradients<T>&,      \
+                                      const AttentionOptions&, TensorView<const float>)
+MANYHOP_INSTANTIATE(float);
+MANYHOP_INSTANTIATE(double);
+MANYHOP_INSTANTIATE(bf16);
+#undef MANYHOP_INSTANTIATE
+
+}  // namespace manyhop
