@@ -1,5 +1,7 @@
 #include "manyhop/engine/attention.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <limits>
@@ -21,12 +23,15 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
   const Graph& graph = plan.graph();
   out = as_batch(out);
   require_shape("out", out, {o.batch, o.heads, graph.n_rows(), o.value_dim});
-  const RowValues<float> lse("lse", options.lse, plan);
-  const EdgeValues<float> weights("weights", options.weights, plan);
+  using C = ops::ComputeOf<T>;
+  const WrittenValues<C> lse_values("lse", options.lse);
+  const WrittenValues<C> weight_values("weights", options.weights);
+  const RowValues<C> lse("lse", lse_values.view, plan);
+  const EdgeValues<C> weights("weights", weight_values.view, plan);
   if (weights.shared(o)) {
     throw ValueError(
         fmt::format("weights: shape {} is shared by {} heads and a batch of {}, values for each are wanted",
-                    shape_text(options.weights), o.heads, o.batch));
+                    shape_text(weight_values.view), o.heads, o.batch));
   }
   const Offset units = o.batch * o.heads;
   const Schedule schedule = call.keeping_schedule(units);
@@ -39,10 +44,9 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
     if (in.n_rows < graph.n_rows() || in.n_cols < graph.n_cols()) {
       zero_rows(to.out, in.n_rows);
       if (!to.lse.empty()) {
-        for (Offset i = in.n_rows; i < graph.n_rows(); ++i)
-          to.lse(i) = -std::numeric_limits<float>::infinity();
+        for (Offset i = in.n_rows; i < graph.n_rows(); ++i) to.lse(i) = -std::numeric_limits<C>::infinity();
       }
-      if (to.weights != nullptr) std::fill_n(to.weights, in.graph->nnz(), 0.0F);
+      if (to.weights != nullptr) std::fill_n(to.weights, in.graph->nnz(), C{0});
     }
     ctx.backend == Backend::reference ? ops::reference::attention_head(in, to)
                                       : ops::cpu::attention_head(in, to, resources);
@@ -50,12 +54,65 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
   const auto start = std::chrono::steady_clock::now();
   try {
     call.for_units(units, schedule, false, head);
+    lse_values.finish();
+    weight_values.finish();
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     plan.data().last_seconds = taken.count();
   } catch (...) {  // half a state is none
     if (options.state != nullptr) options.state->clear();
     throw;
   }
+}
+
+namespace {
+
+template <class T>
+std::size_t state_bytes(const Context& ctx, const Plan& plan, AttentionOptions options) {
+  const PlanOptions& o = plan.options();
+  const Offset rows = plan.graph().n_rows();
+  const Offset cols = plan.graph().n_cols();
+  const auto shaped = [&](Offset heads, Offset n, Offset width) {
+    return TensorView<const T>(nullptr, {o.batch, heads, n, width});
+  };
+  options.bias = {};
+  options.lse = {};
+  options.weights = {};
+  options.state = nullptr;
+  const Call<T> call(ctx, plan, shaped(o.heads, rows, o.head_dim), shaped(o.kv_heads, cols, o.head_dim),
+                     shaped(o.kv_heads, cols, o.value_dim), options);
+  return call.state_bytes(o.batch * o.heads);
+}
+
+}  // namespace
+
+std::size_t attention_state_bytes(const Context& ctx, const Plan& plan, const AttentionOptions& options) {
+  require_backend(ctx, "attention");
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  switch (plan.options().dtype) {
+    case DType::f64:
+      return state_bytes<double>(ctx, plan, options);
+    case DType::bf16:
+      return state_bytes<bf16>(ctx, plan, options);
+    default:
+      return state_bytes<float>(ctx, plan, options);
+  }
+}
+
+AttentionState AttentionState::resume(const Context& ctx, const Plan& plan, const AttentionOptions& options,
+                                      std::byte* bytes, std::size_t count) {
+  const std::size_t wanted = attention_state_bytes(ctx, plan, options);
+  if (count != wanted) {
+    throw ValueError(fmt::format("state: {} bytes, this plan and these options keep {}", count, wanted));
+  }
+  AttentionState state;
+  if (count == 0) return state;
+  state.lend(bytes, count);
+  state.units = plan.options().batch * plan.options().heads;
+  state.unit_bytes = count / static_cast<std::size_t>(state.units);
+  state.plan = &plan.data();
+  state.hops = options.hops;
+  state.mode = options.backward;
+  return state;
 }
 
 #define MANYHOP_INSTANTIATE(T)                                                                      \

@@ -13,6 +13,8 @@ namespace manyhop {
 
 enum class AttentionBackward : std::uint8_t { stored, checkpointed, implicit };
 
+struct AttentionOptions;
+
 /// What attention() may keep for attention_backward() of the same plan, tensors and options: A and Z_1 ..
 /// Z_{K-1} of all heads (stored), or about sqrt(K) of the Z (checkpointed). Without it the backward pass runs
 /// the forward pass again; the bits are the same. Stays empty where the backward pass would not take it
@@ -24,6 +26,12 @@ class AttentionState {
   std::size_t bytes() const { return empty() ? 0 : unit_bytes * static_cast<std::size_t>(units); }
   /// Holds nothing; the memory stays for the next call.
   void clear() { units = 0; }
+  /// Lies in the caller's memory: at least attention_state_bytes(), 64-byte aligned, alive as long as this.
+  void lend(std::byte* bytes, std::size_t count) { memory.lend(bytes, count); }
+  /// What attention() of this plan and these options left in `bytes` lent to another state. Throws ValueError
+  /// when `count` is not attention_state_bytes().
+  static AttentionState resume(const Context& ctx, const Plan& plan, const AttentionOptions& options,
+                               std::byte* bytes, std::size_t count);
 
   // What made it; attention_backward() compares.
   Workspace memory = {};
@@ -34,17 +42,38 @@ class AttentionState {
   AttentionBackward mode = AttentionBackward::stored;
 };
 
+/// Values by edge or row that are read: f32, or f64 beside tensors of f64 (which take f32 too).
+struct RealInput {
+  TensorView<const float> f32{};
+  TensorView<const double> f64{};
+  RealInput() = default;
+  RealInput(TensorView<const float> view) : f32(view) {}
+  RealInput(TensorView<float> view) : f32(view) {}
+  RealInput(TensorView<const double> view) : f64(view) {}
+  RealInput(TensorView<double> view) : f64(view) {}
+  bool empty() const { return f32.empty() && f64.empty(); }
+};
+/// The same for values that are written.
+struct RealOutput {
+  TensorView<float> f32{};
+  TensorView<double> f64{};
+  RealOutput() = default;
+  RealOutput(TensorView<float> view) : f32(view) {}
+  RealOutput(TensorView<double> view) : f64(view) {}
+  bool empty() const { return f32.empty() && f64.empty(); }
+};
+
 struct AttentionOptions {
   int hops = 1;                       // K >= 0; 0 returns V
   double teleport = 0;                // in [0, 1]
   std::optional<double> scale{};      // 1 / sqrt(d) when absent
-  TensorView<const float> bias{};     // added to scaled scores, CSR edge order: [m], [h, m] or [b, h, m]
+  RealInput bias{};                   // added to scaled scores, CSR edge order: [m], [h, m] or [b, h, m]
   std::span<const Offset> lengths{};  // [b]: positions at or past a length are never read and are written 0
   double dropout_p = 0;               // on A, once; key (seed, batch, head, edge)
   double hop_dropout_p = 0;           // on Z in every hop; key (seed, batch, head, hop, token, channel)
   std::uint64_t seed = 0;
-  TensorView<float> lse{};      // out: [b, h, n], natural log; -inf for rows without edges
-  TensorView<float> weights{};  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
+  RealOutput lse{};      // out: [b, h, n], natural log; -inf for rows without edges
+  RealOutput weights{};  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
   AttentionBackward backward = AttentionBackward::stored;
   AttentionState* state = nullptr;  // kept by attention(), taken by attention_backward()
 };
@@ -56,10 +85,14 @@ template <class T>
 void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                TensorView<const T> v, TensorView<T> out, const AttentionOptions& options = {});
 
+/// Bytes that attention() keeps in a state for these options (their views are not read); 0 where it keeps
+/// none.
+std::size_t attention_state_bytes(const Context& ctx, const Plan& plan, const AttentionOptions& options);
+
 template <class T>
 struct AttentionGradients {
   TensorView<T> q{}, k{}, v{};  // overwritten; empty ones are not computed
-  TensorView<float> bias{};     // like options.bias
+  RealOutput bias{};            // like options.bias
   double teleport = 0;          // overwritten
 };
 
@@ -67,14 +100,14 @@ struct AttentionGradients {
 template <class T>
 void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                         TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
-                        const AttentionOptions& options = {}, TensorView<const float> g_lse = {});
+                        const AttentionOptions& options = {}, const RealInput& g_lse = {});
 
 #define MANYHOP_EXTERN(T)                                                                                  \
   extern template void attention<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>, \
                                     TensorView<const T>, TensorView<T>, const AttentionOptions&);          \
   extern template void attention_backward<T>(                                                              \
       const Context&, const Plan&, TensorView<const T>, TensorView<const T>, TensorView<const T>,          \
-      TensorView<const T>, AttentionGradients<T>&, const AttentionOptions&, TensorView<const float>)
+      TensorView<const T>, AttentionGradients<T>&, const AttentionOptions&, const RealInput&)
 MANYHOP_EXTERN(float);
 MANYHOP_EXTERN(double);
 MANYHOP_EXTERN(bf16);

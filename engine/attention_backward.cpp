@@ -11,7 +11,7 @@ using namespace attention_call;
 template <class T>
 void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                         TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,
-                        const AttentionOptions& options, TensorView<const float> g_lse) {
+                        const AttentionOptions& options, const RealInput& g_lse) {
   require_dtype<T>(plan);
   require_backend(ctx, "attention");
   const ThreadScope scope(ctx.threads, ctx.stop);
@@ -28,8 +28,11 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const auto dq = optional_shape("dq", gradients.q, {o.batch, o.heads, graph.n_rows(), o.head_dim});
   const auto dk = optional_shape("dk", gradients.k, {o.batch, o.kv_heads, graph.n_cols(), o.head_dim});
   const auto dv = optional_shape("dv", gradients.v, {o.batch, o.kv_heads, graph.n_cols(), o.value_dim});
-  const EdgeValues<float> bias("dbias", gradients.bias, plan);
-  const RowValues<const float> lse("g_lse", g_lse, plan);
+  using C = ops::ComputeOf<T>;
+  const WrittenValues<C> bias_values("dbias", gradients.bias);
+  const ReadValues<C> lse_values("g_lse", g_lse);
+  const EdgeValues<C> bias("dbias", bias_values.view, plan);
+  const RowValues<const C> lse("g_lse", lse_values.view, plan);
   const auto mode = static_cast<ops::HeadBackward>(options.backward);
   if (options.backward == AttentionBackward::implicit) {
     const double factor = (1 - options.teleport) / (1 - options.dropout_p);
@@ -41,13 +44,13 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
     }
   }
   if (!gradients.bias.empty()) {
-    TensorView<float> all = gradients.bias;
+    TensorView<C> all = bias_values.view;
     const Offset inner = all.extent[at(all.rank - 1)];
     for (Offset a = 0; a < (all.rank > 2 ? all.extent[0] : 1); ++a) {
       for (Offset b = 0; b < (all.rank > 1 ? all.extent[at(all.rank - 2)] : 1); ++b) {
         const Offset shift =
             (all.rank > 2 ? a * all.stride[0] : 0) + (all.rank > 1 ? b * all.stride[at(all.rank - 2)] : 0);
-        std::fill_n(all.data + shift, inner, 0.0F);
+        std::fill_n(all.data + shift, inner, C{0});
       }
     }
   }
@@ -91,6 +94,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
                                         : ops::cpu::attention_head_backward(in, to, resources);
     }
   });
+  bias_values.finish();
   gradients.teleport = 0;
   for (const double part : teleport) gradients.teleport += part;
 }
@@ -98,7 +102,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
 #define MANYHOP_INSTANTIATE(T)                                                                               \
   template void attention_backward<T>(const Context&, const Plan&, TensorView<const T>, TensorView<const T>, \
                                       TensorView<const T>, TensorView<const T>, AttentionGradients<T>&,      \
-                                      const AttentionOptions&, TensorView<const float>)
+                                      const AttentionOptions&, const RealInput&)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 MANYHOP_INSTANTIATE(bf16);

@@ -107,9 +107,95 @@ class EdgeValues {
   std::vector<Offset> first_;
 };
 
+/// f(offset in `view`, number in row-major order) of every element.
+template <class T, class F>
+void for_each_element(TensorView<T> view, F&& f) {
+  const auto axis = [&](int i) { return i < view.rank ? view.extent[at(i)] : 1; };
+  const auto step = [&](int i) { return i < view.rank ? view.stride[at(i)] : 0; };
+  Offset count = 0;
+  for (Offset a = 0; a < axis(0); ++a) {
+    for (Offset b = 0; b < axis(1); ++b) {
+      for (Offset c = 0; c < axis(2); ++c) f(a * step(0) + b * step(1) + c * step(2), count++);
+    }
+  }
+}
+
+template <class From, class To>
+TensorView<To> contiguous_like(TensorView<From> view, To* data) {
+  TensorView<To> same(data, {view.extent[0], view.extent[1], view.extent[2], view.extent[3]});
+  same.rank = view.rank;
+  Offset step = 1;
+  for (int a = view.rank - 1; a >= 0; --a) {
+    same.extent[at(a)] = view.extent[at(a)];
+    same.stride[at(a)] = step;
+    step *= view.extent[at(a)];
+  }
+  return same;
+}
+
+inline void refuse_f64(const char* name) {
+  throw ValueError(fmt::format("{}: f64 values beside tensors that are not, f32 is wanted", name));
+}
+
+/// Values that a call reads, in its arithmetic type C; f32 beside f64 tensors is copied.
+template <class C>
+class ReadValues {
+ public:
+  ReadValues(const char* name, const RealInput& given) {
+    if constexpr (std::is_same_v<C, float>) {
+      if (!given.f64.empty()) refuse_f64(name);
+      view = given.f32;
+    } else {
+      view = given.f64;
+      if (given.f32.empty()) return;
+      copy_.resize(at(given.f32.size()) + 1);
+      view = contiguous_like<const float, const C>(given.f32, copy_.data());
+      for_each_element(given.f32, [&](Offset from, Offset to) { copy_[at(to)] = given.f32.data[from]; });
+    }
+  }
+  ReadValues(const ReadValues&) = delete;
+  ReadValues& operator=(const ReadValues&) = delete;
+  TensorView<const C> view;
+
+ private:
+  std::vector<C> copy_;
+};
+
+/// Values that a call writes; finish() after the work.
+template <class C>
+class WrittenValues {
+ public:
+  WrittenValues(const char* name, const RealOutput& given) {
+    if constexpr (std::is_same_v<C, float>) {
+      if (!given.f64.empty()) refuse_f64(name);
+      view = given.f32;
+    } else {
+      view = given.f64;
+      if (given.f32.empty()) return;
+      narrow_ = given.f32;
+      copy_.resize(at(given.f32.size()) + 1);
+      view = contiguous_like<float, C>(given.f32, copy_.data());
+    }
+  }
+  WrittenValues(const WrittenValues&) = delete;
+  WrittenValues& operator=(const WrittenValues&) = delete;
+  void finish() const {
+    if (narrow_.empty()) return;
+    for_each_element(narrow_,
+                     [&](Offset to, Offset from) { narrow_.data[to] = static_cast<float>(copy_[at(from)]); });
+  }
+  TensorView<C> view;
+
+ private:
+  TensorView<float> narrow_;
+  std::vector<C> copy_;
+};
+
 /// Checks of a call and what its heads share.
 template <class T>
 class Call {
+  using C = ops::ComputeOf<T>;
+
  public:
   Call(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
        TensorView<const T> v, const AttentionOptions& options)
@@ -120,7 +206,8 @@ class Call {
         q_(as_batch(q)),
         k_(as_batch(k)),
         v_(as_batch(v)),
-        bias_("bias", options.bias, plan) {
+        bias_values_("bias", options.bias),
+        bias_("bias", bias_values_.view, plan) {
     const Graph& graph = plan.graph();
     require_shape("q", q_, {o_.batch, o_.heads, graph.n_rows(), o_.head_dim});
     require_shape("k", k_, {o_.batch, o_.kv_heads, graph.n_cols(), o_.head_dim});
@@ -250,6 +337,14 @@ class Call {
     return found;
   }
 
+  /// Bytes of the state of all units; 0: none is kept.
+  std::size_t state_bytes(Offset units) const {
+    const auto mode = static_cast<ops::HeadBackward>(options_.backward);
+    if (options_.hops == 0 || ctx_.backend != Backend::cpu || mode == ops::HeadBackward::implicit) return 0;
+    const Schedule found = schedule_with_state(units, false, mode);
+    return found.shape.kept ? unit_bytes(found.shape) * static_cast<std::size_t>(units) : 0;
+  }
+
   /// Of a call that keeps or takes a state; where that does not fit the memory, of one that does not.
   Schedule schedule_with_state(Offset units, bool backward, ops::HeadBackward mode) const {
     try {
@@ -325,7 +420,8 @@ class Call {
   const PlanOptions& o_;
   const AttentionOptions& options_;
   TensorView<const T> q_, k_, v_;
-  EdgeValues<const float> bias_;
+  ReadValues<C> bias_values_;
+  EdgeValues<const C> bias_;
   Dropout edge_dropout_;
   Dropout hop_dropout_;
   std::map<std::pair<int, Offset>, std::unique_ptr<Tiling>> cut_;  // graphs cut to the lengths of the batch

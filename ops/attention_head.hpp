@@ -53,7 +53,7 @@ struct HeadInput {
   int hops = 1;
   double teleport = 0;
   double scale = 1;
-  const float* bias = nullptr;  // [m] in CSR order
+  const ComputeOf<T>* bias = nullptr;  // [m] in CSR order
   Dropout edge_dropout;
   Dropout hop_dropout;
   std::uint64_t seed = 0;
@@ -66,20 +66,20 @@ struct HeadInput {
 
 template <class T>
 struct HeadOutput {
-  TensorView<T> out;         // [n_rows, d_value]
-  TensorView<float> lse;     // [n_rows], or empty
-  float* weights = nullptr;  // [m] in CSR order, or null
+  TensorView<T> out;                // [n_rows, d_value]
+  TensorView<ComputeOf<T>> lse;     // [n_rows], or empty
+  ComputeOf<T>* weights = nullptr;  // [m] in CSR order, or null
 };
 
 /// Gradients of sum(out g) + sum(lse g_lse). Heads that share k and v (grouped queries) are given one after
 /// the other: `first` clears the sums for k and v, `last` writes them.
 template <class T>
 struct HeadGradient {
-  TensorView<const T> g;          // [n_rows, d_value]
-  TensorView<const float> g_lse;  // [n_rows], or empty
-  TensorView<T> q, k, v;          // empty ones are not written
-  float* bias = nullptr;          // [m], added to
-  double* teleport = nullptr;     // added to
+  TensorView<const T> g;                 // [n_rows, d_value]
+  TensorView<const ComputeOf<T>> g_lse;  // [n_rows], or empty
+  TensorView<T> q, k, v;                 // empty ones are not written
+  ComputeOf<T>* bias = nullptr;          // [m], added to
+  double* teleport = nullptr;            // added to
   HeadBackward mode = HeadBackward::stored;
   bool first = true;
   bool last = true;

@@ -14,7 +14,9 @@ Workspace::~Workspace() = default;
 Workspace::Workspace(Workspace&&) noexcept = default;
 Workspace& Workspace::operator=(Workspace&&) noexcept = default;
 
-void Workspace::Free::operator()(std::byte* pointer) const { free_block(pointer, bytes); }
+void Workspace::Free::operator()(std::byte* pointer) const {
+  if (bytes > 0) free_block(pointer, bytes);
+}
 
 std::byte* Workspace::reserve(std::size_t bytes) {
   if (bytes > capacity_) {
@@ -23,6 +25,11 @@ std::byte* Workspace::reserve(std::size_t bytes) {
     capacity_ = bytes;
   }
   return block_.get();
+}
+
+void Workspace::lend(std::byte* memory, std::size_t bytes) {
+  block_ = std::unique_ptr<std::byte, Free>(memory, Free{0});
+  capacity_ = bytes;
 }
 
 std::size_t Workspace::capacity() const { return capacity_; }

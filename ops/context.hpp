@@ -23,12 +23,14 @@ class Workspace {
   Workspace(Workspace&&) noexcept;
   Workspace& operator=(Workspace&&) noexcept;
   std::byte* reserve(std::size_t bytes);
+  /// Uses the caller's memory (64-byte aligned) for requests up to `bytes`, and does not free it.
+  void lend(std::byte* memory, std::size_t bytes);
   std::size_t capacity() const;
   void release();
 
  private:
   struct Free {
-    std::size_t bytes;
+    std::size_t bytes;  // 0: lent
     void operator()(std::byte* pointer) const;
   };
   std::unique_ptr<std::byte, Free> block_;

@@ -430,7 +430,7 @@ class Backward {
     if (gradient_.bias != nullptr) {
       for (int r = 0; r < panel.count; ++r) {
         for_each_panel_edge(*in_.graph, *in_.tiling, panel, r, [&](Offset edge, Offset value) {
-          gradient_.bias[in_.edge(edge)] += static_cast<float>(d_values[value]);
+          gradient_.bias[in_.edge(edge)] += d_values[value];
         });
       }
     }

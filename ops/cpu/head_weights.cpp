@@ -81,7 +81,7 @@ void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, 
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
       for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
-        values[value] += static_cast<C>(in.bias[in.edge(edge)]);
+        values[value] += in.bias[in.edge(edge)];
       });
     }
   }
@@ -221,10 +221,10 @@ void Head<T, S>::report(const PanelView& view, const C* values, const C* lse,
   const Panel& panel = *view.panel;
   for (int r = 0; r < panel.count; ++r) {
     if (!out.lse.empty())
-      out.lse(in.token(in.tiling->rows[at(panel.first + r)])) = static_cast<float>(lse[r]);
+      out.lse(in.token(in.tiling->rows[at(panel.first + r)])) = lse[r];
     if (out.weights == nullptr) continue;
     for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
-      out.weights[in.edge(edge)] = static_cast<float>(values[value]);
+      out.weights[in.edge(edge)] = values[value];
     });
   }
 }

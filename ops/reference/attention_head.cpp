@@ -135,7 +135,7 @@ void through_scores(const HeadInput<T>& in, const HeadGradient<T>& gradient, con
     }
     for (std::size_t e = 0; e < row.size(); ++e) {
       const double ds = row[e].weight * (da[e] - dot);
-      if (gradient.bias != nullptr) gradient.bias[row[e].position] += static_cast<float>(ds);
+      if (gradient.bias != nullptr) gradient.bias[row[e].position] += static_cast<ComputeOf<T>>(ds);
       for (Offset f = 0; f < in.d; ++f) {
         dq[at(i * in.d + f)] += in.scale * ds * value_of(in.k(row[e].column, f));
         dk[at(row[e].column * in.d + f)] += in.scale * ds * value_of(in.q(i, f));
@@ -178,9 +178,9 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out) {
   std::vector<Edge> row;
   for (Offset i = 0; i < in.n_rows; ++i) {
     const double lse = attention_row(in, i, row);
-    if (!out.lse.empty()) out.lse(i) = static_cast<float>(lse);
+    if (!out.lse.empty()) out.lse(i) = static_cast<ComputeOf<T>>(lse);
     if (out.weights == nullptr) continue;
-    for (const Edge& edge : row) out.weights[edge.position] = static_cast<float>(edge.kept);
+    for (const Edge& edge : row) out.weights[edge.position] = static_cast<ComputeOf<T>>(edge.kept);
   }
 }
 

@@ -1,0 +1,90 @@
+#include "call.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <vector>
+
+namespace manyhop::python {
+
+namespace {
+
+struct Pool {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Context>> idle;
+};
+// Never destroyed: threads may still give contexts back while the interpreter ends.
+Pool& pool() {
+  static Pool& instance = *new Pool;
+  return instance;
+}
+
+std::atomic<bool> interrupted{false};
+struct sigaction previous {};
+
+void on_interrupt(int number, siginfo_t* info, void* where) {
+  interrupted = true;
+  if ((previous.sa_flags & SA_SIGINFO) != 0) {
+    previous.sa_sigaction(number, info, where);
+  } else if (previous.sa_handler != SIG_IGN && previous.sa_handler != SIG_DFL) {
+    previous.sa_handler(number);
+  }
+}
+
+bool main_thread() { return gettid() == getpid(); }
+
+}  // namespace
+
+Lease::Lease(int threads, std::size_t memory_limit) {
+  Pool& all = pool();
+  {
+    const std::lock_guard lock(all.mutex);
+    if (!all.idle.empty()) {
+      context_ = std::move(all.idle.back());
+      all.idle.pop_back();
+    }
+  }
+  if (!context_) context_ = std::make_unique<Context>();
+  context_->threads = threads;
+  context_->memory_limit = memory_limit;
+}
+
+Lease::~Lease() {
+  context_->stop = nullptr;
+  Pool& all = pool();
+  const std::lock_guard lock(all.mutex);
+  all.idle.push_back(std::move(context_));
+}
+
+void release_memory() {
+  Pool& all = pool();
+  const std::lock_guard lock(all.mutex);
+  all.idle.clear();
+}
+
+// Another handler than Python's default may want the signal for itself, and an ignored one stays ignored:
+// only a handler that is there is put behind ours.
+InterruptScope::InterruptScope() {
+  if (!main_thread()) return;
+  struct sigaction current {};
+  if (sigaction(SIGINT, nullptr, &current) != 0) return;
+  if ((current.sa_flags & SA_SIGINFO) == 0 &&
+      (current.sa_handler == SIG_IGN || current.sa_handler == SIG_DFL))
+    return;
+  interrupted = false;
+  previous = current;
+  struct sigaction mine {};
+  mine.sa_sigaction = on_interrupt;
+  mine.sa_flags = SA_SIGINFO | (current.sa_flags & SA_ONSTACK);
+  sigemptyset(&mine.sa_mask);
+  installed_ = sigaction(SIGINT, &mine, nullptr) == 0;
+}
+
+InterruptScope::~InterruptScope() {
+  if (installed_) sigaction(SIGINT, &previous, nullptr);
+}
+
+const std::atomic<bool>* InterruptScope::flag() const { return installed_ ? &interrupted : nullptr; }
+
+}  // namespace manyhop::python

@@ -1,0 +1,56 @@
+// How a Python call runs: no lock of the interpreter, a context of its own, Ctrl-C heard.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "manyhop/ops/context.hpp"
+
+namespace manyhop::python {
+
+namespace nb = nanobind;
+
+/// A context from a pool: its workspace stays warm from one call to the next. One caller at a time.
+class Lease {
+ public:
+  explicit Lease(int threads, std::size_t memory_limit = 0);
+  ~Lease();
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  Context& context() { return *context_; }
+
+ private:
+  std::unique_ptr<Context> context_;
+};
+
+/// Gives the workspaces of idle contexts back to the system.
+void release_memory();
+
+/// While alive on the main thread, SIGINT raises `flag` before Python's own handler notes it.
+class InterruptScope {
+ public:
+  InterruptScope();
+  ~InterruptScope();
+  InterruptScope(const InterruptScope&) = delete;
+  InterruptScope& operator=(const InterruptScope&) = delete;
+  const std::atomic<bool>* flag() const;
+
+ private:
+  bool installed_ = false;
+};
+
+/// f(context) without the interpreter's lock. Interrupted becomes what Python's handler of SIGINT raises.
+template <class F>
+auto run(int threads, std::size_t memory_limit, F&& f) {
+  Lease lease(threads, memory_limit);
+  const InterruptScope interrupt;
+  lease.context().stop = interrupt.flag();
+  const nb::gil_scoped_release unlocked;
+  return f(std::as_const(lease.context()));
+}
+
+}  // namespace manyhop::python

@@ -1,0 +1,20 @@
+"""Manyhop: token graphs, sparse attention with multi-hop diffusion, and how well a pattern mixes.
+
+>>> import numpy as np, manyhop as mh
+>>> g = mh.graph("window(2)|global(1)", 16)
+>>> x = np.random.default_rng(0).standard_normal((1, 2, 16, 8), dtype=np.float32)
+>>> mh.attention(x, x, x, g, hops=3, teleport=0.1).shape
+(1, 2, 16, 8)
+"""
+
+from . import _core, errors, spectral
+from ._attention import Plan, attention, plan
+from ._diffusion import DiffuseResult, diffuse
+from ._graph import Graph, batch, graph
+from ._settings import get_memory_limit, get_threads, memory_limit, release_memory, set_memory_limit, set_threads
+from .errors import Error
+
+__version__ = _core.version()
+
+__all__ = ["DiffuseResult", "Error", "Graph", "Plan", "attention", "batch", "diffuse", "errors", "get_memory_limit",
+           "get_threads", "graph", "memory_limit", "plan", "release_memory", "set_memory_limit", "set_threads", "spectral"]

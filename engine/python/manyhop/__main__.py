@@ -1,0 +1,18 @@
+"""``python -m manyhop VERB``: the command line, the same program as ``manyhop``."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def main():
+    program = Path(__file__).with_name("bin") / "manyhop"
+    if not program.is_file():
+        print(f"manyhop: this installation has no command line ({program} is missing)", file=sys.stderr)
+        return 1
+    sys.stdout.flush()
+    os.execv(program, ["manyhop", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_ops."""
+
+import sys
+
+import numpy as np
+
+from . import _core, _settings
+from ._graph import Graph
+from .errors import BadType, BadValue
+
+_LAYOUTS = ("bhsd", "bshd", "thd")
+_DTYPES = {"float64": "f64", "float32": "f32", "bfloat16": "bf16"}
+
+
+def _is_torch(x):
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _graphs(graph, heads):
+    """The cores of one graph, or of one for each head."""
+    if isinstance(graph, Graph):
+        return [graph._core]
+    if isinstance(graph, (list, tuple)) and graph and all(isinstance(g, Graph) for g in graph):
+        if len(graph) != heads:
+            raise BadValue(f"graph: a list of {len(graph)} for {heads} heads, one graph or one for each head is wanted")
+        return [g._core for g in graph]
+    kind = type(graph).__name__
+    raise BadType(f"graph: {kind}, a Graph or a list of one for each head is wanted (mh.graph(text, n) makes one)")
+
+
+def as_bhsd(shape, layout, name):
+    """(axes that bring an array of this layout to [b, h, s, d], shape so)."""
+    rank = len(shape)
+    if layout == "thd":
+        if rank != 3:
+            raise BadValue(f"{name}: {rank} axes, layout thd wants 3 (tokens, heads, width)")
+        return (1, 0, 2), (1, shape[1], shape[0], shape[2])
+    if rank != 4:
+        wanted = "batch, heads, tokens, width" if layout == "bhsd" else "batch, tokens, heads, width"
+        raise BadValue(f"{name}: {rank} axes, layout {layout} wants 4 ({wanted})")
+    if layout == "bhsd":
+        return (0, 1, 2, 3), tuple(shape)
+    return (0, 2, 1, 3), (shape[0], shape[2], shape[1], shape[3])
+
+
+def check_call(layout, hops, teleport):
+    if layout not in _LAYOUTS:
+        raise BadValue(f"layout: {layout!r}, expected one of {', '.join(_LAYOUTS)}")
+    if isinstance(hops, bool) or not hasattr(hops, "__index__"):
+        raise BadType(f"hops: {hops!r}, an integer is wanted")
+    if not isinstance(teleport, (int, float, np.number)):
+        raise BadType(f"teleport: {type(teleport).__name__}, a number is wanted")
+
+
+def plan_shape(q_shape, k_shape, v_shape, graphs):
+    """batch, heads, kv_heads, head_dim, value_dim of shapes [b, h, s, d]; raises BadValue with both sizes."""
+    b, h, s, d = q_shape
+    if k_shape[0] != b or v_shape[0] != b:
+        raise BadValue(f"k, v: batches of {k_shape[0]} and {v_shape[0]} beside {b} of q")
+    if k_shape[1] != v_shape[1]:
+        raise BadValue(f"v: {v_shape[1]} heads beside {k_shape[1]} of k")
+    if k_shape[1] == 0 or h % k_shape[1]:
+        raise BadValue(f"k: {k_shape[1]} heads, a divisor of the {h} heads of q is wanted")
+    if k_shape[3] != d:
+        raise BadValue(f"k: width {k_shape[3]} beside {d} of q")
+    if k_shape[2] != v_shape[2]:
+        raise BadValue(f"v: {v_shape[2]} tokens beside {k_shape[2]} of k")
+    rows, cols = graphs[0].n_rows, graphs[0].n_cols
+    if (s, k_shape[2]) != (rows, cols):
+        raise BadValue(f"graph: {rows} x {cols} for {s} tokens of q and {k_shape[2]} of k")
+    return b, h, k_shape[1], d, v_shape[3]
+
+
+def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward="stored", threads=0):
+    options = _core.CallOptions()
+    hops = hops.__index__()
+    if not 0 <= hops < 2**31:
+        raise BadValue(f"hops: {hops}, an integer from 0 is wanted")
+    options.hops = hops
+    options.teleport = float(teleport)
+    options.scale = None if scale is None else float(scale)
+    if lengths is not None:
+        options.lengths = [int(x) for x in lengths]
+    for name, p in (("dropout_p", dropout_p), ("hop_dropout_p", hop_dropout_p)):
+        if not 0 <= p < 1:
+            raise BadValue(f"{name}: {p} is outside [0, 1)")
+    options.dropout_p = float(dropout_p)
+    options.hop_dropout_p = float(hop_dropout_p)
+    options.seed = int(seed) % 2**64
+    options.backward = backward
+    options.threads = threads
+    options.memory_limit = _settings._limit
+    return options
+
+
+def weight_shape(graphs, b, h):
+    """Of attention's weights in CSR edge order: [b, h, m]; [sum of m] for graphs of unequal size."""
+    sizes = {g.nnz for g in graphs}
+    if len(sizes) == 1:
+        return (b, h, sizes.pop())
+    if b > 1:
+        raise BadValue("return_weights: graphs of unequal size want a batch of 1")
+    return (sum(g.nnz for g in graphs),)
+
+
+def _array(x, name):
+    """A NumPy array of f64, f32 or bf16 (as uint16), and its type's name; float16 is computed in f32."""
+    array = np.asarray(x)
+    kind = array.dtype.name
+    if kind == "bfloat16":
+        return array.view(np.uint16), kind
+    if kind == "float16":
+        return array.astype(np.float32), kind
+    if kind not in ("float64", "float32"):
+        raise BadType(f"{name}: {array.dtype}, expected float64, float32, bfloat16 or float16")
+    if not array.dtype.isnative or any(step % array.itemsize for step in array.strides):
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return array, kind
+
+
+def edge_values(values, dtype, name):
+    """Bias [m], [h, m] or [b, h, m] as the arithmetic type; copied only where it has another type or layout."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise BadType(f"{name}: {array.dtype}, real numbers are wanted")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
+              hop_dropout_p=0.0, seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored",
+              reorder="none", backend="cpu"):
+    """Attention over the edges of a graph, then K hops of diffusion.
+
+    A = softmax over the edges of a row of (scale q.k + bias); Z_0 = V, Z_{t+1} = (1 - teleport) A Z_t + teleport V; the
+    result is Z_hops. ``hops=1, teleport=0`` is plain sparse attention, ``hops=0`` returns v. Rows without edges give 0
+    (plus teleport V).
+
+    q : [b, h, s, d]; k : [b, h_kv, s_k, d]; v : [b, h_kv, s_k, d_v], h_kv a divisor of h. ``layout="bshd"`` swaps heads
+        and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch, float64,
+        float32, bfloat16 (sums in float32) or float16 (computed in float32); any strides, nothing is copied.
+    graph : one Graph (s rows, s_k columns), or a list of one for each head.
+    scale : of the scores; 1 / sqrt(d) by default.
+    bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
+    lengths : [b]; positions at or past a length are not read, and are 0 in the result.
+    dropout_p, hop_dropout_p : on A once, and on Z in every hop; masks follow from `seed` alone.
+    seed : None draws one.
+    return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m].
+    backward : torch: "stored" keeps A and Z, "checkpointed" about sqrt(hops) of the Z, "implicit" differentiates the fixed
+        point.
+
+    Source: Feng et al., Diffuser, 2022 (arXiv 2210.11794).
+
+    >>> import numpy as np, manyhop as mh
+    >>> x = np.eye(4, dtype=np.float32).reshape(1, 1, 4, 4)
+    >>> mh.attention(x, x, x, mh.graph("window(1)", 4), hops=2).shape
+    (1, 1, 4, 4)
+    """
+    if _is_torch(q) or _is_torch(k) or _is_torch(v):
+        from . import torch_ops
+
+        return torch_ops.attention(q, k, v, graph, hops=hops, teleport=teleport, scale=scale, bias=bias, lengths=lengths,
+                                   dropout_p=dropout_p, hop_dropout_p=hop_dropout_p, seed=seed, layout=layout,
+                                   return_lse=return_lse, return_weights=return_weights, backward=backward,
+                                   reorder=reorder, backend=backend)
+    check_call(layout, hops, teleport)
+    (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
+    for name, other in (("k", k_kind), ("v", v_kind)):
+        if other != kind:
+            raise BadType(f"{name}: {other} where q is {kind}")
+    axes, q_shape = as_bhsd(q.shape, layout, "q")
+    _, k_shape = as_bhsd(k.shape, layout, "k")
+    _, v_shape = as_bhsd(v.shape, layout, "v")
+    graphs = _graphs(graph, q_shape[1])
+    b, h, kv, d, dv = plan_shape(q_shape, k_shape, v_shape, graphs)
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**63)) if dropout_p or hop_dropout_p else 0
+    options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
+    plan = _core.plan(graphs, batch=b, heads=h, kv_heads=kv, head_dim=d, value_dim=dv,
+                      dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
+                      memory_limit=options.memory_limit)
+    real = np.float64 if kind == "float64" else np.float32
+    out = np.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
+                   (b, h, q.shape[2], dv), dtype=q.dtype)
+    lse = np.empty((b, h, q_shape[2]), dtype=real) if return_lse else None
+    weights = np.empty(weight_shape(graphs, b, h), dtype=real) if return_weights else None
+    views = [x.transpose(axes) for x in (q, k, v, out)]
+    _core.attention(plan, *views, None if bias is None else edge_values(bias, real, "bias"), lse, weights, None, options)
+    if kind == "bfloat16":
+        import ml_dtypes
+
+        out = out.view(ml_dtypes.bfloat16)
+    elif kind == "float16":
+        out = out.astype(np.float16)
+    if layout == "thd" and lse is not None:
+        lse = lse[0]
+    found = (out,) + ((lse,) if return_lse else ()) + ((weights,) if return_weights else ())
+    return found[0] if len(found) == 1 else found
+
+
+class Plan:
+    """Tiles, kernels and memory for a graph and a shape, chosen once. Made by :func:`plan`."""
+
+    def __init__(self, core, graph, settings):
+        self._core = core
+        self._graph = graph
+        self._settings = settings
+
+    def run(self, q, k, v, **options):
+        """:func:`attention` with this plan's graph; q, k, v of its shape and type. Takes what attention takes."""
+        options.setdefault("hops", self._settings["hops"])
+        options.setdefault("reorder", self._settings["reorder"])
+        options.setdefault("backend", self._settings["backend"])
+        return attention(q, k, v, self._graph, **options)
+
+    def explain(self):
+        """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time."""
+        return "\n".join(self._core.explain())
+
+    def memory(self):
+        """Bytes: {"inputs", "graph", "workspace", "total"}."""
+        return self._core.memory()
+
+    def predicted_seconds(self):
+        """Time of one run on the CPU by rates that are measured on first use."""
+        return self._core.predicted_seconds()
+
+    def __repr__(self):
+        given = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        return f"Plan({given})"
+
+
+def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1, kv_heads=None, value_dim=None,
+         reorder="none", backward=False):
+    """Plans attention for a graph (or one for each head) and a shape; :func:`attention` finds the same plan by itself.
+
+    >>> import manyhop as mh
+    >>> p = mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16, hops=3)
+    >>> p.explain().splitlines()[0].split()[0], p.memory()["total"] > 0
+    ('graph', True)
+    """
+    name = getattr(dtype, "name", None) or str(dtype).replace("torch.", "")
+    dtype = _DTYPES.get(name, name)
+    settings = {"heads": heads, "head_dim": head_dim, "dtype": dtype, "hops": hops, "backend": backend, "batch": batch,
+                "kv_heads": kv_heads or heads, "value_dim": value_dim or head_dim, "reorder": reorder}
+    for key in ("heads", "head_dim", "hops", "batch", "kv_heads", "value_dim"):
+        if isinstance(settings[key], bool) or not hasattr(settings[key], "__index__"):
+            raise BadType(f"{key}: {settings[key]!r}, an integer is wanted")
+        if not 0 <= settings[key].__index__() < 2**31:
+            raise BadValue(f"{key}: {settings[key]}, an integer from 0 to {2**31 - 1} is wanted")
+    core = _core.plan(_graphs(graph, heads), backward=backward, memory_limit=_settings._limit, **settings)
+    return Plan(core, graph, settings)

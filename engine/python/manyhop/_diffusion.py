@@ -1,0 +1,76 @@
+"""Diffusion of signals over any square graph."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _core, _settings
+from ._attention import _is_torch
+from ._graph import Graph
+from .errors import BadType, BadValue
+
+
+class DiffuseResult(NamedTuple):
+    """What :func:`diffuse` returns.
+
+    residual is ||Z_K - Z_{K-1}||, bound one on ||Z_K - Z_inf||, both of the worst column relative to ||x||.
+    """
+
+    value: object
+    hops: int
+    residual: float
+    bound: float
+    converged: bool
+
+
+def diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization, dangling):
+    for name, value in (("teleport", teleport), ("t", t), ("tol", tol)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
+    if hops is not None:
+        if isinstance(hops, bool) or not hasattr(hops, "__index__"):
+            raise BadType(f"hops: {hops!r}, an integer is wanted")
+        if not 0 <= hops.__index__() < 2**31:
+            raise BadValue(f"hops: {hops}, an integer from 0 is wanted")
+    numbers = [float(c) for c in coefficients]
+    return _core.diffuse_options(kernel, float(teleport), float(t), numbers, hops, tol, normalization, dangling)
+
+
+def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
+            dangling="zero", weights=None, backward="stored"):
+    """Spreads a signal x ([n] or [n, c], float64 or float32, NumPy or torch) over a square graph.
+
+    kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":
+    sum_k c_k A^k X. A is the graph's weights normalised: "sym" A_ij / sqrt(r_i c_j), "row", "col", "none".
+    A fixed number of `hops`, or as many as `tol` wants (1e-6 when neither is given). `dangling` ("zero", "self",
+    "uniform", "restart") is for rows or columns without weight. `weights` [nnz] take the place of the graph's.
+    torch: gradients reach x, weights, teleport, t and coefficients (give those as tensors).
+
+    Returns a :class:`DiffuseResult`; not reaching `tol` is data (``converged``), not an exception.
+
+    >>> import numpy as np, manyhop as mh
+    >>> r = mh.diffuse(mh.graph("window(1)", 6), np.eye(6)[0], tol=1e-8, normalization="col")
+    >>> r.converged, round(float(r.value.sum()), 6)
+    (True, 1.0)
+    """
+    if not isinstance(graph, Graph):
+        raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
+    if any(_is_torch(value) for value in (x, weights, teleport, t, coefficients)):
+        from . import torch_ops
+
+        return torch_ops.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
+                                 normalization=normalization, dangling=dangling, weights=weights, backward=backward)
+    options = diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization, dangling)
+    array = np.asarray(x)
+    if array.dtype not in (np.float64, np.float32):
+        raise BadType(f"x: {array.dtype}, float64 or float32 is wanted")
+    if array.ndim not in (1, 2):
+        raise BadValue(f"x: {array.ndim} axes, [n] or [n, channels] is wanted")
+    if weights is not None:
+        graph = graph.with_weights(weights)
+    if any(step % array.itemsize for step in array.strides):
+        array = np.ascontiguousarray(array)
+    matrix = array if array.ndim == 2 else array[:, None]
+    value = np.empty(matrix.shape, dtype=array.dtype)
+    hops, residual, bound, converged = _core.diffuse(graph._core, matrix, value, options, 0, _settings._limit)
+    return DiffuseResult(value.reshape(array.shape), hops, residual, bound, converged)

@@ -1,0 +1,53 @@
+"""Threads and memory limit of this process."""
+
+from contextlib import contextmanager
+
+from . import _core
+from .errors import BadValue
+
+_limit = 0
+
+
+def set_threads(count):
+    """Threads of calls on NumPy arrays; 0: MANYHOP_THREADS, else all cores. (torch tensors follow torch.get_num_threads.)
+
+    Results have the same bits for any number.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 4096:
+        raise BadValue(f"threads: {count!r}, an integer from 0 to 4096 is wanted")
+    _core.set_threads(count)
+
+
+def get_threads():
+    """Threads that a call on NumPy arrays uses."""
+    return _core.thread_count()
+
+
+def set_memory_limit(nbytes):
+    """Work that needs more than this many bytes is split or refused; 0: half of the machine's memory."""
+    global _limit
+    if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 0:
+        raise BadValue(f"memory limit: {nbytes!r}, a number of bytes from 0 is wanted")
+    _limit = nbytes
+
+
+def get_memory_limit():
+    """What set_memory_limit() set; 0: half of the machine's memory."""
+    return _limit
+
+
+@contextmanager
+def memory_limit(nbytes):
+    """``with mh.memory_limit(2**30): ...``"""
+    before = _limit
+    set_memory_limit(nbytes)
+    try:
+        yield
+    finally:
+        set_memory_limit(before)
+
+
+def release_memory():
+    """Gives scratch memory that idle calls keep warm back to the system, and forgets cached plans."""
+    _core.release_memory()
+    _core.clear_plans()

@@ -1,0 +1,332 @@
+"""Attention and diffusion as torch operators: autograd, autocast, torch.compile, fake tensors.
+
+The operators ``torch.ops.manyhop.*`` name graphs by number, since operators take tensors and plain values only;
+:func:`manyhop.attention` and :func:`manyhop.diffuse` call them.
+"""
+
+from typing import List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _core, _settings
+from ._attention import as_bhsd, check_call, make_options, plan_shape
+from ._diffusion import DiffuseResult, diffuse_options
+from ._graph import Graph, _by_number
+from .errors import BadType, BadValue, Error
+
+_DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+def _cores(numbers):
+    graphs = [_by_number.get(number) for number in numbers]
+    if any(g is None for g in graphs):
+        raise Error("graph: deleted while a compiled program or a backward pass still names it; keep a reference to it")
+    return [g._core for g in graphs]
+
+
+def _real(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _array(tensor):
+    """What the extension takes: no copy, no gradient. bfloat16 has no NumPy type and goes as its bits."""
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.view(torch.uint16)
+    return tensor.numpy()
+
+
+def _optional(tensor):
+    return None if tensor is None else _array(tensor)
+
+
+def _number(value, tensor):
+    return value if tensor is None else float(tensor)
+
+
+class _Call:
+    """What forward, backward and their fake versions share."""
+
+    def __init__(self, q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder,
+                 backend):
+        self.cores = _cores(graphs)
+        if len(self.cores) > 1 and len(self.cores) != q.shape[1]:
+            raise BadValue(f"graph: a list of {len(self.cores)} for {q.shape[1]} heads, one graph or one for each head is wanted")
+        sizes = [tuple(int(s) for s in x.shape) for x in (q, k, v)]
+        self.b, self.h, kv, d, self.dv = plan_shape(*sizes, self.cores)
+        self.n = sizes[0][2]
+        self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward,
+                                    torch.get_num_threads())
+        self.plan = _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
+                               dtype=_DTYPES[q.dtype], hops=hops, backward=False, reorder=reorder, backend=backend,
+                               threads=self.options.threads, memory_limit=self.options.memory_limit)
+
+    def edges(self):
+        sizes = {g.nnz for g in self.cores}
+        if len(sizes) > 1:
+            raise BadValue("return_weights: with torch tensors the graphs of all heads want equally many edges")
+        return sizes.pop()
+
+    def outputs(self, q, layout, want_lse, want_weights, keep):
+        out = _empty_like_layout(q, (self.b, self.h, self.n, self.dv), layout)
+        real = _real(q.dtype)
+        lse = q.new_empty((self.b, self.h, self.n) if want_lse else (0,), dtype=real)
+        weights = q.new_empty((self.b, self.h, self.edges()) if want_weights else (0,), dtype=real)
+        state = q.new_empty((self.plan.state_bytes(self.options) if keep else 0,), dtype=torch.uint8)
+        return out, lse, weights, state
+
+
+def _empty_like_layout(q, shape, layout):
+    b, h, s, d = shape
+    return q.new_empty(shape) if layout == "bhsd" else q.new_empty((b, s, h, d)).transpose(1, 2)
+
+
+@torch.library.custom_op("manyhop::attention", mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport_tensor: Optional[Tensor],
+               seed_tensor: Optional[Tensor], graphs: List[int], hops: int, teleport: float, scale: Optional[float],
+               lengths: Optional[List[int]], dropout_p: float, hop_dropout_p: float, seed: int, layout: str, want_lse: bool,
+               want_weights: bool, keep: bool, backward: str, reorder: str,
+               backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
+                 int(_number(seed, seed_tensor)) if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
+    out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep)
+    _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
+                    _array(lse) if want_lse else None, _array(weights) if want_weights else None,
+                    _array(state) if state.numel() else None, call.options)
+    return out, lse, weights, state
+
+
+@_attention.register_fake
+def _(q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
+      layout, want_lse, want_weights, keep, backward, reorder, backend):
+    # The size of the state does not depend on the teleport or the seed.
+    call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
+    return call.outputs(q, layout, want_lse, want_weights, keep)
+
+
+@torch.library.custom_op("manyhop::attention_backward", mutates_args=())
+def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
+                        teleport_tensor: Optional[Tensor], seed_tensor: Optional[Tensor], state: Tensor, graphs: List[int],
+                        hops: int, teleport: float, scale: Optional[float], lengths: Optional[List[int]], dropout_p: float,
+                        hop_dropout_p: float, seed: int, backward: str, reorder: str, backend: str,
+                        needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
+                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
+    grads = _gradients(q, k, v, bias, needed)
+    arrays = [_array(x) if want else None for x, want in zip(grads, needed)]
+    rate = _core.attention_backward(call.plan, _array(q), _array(k), _array(v), _array(g), _optional(g_lse), _optional(bias),
+                                    *arrays, _array(state) if state.numel() else None, call.options)
+    return (*grads, torch.tensor(rate, dtype=torch.float64))
+
+
+def _gradients(q, k, v, bias, needed):
+    grads = [torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v), needed)]
+    grads.append(torch.empty_like(bias) if needed[3] else q.new_empty(0, dtype=_real(q.dtype)))
+    return grads
+
+
+@_attention_backward.register_fake
+def _(g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, graphs, hops, teleport, scale, lengths, dropout_p,
+      hop_dropout_p, seed, backward, reorder, backend, needed):
+    return (*_gradients(q, k, v, bias, needed), q.new_empty((), dtype=torch.float64))
+
+
+def _setup(ctx, inputs, output):
+    (q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
+     layout, want_lse, _, _, backward, reorder, backend) = inputs
+    _, _, weights, state = output
+    ctx.mark_non_differentiable(weights, state)
+    ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, state)
+    ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
+    ctx.want_lse = want_lse
+    # The graphs live as long as something that may still run backward through them.
+    ctx.alive = [_by_number.get(number) for number in graphs]
+
+
+def _backward(ctx, g, g_lse, _weights, _state):
+    q, k, v, bias, teleport_tensor, seed_tensor, state = ctx.saved_tensors
+    needed = [bool(x) for x in ctx.needs_input_grad[:4]]
+    needed[3] = needed[3] and bias is not None
+    dq, dk, dv, dbias, dteleport = torch.ops.manyhop.attention_backward(
+        g, g_lse if ctx.want_lse else None, q, k, v, bias, teleport_tensor, seed_tensor, state, *ctx.given, needed)
+    found = [x if want else None for x, want in zip((dq, dk, dv, dbias), needed)]
+    rate = dteleport.to(teleport_tensor.dtype).reshape(teleport_tensor.shape) if ctx.needs_input_grad[4] else None
+    return (*found, rate) + (None,) * 16
+
+
+_attention.register_autograd(_backward, setup_context=_setup)
+
+
+def _tensor(x, name, like=None):
+    if not isinstance(x, Tensor):
+        raise BadType(f"{name}: {type(x).__name__} beside torch tensors, a tensor is wanted")
+    if x.device.type not in ("cpu", "meta"):
+        raise BadType(f"{name}: on {x.device}, this build runs on the CPU: move it with .cpu()")
+    if x.layout != torch.strided:
+        raise BadType(f"{name}: layout {x.layout}, a dense tensor is wanted")
+    return x
+
+
+def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0, hop_dropout_p=0.0,
+              seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored", reorder="none",
+              backend="cpu"):
+    """:func:`manyhop.attention` on torch tensors; gradients reach q, k, v, bias and a teleport given as a tensor."""
+    q, k, v = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v")
+    teleport_tensor = teleport if isinstance(teleport, Tensor) else None
+    if teleport_tensor is not None:
+        if teleport_tensor.numel() != 1:
+            raise BadValue(f"teleport: {teleport_tensor.numel()} values, one is wanted")
+        teleport = 0.5
+    check_call(layout, hops, teleport)
+    given = q.dtype
+    if torch.is_autocast_enabled("cpu"):
+        cast = torch.get_autocast_dtype("cpu")
+        q, k, v = (x.to(cast) if x.dtype != torch.float64 and x.is_floating_point() else x for x in (q, k, v))
+        given = q.dtype
+    for name, x in (("k", k), ("v", v)):
+        if x.dtype != q.dtype:
+            raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
+    if q.dtype == torch.float16:
+        q, k, v = q.float(), k.float(), v.float()
+    if q.dtype not in _DTYPES:
+        raise BadType(f"q: {q.dtype}, expected float64, float32, bfloat16 or float16")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        as_bhsd(x.shape, layout, name)
+    if layout == "thd":
+        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    elif layout == "bshd":
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if isinstance(graph, Graph):
+        graphs = [graph._number]
+    elif isinstance(graph, (list, tuple)) and len(graph) > 0 and all(isinstance(g, Graph) for g in graph):
+        graphs = [g._number for g in graph]
+        if len(graphs) != q.shape[1]:
+            raise BadValue(f"graph: a list of {len(graphs)} for {q.shape[1]} heads, one graph or one for each head is wanted")
+    else:
+        raise BadType(f"graph: {type(graph).__name__}, a Graph or a list of one for each head is wanted")
+    if bias is not None:
+        bias = torch.as_tensor(bias).to(_real(q.dtype)).contiguous()
+    if isinstance(lengths, Tensor):
+        lengths = lengths.tolist()
+    elif lengths is not None:
+        lengths = [int(x) for x in lengths]
+    seed_tensor = None
+    if seed is None:
+        seed = 0
+        if dropout_p > 0 or hop_dropout_p > 0:
+            seed_tensor = torch.randint(0, 2**62, (1,), dtype=torch.int64)
+    else:
+        seed = int(seed) % 2**63
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias, teleport_tensor))
+    out, lse, weights, _ = torch.ops.manyhop.attention(
+        q, k, v, bias, teleport_tensor, seed_tensor, graphs, int(hops), float(teleport), None if scale is None else float(scale),
+        lengths, float(dropout_p), float(hop_dropout_p), seed, layout, return_lse, return_weights, keep, backward, reorder,
+        backend)
+    if layout == "thd":
+        out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse
+    elif layout == "bshd":
+        out = out.transpose(1, 2)
+    if given == torch.float16:
+        out = out.to(given)
+    found = (out,) + ((lse,) if return_lse else ()) + ((weights,) if return_weights else ())
+    return found[0] if len(found) == 1 else found
+
+
+def _diffuse_options(kernel, numbers, hops, tol, normalization, dangling):
+    given = {"ppr": (numbers[0] if kernel == "ppr" else 0.1, 1.0, ()),
+             "heat": (0.1, numbers[0] if kernel == "heat" else 1.0, ()),
+             "coefficients": (0.1, 1.0, numbers)}.get(kernel, (0.1, 1.0, ()))
+    return diffuse_options(kernel, *given, hops, tol, normalization, dangling)
+
+
+def _weighted(number, weights):
+    core = _cores([number])[0]
+    return core if weights is None else core.with_weights(np.ascontiguousarray(_array(weights), dtype=np.float64))
+
+
+@torch.library.custom_op("manyhop::diffuse", mutates_args=())
+def _diffuse(x: Tensor, weights: Optional[Tensor], numbers: Tensor, graph: int, kernel: str, hops: Optional[int],
+             tol: Optional[float], normalization: str, dangling: str, backward: str) -> Tuple[Tensor, Tensor]:
+    options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
+    z = torch.empty(x.shape, dtype=x.dtype)
+    told = _core.diffuse(_weighted(graph, weights), _array(x), _array(z), options, torch.get_num_threads(), _settings._limit)
+    return z, torch.tensor([float(value) for value in told], dtype=torch.float64)
+
+
+@_diffuse.register_fake
+def _(x, weights, numbers, graph, kernel, hops, tol, normalization, dangling, backward):
+    return x.new_empty(x.shape), x.new_empty((4,), dtype=torch.float64)
+
+
+@torch.library.custom_op("manyhop::diffuse_backward", mutates_args=())
+def _diffuse_backward(g: Tensor, x: Tensor, weights: Optional[Tensor], numbers: Tensor, told: Tensor, graph: int, kernel: str,
+                      hops: Optional[int], tol: Optional[float], normalization: str, dangling: str, backward: str,
+                      needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor]:
+    if backward != "implicit":
+        hops, tol = int(told[0]), None
+    options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
+    dx = torch.empty(x.shape, dtype=x.dtype) if needed[0] else x.new_empty(0)
+    core = _weighted(graph, weights)
+    by_edge, rate, time, by_hop = _core.diffuse_backward(core, _array(x), _array(g), options, backward,
+                                                         _array(dx) if needed[0] else None, needed[1],
+                                                         torch.get_num_threads(), _settings._limit)
+    by_edge = torch.from_numpy(np.array(by_edge)) if needed[1] else torch.empty(0, dtype=torch.float64)
+    dnumbers = torch.tensor({"ppr": [rate], "heat": [time]}.get(kernel, list(by_hop)), dtype=torch.float64)
+    return dx, by_edge, dnumbers
+
+
+@_diffuse_backward.register_fake
+def _(g, x, weights, numbers, told, graph, kernel, hops, tol, normalization, dangling, backward, needed):
+    return (x.new_empty(x.shape if needed[0] else (0,)),
+            x.new_empty(weights.shape if needed[1] else (0,), dtype=torch.float64),
+            numbers.new_empty(numbers.shape, dtype=torch.float64))
+
+
+def _setup_diffuse(ctx, inputs, output):
+    x, weights, numbers, graph, *given = inputs
+    ctx.save_for_backward(x, weights, numbers, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.given = (graph, *given)
+    ctx.alive = _by_number.get(graph)
+
+
+def _backward_diffuse(ctx, g, _):
+    x, weights, numbers, told = ctx.saved_tensors
+    needed = [bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]) and weights is not None]
+    dx, dweights, dnumbers = torch.ops.manyhop.diffuse_backward(g, x, weights, numbers, told, *ctx.given, needed)
+    return (dx if needed[0] else None, dweights.to(weights.dtype) if needed[1] else None,
+            dnumbers.to(numbers.dtype) if ctx.needs_input_grad[2] else None) + (None,) * 7
+
+
+_diffuse.register_autograd(_backward_diffuse, setup_context=_setup_diffuse)
+
+
+def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
+            dangling="zero", weights=None, backward="stored"):
+    """:func:`manyhop.diffuse` on torch tensors; gradients reach x, weights, and teleport, t or coefficients given as tensors.
+
+    While torch.compile traces, hops, residual, bound and converged are tensors.
+    """
+    x = _tensor(torch.as_tensor(x), "x")
+    if x.dtype not in (torch.float64, torch.float32):
+        raise BadType(f"x: {x.dtype}, float64 or float32 is wanted")
+    if x.dim() not in (1, 2):
+        raise BadValue(f"x: {x.dim()} axes, [n] or [n, channels] is wanted")
+    if kernel not in ("ppr", "heat", "coefficients"):
+        raise BadValue(f"kernel: {kernel!r}, expected one of ppr, heat, coefficients")
+    number = {"ppr": teleport, "heat": t, "coefficients": coefficients}[kernel]
+    numbers = torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else torch.float64).reshape(-1)
+    if kernel != "coefficients" and numbers.numel() != 1:
+        raise BadValue(f"{'teleport' if kernel == 'ppr' else 't'}: {numbers.numel()} values, one is wanted")
+    if weights is not None:
+        weights = _tensor(torch.as_tensor(weights), "weights")
+    shape = x.shape
+    z, told = torch.ops.manyhop.diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
+                                        tol, normalization, dangling, backward)
+    z = z.reshape(shape)
+    if torch.compiler.is_compiling():
+        return DiffuseResult(z, told[0], told[1], told[2], told[3])
+    hops, residual, bound, converged = told.tolist()
+    return DiffuseResult(z, int(hops), residual, bound, bool(converged))

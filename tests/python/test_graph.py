@@ -1,0 +1,122 @@
+import pickle
+
+import numpy as np
+import pytest
+
+import manyhop as mh
+
+sp = pytest.importorskip("scipy.sparse")
+
+
+def test_arrays_are_views_of_the_graph():
+    g = mh.graph("window(1)", 5)
+    assert g.indptr.dtype == np.int64 and g.indices.dtype == np.int32
+    assert g.indptr.tolist() == [0, 2, 5, 8, 11, 13]
+    assert g.indices.__array_interface__["data"] == g.indices.__array_interface__["data"]
+    assert not g.indices.flags.writeable
+    indices = g.indices
+    del g
+    assert indices.tolist()[:5] == [0, 1, 0, 1, 2]  # the view keeps the graph alive
+
+
+def test_set_operators_equal_those_of_sets():
+    a, b = mh.graph("window(3)", 20), mh.graph("strided(4)", 20)
+    da, db = a.to_dense() > 0, b.to_dense() > 0
+    assert np.array_equal((a | b).to_dense() > 0, da | db)
+    assert np.array_equal((a & b).to_dense() > 0, da & db)
+    assert np.array_equal((a - b).to_dense() > 0, da & ~db)
+    with pytest.raises(TypeError):
+        a | 3
+    with pytest.raises(ValueError, match="20.*21|21.*20"):
+        a | mh.graph("window(3)", 21)
+
+
+def test_equality_is_of_edges_and_weights():
+    a, b = mh.graph("window(1)", 6), mh.graph("overlap(2, 1)", 6)
+    again = mh.Graph.from_scipy(a.to_scipy(), weights=False)
+    assert a == again and hash(a) == hash(again) and a != b
+    assert a != a.with_weights(np.arange(a.nnz))
+    assert a != "window(1)"
+
+
+def test_scipy_both_ways(rng):
+    matrix = sp.random(17, 23, density=0.2, random_state=1, format="coo")
+    g = mh.Graph.from_scipy(matrix)
+    assert g.shape == (17, 23)
+    assert np.array_equal(g.to_dense(), matrix.toarray())
+    assert (g.to_scipy() != matrix.tocsr()).nnz == 0
+    doubled = sp.coo_matrix(([1.0, 2.0], ([0, 0], [1, 1])), shape=(2, 2))
+    assert mh.Graph.from_scipy(doubled).weights.tolist() == [3.0]
+    shuffled = sp.csr_matrix((np.array([1.0, 2.0]), np.array([1, 0]), np.array([0, 2, 2])), shape=(2, 2))
+    assert mh.Graph.from_scipy(shuffled).weights.tolist() == [2.0, 1.0]
+    assert shuffled.indices.tolist() == [1, 0]  # the caller's matrix is left as it was
+
+
+def test_arcs_mean_sender_to_receiver():
+    g = mh.Graph.from_edge_index(np.array([[0, 1, 2], [1, 2, 0]]))
+    assert g.to_dense().tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert np.array_equal(mh.Graph.from_edge_index(g.to_edge_index()).to_dense(), g.to_dense())
+
+
+def test_networkx_both_ways():
+    nx = pytest.importorskip("networkx")
+    arcs = nx.DiGraph([("a", "b"), ("b", "c")])
+    g = mh.Graph.from_networkx(arcs)
+    assert g.to_dense().tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    ring = nx.cycle_graph(7)
+    assert np.array_equal(mh.Graph.from_networkx(ring).to_dense(), nx.to_numpy_array(ring))
+    back = mh.graph("random(3)", 12).to_networkx()
+    assert mh.Graph.from_networkx(back) == mh.graph("random(3)", 12)
+
+
+def test_files_and_pickles(tmp_path):
+    g = mh.graph("window(2)|global(1)", 30)
+    for name in ("g.npz", "g.mtx", "g.el"):
+        g.save(tmp_path / name)
+        assert mh.Graph.load(tmp_path / name, 30 if name == "g.el" else None) == g
+        assert mh.graph(str(tmp_path / name), 30 if name == "g.el" else None) == g
+    copy = pickle.loads(pickle.dumps(g))
+    assert copy == g and copy.text == g.text
+    weighted = g.with_weights(np.linspace(0, 1, g.nnz))
+    assert pickle.loads(pickle.dumps(weighted)) == weighted
+    both = mh.batch([mh.graph("full", 2), mh.graph("causal", 3)])
+    again = pickle.loads(pickle.dumps(both))
+    assert again == both and again.row_offsets.tolist() == [0, 2, 5]
+    with pytest.raises(mh.errors.FileError):
+        mh.Graph.load(tmp_path / "none.npz")
+    with pytest.raises(OSError):
+        mh.Graph.load(tmp_path / "none.npz")
+
+
+def test_rows_are_those_of_decoding():
+    g = mh.graph("causal & window(3)", 10)
+    assert np.array_equal(g.rows(4, 6).to_dense(), g.to_dense()[4:6])
+
+
+@pytest.mark.parametrize("make, kind, words", [
+    (lambda: mh.graph("windw(3)", 10), ValueError, "column 1"),
+    (lambda: mh.graph("window(3)"), ValueError, "any number of tokens"),
+    (lambda: mh.graph("window(3)", -1), ValueError, "-1"),
+    (lambda: mh.graph("window(3)", 2.5), TypeError, "integer"),
+    (lambda: mh.graph("window(3)", True), TypeError, "integer"),
+    (lambda: mh.graph(3, 10), TypeError, "pattern text"),
+    (lambda: mh.graph("fünf", 10), ValueError, "column"),
+    (lambda: mh.graph("full", 2**40), ValueError, str(2**40)),
+    (lambda: mh.Graph("full"), TypeError, "mh.graph"),
+    (lambda: mh.Graph.from_csr([0, 1, 1], [5]), ValueError, "5"),
+    (lambda: mh.Graph.from_csr([0, 2], [0.5, 1.5], shape=(1, 2)), TypeError, "integer"),
+    (lambda: mh.Graph.from_csr([0, 1], [2**40], shape=(1, 2)), ValueError, "pass"),
+    (lambda: mh.Graph.from_csr([0, 1], [0], [np.nan], shape=(1, 1)), ValueError, "weights"),
+    (lambda: mh.Graph.from_edges([0], [0, 1], shape=(2, 2)), ValueError, "equal numbers"),
+    (lambda: mh.Graph.from_edges([-1], [0], shape=(2, 2)), ValueError, "-1"),
+    (lambda: mh.Graph.from_edge_index(np.zeros((3, 4), int)), ValueError, r"\[3, 4\]"),
+    (lambda: mh.Graph.from_scipy(np.eye(3)), TypeError, "sparse"),
+    (lambda: mh.batch([1]), TypeError, "batch"),
+    (lambda: mh.graph("full", 4).rows(3, 9), ValueError, "3 .. 9"),
+    (lambda: mh.set_threads(-1), ValueError, "-1"),
+])
+def test_mistakes_are_one_sentence(make, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        make()
+    assert isinstance(caught.value, mh.Error)
+    assert "\n" not in str(caught.value)

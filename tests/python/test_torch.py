@@ -1,0 +1,237 @@
+import numpy as np
+import pytest
+
+import manyhop as mh
+
+torch = pytest.importorskip("torch")
+
+
+def dense(q, k, v, edges, hops, teleport, bias=None, lengths=None):
+    """The formula in torch; rows without edges are 0."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    if bias is not None:
+        scores = scores + bias
+    if lengths is not None:
+        inside = torch.arange(q.shape[2])[None, :] < torch.as_tensor(lengths)[:, None]
+        edges = edges & inside[:, None, :, None] & inside[:, None, None, :]
+        v = v * inside[:, None, :, None]
+    scores = scores.masked_fill(~edges, -torch.inf)
+    empty = ~edges.any(-1, keepdim=True)
+    a = torch.softmax(scores.masked_fill(empty, 0), -1).masked_fill(empty, 0).masked_fill(~edges, 0)
+    lse = torch.logsumexp(scores.masked_fill(empty, 0), -1).masked_fill(empty[..., 0], 0)
+    z = v
+    for _ in range(hops):
+        z = (1 - teleport) * a @ z + teleport * v
+    return z, lse
+
+
+def scattered(bias, g, shape):
+    rows = np.repeat(np.arange(g.shape[0]), g.degrees())
+    full = torch.zeros(*shape, *g.shape, dtype=bias.dtype)
+    return full.index_put((slice(None), slice(None), torch.from_numpy(rows), torch.from_numpy(g.indices.astype(np.int64))),
+                          bias.expand(*shape, g.nnz))
+
+
+def close(a, b, dtype):
+    tol = {torch.float64: 1e-10, torch.float32: 1e-5}[dtype]
+    assert torch.allclose(a.to(torch.float64), b.to(torch.float64), rtol=tol * 10, atol=tol * max(1.0, b.abs().max().item()))
+
+
+CASES = ["plain", "grouped", "per head", "bias m", "bias hm", "bias bhm", "lse", "lengths", "bshd"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("mode, hops", [("stored", 4), ("checkpointed", 5), ("implicit", 150)])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_equal_dense_torch(odd_graph, dtype, mode, hops, case):
+    torch.manual_seed(1)
+    g, n, b, h = odd_graph, 24, 2, 4
+    kv = 2 if case == "grouped" else h
+    q = torch.randn(b, h, n, 6, dtype=dtype, requires_grad=True)
+    k = torch.randn(b, kv, n, 6, dtype=dtype, requires_grad=True)
+    v = torch.randn(b, kv, n, 5, dtype=dtype, requires_grad=True)
+    teleport = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    wanted = [q, k, v, teleport]
+    graphs, edges = g, torch.from_numpy(g.to_dense() > 0)
+    given, bias, spread, lengths = {}, None, None, None
+    if case == "per head":
+        graphs = [mh.graph(f"window({i + 1})", n) for i in range(h)]
+        edges = torch.stack([torch.from_numpy(x.to_dense() > 0) for x in graphs])
+    if case.startswith("bias"):
+        shape = {"m": (g.nnz,), "hm": (h, g.nnz), "bhm": (b, h, g.nnz)}[case.split()[1]]
+        bias = torch.randn(shape, dtype=dtype, requires_grad=True)
+        wanted.append(bias)
+        spread = scattered(bias, g, (b, h))
+    if case == "lengths":
+        lengths = [n, 11]
+    if case == "bshd":
+        out = mh.attention(*(x.transpose(1, 2) for x in (q, k, v)), graphs, hops=hops, teleport=teleport, backward=mode,
+                           layout="bshd").transpose(1, 2)
+        lse = None
+    else:
+        out, lse = mh.attention(q, k, v, graphs, hops=hops, teleport=teleport, backward=mode, bias=bias, lengths=lengths,
+                                return_lse=True)
+    want, want_lse = dense(q, k, v, edges, hops, teleport.to(dtype), spread, lengths)
+    close(out, want, dtype)
+    w = torch.randn_like(want)
+    loss, other = (out * w).sum(), (want * w).sum()
+    if case == "lse":
+        u = torch.randn_like(want_lse)
+        u[:, :, 5] = 0  # the row without edges
+        loss = loss + (torch.where(lse.isinf(), 0, lse) * u).sum()
+        other = other + (want_lse * u).sum()
+    for mine, theirs in zip(torch.autograd.grad(loss, wanted), torch.autograd.grad(other, wanted)):
+        assert mine.dtype == theirs.dtype
+        close(mine, theirs, dtype)
+
+
+@pytest.mark.parametrize("mode", ["stored", "checkpointed"])
+def test_dropout_gradients_keep_their_masks(odd_graph, mode):
+    """Finite differences with the seed held: what forward dropped, backward drops."""
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(1, 2, 24, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    run = lambda q, k, v: mh.attention(q, k, v, odd_graph, hops=3, teleport=0.1, dropout_p=0.3, hop_dropout_p=0.2, seed=11,  # noqa: E731
+                                       backward=mode)
+    assert torch.autograd.gradcheck(run, (q, k, v), fast_mode=True)
+    torch.manual_seed(3)
+    x = mh.attention(q, k, v, odd_graph, dropout_p=0.5)
+    torch.manual_seed(3)
+    assert torch.equal(x, mh.attention(q, k, v, odd_graph, dropout_p=0.5))
+    assert not torch.equal(x, mh.attention(q, k, v, odd_graph, dropout_p=0.5))
+
+
+def test_gradcheck(odd_graph):
+    torch.manual_seed(4)
+    q, k, v = (torch.randn(1, 2, 24, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    bias = torch.randn(2, odd_graph.nnz, dtype=torch.float64, requires_grad=True)
+    rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *x: mh.attention(*x[:3], odd_graph, hops=3, bias=x[3], teleport=x[4]),
+                                    (q, k, v, bias, rate), fast_mode=True)
+
+
+def op_arguments(g, dtype=torch.float32):
+    q, k, v = (torch.randn(1, 2, 16, 4, dtype=dtype, requires_grad=True) for _ in range(3))
+    return (q, k, v, None, None, None, [g._number], 3, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, True, False, "stored",
+            "none", "cpu")
+
+
+def test_opcheck():
+    # Without a kept state: its padding is not initialised, and opcheck compares every byte.
+    g = mh.graph("window(3)|global(1)", 16)
+    torch.library.opcheck(torch.ops.manyhop.attention, op_arguments(g))
+    x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
+    w = torch.rand(g.nnz, dtype=torch.float64, requires_grad=True)
+    rate = torch.tensor([0.2], dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(torch.ops.manyhop.diffuse, (x, w, rate, g._number, "ppr", 4, None, "sym", "zero", "stored"))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_without_a_graph_break(backend):
+    g = mh.graph("window(3)|global(1)", 16)
+    q, k, v = (torch.randn(1, 2, 16, 4, requires_grad=True) for _ in range(3))
+
+    def run(q, k, v):
+        out = mh.attention(q * 2, k, v, g, hops=3, teleport=0.1, layout="bhsd")
+        return mh.diffuse(g, out[0, 0], hops=2).value.sum() + out.sum()
+
+    compiled = torch.compile(run, fullgraph=True, backend=backend)
+    assert torch.allclose(compiled(q, k, v), run(q, k, v))
+    mine = torch.autograd.grad(compiled(q, k, v), (q, k, v))
+    for a, b in zip(mine, torch.autograd.grad(run(q, k, v), (q, k, v))):
+        assert torch.allclose(a, b)
+    dropped = torch.compile(lambda q: mh.attention(q, k, v, g, dropout_p=0.5), fullgraph=True, backend=backend)
+    assert dropped(q).shape == q.shape
+
+
+def test_autocast_and_small_types():
+    g = mh.graph("window(4)", 32)
+    q, k, v = (torch.randn(1, 2, 32, 16, requires_grad=True) for _ in range(3))
+    want = mh.attention(q, k, v, g, hops=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = mh.attention(q, k, v, g, hops=3)
+    assert out.dtype == torch.bfloat16 and (out - want).abs().max() < 5e-2
+    out.float().sum().backward()
+    assert q.grad.dtype == torch.float32
+    half = mh.attention(q.half(), k.half(), v.half(), g, hops=3)
+    assert half.dtype == torch.float16 and (half - want).abs().max() < 5e-3
+
+
+def test_no_copy_of_inputs_and_the_same_numbers_as_numpy():
+    g = mh.graph("window(4)", 64)
+    q, k, v = (torch.randn(2, 2, 64, 8) for _ in range(3))
+    assert np.array_equal(mh.attention(q, k, v, g, hops=2).numpy(), mh.attention(q.numpy(), k.numpy(), v.numpy(), g, hops=2))
+    strided = [torch.randn(2, 64, 2, 8).transpose(1, 2) for _ in range(3)]
+    assert torch.equal(mh.attention(*strided, g), mh.attention(*(x.contiguous() for x in strided), g))
+    wide = q[:, :1].expand(-1, 2, -1, -1)
+    assert torch.equal(mh.attention(wide, k, v, g), mh.attention(wide.contiguous(), k, v, g))
+
+
+def test_threads_follow_torch():
+    g = mh.graph("diffuser(8, 4, 4)", 200)
+    q, k, v = (torch.randn(1, 3, 200, 16) for _ in range(3))
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            found.append(mh.attention(q, k, v, g, hops=3))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_a_graph_may_go_before_backward():
+    q, k, v = (torch.randn(1, 1, 12, 4, requires_grad=True) for _ in range(3))
+    out = mh.attention(q, k, v, mh.graph("window(2)", 12), hops=3)
+    out.sum().backward()
+    assert torch.isfinite(q.grad).all()
+
+
+@pytest.mark.parametrize("kernel, given", [("ppr", "teleport"), ("heat", "t"), ("coefficients", "coefficients")])
+@pytest.mark.parametrize("how", ["sym", "row", "col"])
+def test_diffusion_gradients(kernel, given, how):
+    torch.manual_seed(5)
+    g = mh.graph("window(2)|random(2)", 14)
+    x = torch.randn(14, 2, dtype=torch.float64, requires_grad=True)
+    w = (torch.rand(g.nnz, dtype=torch.float64) + 0.2).requires_grad_()
+    number = torch.tensor([0.3, 0.5, -0.2] if kernel == "coefficients" else 0.4, dtype=torch.float64, requires_grad=True)
+    hops = {} if kernel == "coefficients" else {"hops": 4}
+
+    def run(x, w, number):
+        return mh.diffuse(g, x, kernel, weights=w, normalization=how, **{given: number}, **hops).value
+
+    assert torch.autograd.gradcheck(run, (x, w, number))
+
+
+def test_diffusion_tells_how_it_went():
+    g = mh.graph("regular(4)", 60)
+    x = torch.randn(60)
+    r = mh.diffuse(g, x, tol=1e-5)
+    assert r.converged and r.bound <= 1e-5 and isinstance(r.hops, int)
+    assert np.allclose(r.value.numpy(), mh.diffuse(g, x.numpy(), tol=1e-5).value)
+
+
+def test_sparse_tensors_both_ways():
+    g = mh.graph("random(3)", 10).with_weights(np.arange(1, 31))
+    assert np.array_equal(g.to_torch().to_dense().numpy(), g.to_dense())
+    for tensor in (g.to_torch(), g.to_torch().to_sparse_coo(), g.to_torch().to_sparse_csc()):
+        assert mh.Graph.from_torch(tensor) == g
+
+
+@pytest.mark.parametrize("make, kind, words", [
+    (lambda q, g: mh.attention(q, q.double(), q, g), TypeError, "float64 where q is torch.float32"),
+    (lambda q, g: mh.attention(q, q.numpy(), q, g), TypeError, "ndarray beside torch tensors"),
+    (lambda q, g: mh.attention(q.int(), q.int(), q.int(), g), TypeError, "int32"),
+    (lambda q, g: mh.attention(q[0], q, q, g), ValueError, "3 axes"),
+    (lambda q, g: mh.attention(q, q, q, mh.graph("full", 9)), ValueError, "9 x 9 for 8 tokens"),
+    (lambda q, g: mh.attention(q, q, q, [g]), ValueError, "list of 1 for 2 heads"),
+    (lambda q, g: mh.attention(q, q, q, g, teleport=torch.zeros(2)), ValueError, "teleport: 2 values"),
+    (lambda q, g: mh.attention(q.to_sparse(), q, q, g), TypeError, "layout"),
+    (lambda q, g: mh.diffuse(g, q[0, 0].int()), TypeError, "int32"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], "cold"), ValueError, "ppr"),
+])
+def test_mistakes_are_one_sentence(make, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        make(torch.zeros(1, 2, 8, 4), mh.graph("full", 8))
+    assert isinstance(caught.value, mh.Error) and "\n" not in str(caught.value)
