@@ -32,7 +32,7 @@ def test_set_operators_equal_those_of_sets():
 
 
 def test_equality_is_of_edges_and_weights():
-    a, b = mh.graph("window(1)", 6), mh.graph("overlap(2, 1)", 6)
+    a, b = mh.graph("window(1)", 6), mh.graph("strided(2)", 6)
     again = mh.Graph.from_scipy(a.to_scipy(), weights=False)
     assert a == again and hash(a) == hash(again) and a != b
     assert a != a.with_weights(np.arange(a.nnz))

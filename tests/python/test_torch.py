@@ -30,8 +30,8 @@ def dense(q, k, v, edges, hops, teleport, bias=None, lengths=None):
 def scattered(bias, g, shape):
     rows = np.repeat(np.arange(g.shape[0]), g.degrees())
     full = torch.zeros(*shape, *g.shape, dtype=bias.dtype)
-    return full.index_put((slice(None), slice(None), torch.from_numpy(rows), torch.from_numpy(g.indices.astype(np.int64))),
-                          bias.expand(*shape, g.nnz))
+    full[:, :, torch.from_numpy(rows), torch.from_numpy(g.indices.astype(np.int64))] = bias.expand(*shape, g.nnz)
+    return full
 
 
 def close(a, b, dtype):

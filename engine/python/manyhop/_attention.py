@@ -239,7 +239,7 @@ def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1,
     >>> p.explain().splitlines()[0].split()[0], p.memory()["total"] > 0
     ('graph', True)
     """
-    name = getattr(dtype, "name", None) or str(dtype).replace("torch.", "")
+    name = dtype.__name__ if isinstance(dtype, type) else getattr(dtype, "name", None) or str(dtype).replace("torch.", "")
     dtype = _DTYPES.get(name, name)
     settings = {"heads": heads, "head_dim": head_dim, "dtype": dtype, "hops": hops, "backend": backend, "batch": batch,
                 "kv_heads": kv_heads or heads, "value_dim": value_dim or head_dim, "reorder": reorder}

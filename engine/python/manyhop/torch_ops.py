@@ -20,7 +20,7 @@ _DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def _cores(numbers):
-    graphs = [_by_number.get(number) for number in numbers]
+    graphs = [_by_number.get(int(number)) for number in numbers]  # while torch traces, numbers may be symbols
     if any(g is None for g in graphs):
         raise Error("graph: deleted while a compiled program or a backward pass still names it; keep a reference to it")
     return [g._core for g in graphs]
@@ -90,7 +90,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
                want_weights: bool, keep: bool, backward: str, reorder: str,
                backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
-                 int(_number(seed, seed_tensor)) if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
+                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep)
     _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
                     _array(lse) if want_lse else None, _array(weights) if want_weights else None,
@@ -142,7 +142,7 @@ def _setup(ctx, inputs, output):
     ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
     ctx.want_lse = want_lse
     # The graphs live as long as something that may still run backward through them.
-    ctx.alive = [_by_number.get(number) for number in graphs]
+    ctx.alive = [_by_number.get(int(number)) for number in graphs]
 
 
 def _backward(ctx, g, g_lse, _weights, _state):
@@ -289,7 +289,7 @@ def _setup_diffuse(ctx, inputs, output):
     ctx.save_for_backward(x, weights, numbers, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.given = (graph, *given)
-    ctx.alive = _by_number.get(graph)
+    ctx.alive = _by_number.get(int(graph))
 
 
 def _backward_diffuse(ctx, g, _):
