@@ -1,6 +1,6 @@
 # A thin front for the CMake presets. `make run` and `make test` install what is missing (Debian, Ubuntu) first.
 SHELL := /bin/bash
-.PHONY: help run test bench peers format format-check tidy asan tsan clang neon nightly install clean
+.PHONY: help run test test-cpp test-python wheel bench peers format format-check tidy asan tsan clang neon nightly install clean
 
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
@@ -10,7 +10,8 @@ first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMAN
 
 help:
 	@echo 'make run      attention on a real text and diffusion on a real citation graph; writes out/'
-	@echo 'make test     build everything and run the tests'
+	@echo 'make test     build everything and run the tests: test-cpp, then test-python'
+	@echo 'make wheel    a self-contained Python wheel into dist/'
 	@echo 'make bench    the benchmarks, as JSON into build/bench/'
 	@echo 'make peers    the same work in torch, SciPy, DGL, PyG where they are installed (PYTHON=...)'
 	@echo 'make asan     tests under AddressSanitizer and UBSan, built by clang++-16'
@@ -28,10 +29,21 @@ run:
 	@tools/build default $(first) -- manyhop_cli
 	@examples/run.sh build/default/manyhop
 
-test:
+test: test-cpp test-python
+
+test-cpp:
 	@tools/setup test
 	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON
 	@ctest --preset default
+
+# MANYHOP_TORCH=2.13.0 installs that torch beside it and tests its operators too.
+test-python:
+	@tools/setup run python
+	@tools/python test
+
+wheel:
+	@tools/setup run python
+	@tools/python wheel
 
 bench:
 	@tools/setup bench
