@@ -102,6 +102,18 @@ def test_dropout_gradients_keep_their_masks(odd_graph, mode):
     assert not torch.equal(x, mh.attention(q, k, v, odd_graph, dropout_p=0.5))
 
 
+def test_gradients_of_lse_alone(odd_graph):
+    q, k, v = (torch.randn(1, 2, 24, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    lse = mh.attention(q, k, v, odd_graph, hops=2, return_lse=True)[1]
+    _, want = dense(q, k, v, torch.from_numpy(odd_graph.to_dense() > 0), 1, 0.0)
+    keep = torch.ones_like(want)
+    keep[:, :, 5] = 0
+    mine = torch.autograd.grad((torch.where(lse.isinf(), 0, lse) * keep).sum(), (q, k, v), materialize_grads=True)
+    theirs = torch.autograd.grad((want * keep).sum(), (q, k, v), materialize_grads=True, allow_unused=True)
+    for a, b in zip(mine, theirs):
+        close(a, b, torch.float64)
+
+
 def test_gradcheck(odd_graph):
     torch.manual_seed(4)
     q, k, v = (torch.randn(1, 2, 24, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))

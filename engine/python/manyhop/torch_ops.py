@@ -50,7 +50,7 @@ class _Call:
     """What forward, backward and their fake versions share."""
 
     def __init__(self, q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder,
-                 backend):
+                 backend, train):
         self.cores = _cores(graphs)
         if len(self.cores) > 1 and len(self.cores) != q.shape[1]:
             raise BadValue(f"graph: a list of {len(self.cores)} for {q.shape[1]} heads, one graph or one for each head is wanted")
@@ -60,7 +60,7 @@ class _Call:
         self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward,
                                     torch.get_num_threads())
         self.plan = _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
-                               dtype=_DTYPES[q.dtype], hops=hops, backward=False, reorder=reorder, backend=backend,
+                               dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend,
                                threads=self.options.threads, memory_limit=self.options.memory_limit)
 
     def edges(self):
@@ -90,7 +90,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
                want_weights: bool, keep: bool, backward: str, reorder: str,
                backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
-                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
+                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep)
     _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
                     _array(lse) if want_lse else None, _array(weights) if want_weights else None,
@@ -102,7 +102,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
 def _(q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
       layout, want_lse, want_weights, keep, backward, reorder, backend):
     # The size of the state does not depend on the teleport or the seed.
-    call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
+    call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend,
+                 keep)
     return call.outputs(q, layout, want_lse, want_weights, keep)
 
 
@@ -113,7 +114,7 @@ def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor
                         hop_dropout_p: float, seed: int, backward: str, reorder: str, backend: str,
                         needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
-                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend)
+                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, True)
     grads = _gradients(q, k, v, bias, needed)
     arrays = [_array(x) if want else None for x, want in zip(grads, needed)]
     rate = _core.attention_backward(call.plan, _array(q), _array(k), _array(v), _array(g), _optional(g_lse), _optional(bias),
@@ -135,22 +136,26 @@ def _(g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, graphs, hops
 
 def _setup(ctx, inputs, output):
     (q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
-     layout, want_lse, _, _, backward, reorder, backend) = inputs
+     _, _, _, _, backward, reorder, backend) = inputs
     _, _, weights, state = output
     ctx.mark_non_differentiable(weights, state)
+    ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the state
     ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, state)
     ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
-    ctx.want_lse = want_lse
     # The graphs live as long as something that may still run backward through them.
     ctx.alive = [_by_number.get(int(number)) for number in graphs]
 
 
 def _backward(ctx, g, g_lse, _weights, _state):
     q, k, v, bias, teleport_tensor, seed_tensor, state = ctx.saved_tensors
+    if g is None and g_lse is None:
+        return (None,) * 21
+    if g is None:  # only lse was used
+        g = q.new_zeros((*q.shape[:3], v.shape[3]))
     needed = [bool(x) for x in ctx.needs_input_grad[:4]]
     needed[3] = needed[3] and bias is not None
     dq, dk, dv, dbias, dteleport = torch.ops.manyhop.attention_backward(
-        g, g_lse if ctx.want_lse else None, q, k, v, bias, teleport_tensor, seed_tensor, state, *ctx.given, needed)
+        g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, *ctx.given, needed)
     found = [x if want else None for x, want in zip((dq, dk, dv, dbias), needed)]
     rate = dteleport.to(teleport_tensor.dtype).reshape(teleport_tensor.shape) if ctx.needs_input_grad[4] else None
     return (*found, rate) + (None,) * 16
