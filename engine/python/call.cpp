@@ -3,8 +3,12 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <map>
 #include <mutex>
 #include <vector>
+
+#include "arrays.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 
 namespace manyhop::python {
 
@@ -57,10 +61,66 @@ Lease::~Lease() {
   all.idle.push_back(std::move(context_));
 }
 
-void release_memory() {
-  Pool& all = pool();
+namespace {
+
+struct Blocks {
+  std::mutex mutex;
+  std::multimap<std::size_t, void*> idle;
+  std::size_t idle_bytes = 0;
+};
+Blocks& blocks() {
+  static Blocks& instance = *new Blocks;
+  return instance;
+}
+
+struct Block {
+  void* memory;
+  std::size_t bytes;
+};
+
+void give_block(void* pointer) noexcept {
+  const std::unique_ptr<Block> block(static_cast<Block*>(pointer));
+  Blocks& all = blocks();
   const std::lock_guard lock(all.mutex);
+  if (all.idle_bytes + block->bytes > Context{}.limit() / 2) {
+    free_block(block->memory, block->bytes);
+    return;
+  }
+  all.idle.emplace(block->bytes, block->memory);
+  all.idle_bytes += block->bytes;
+}
+
+void* take_block(std::size_t bytes) {
+  Blocks& all = blocks();
+  const std::lock_guard lock(all.mutex);
+  const auto found = all.idle.find(bytes);
+  if (found == all.idle.end()) return allocate_block(bytes);
+  void* memory = found->second;
+  all.idle.erase(found);
+  all.idle_bytes -= bytes;
+  return memory;
+}
+
+}  // namespace
+
+nb::object pooled_array(std::size_t bytes) {
+  auto block = std::make_unique<Block>(Block{take_block(bytes), bytes});
+  void* memory = block->memory;
+  const nb::capsule owner(block.release(), give_block);
+  return nb::cast(nb::ndarray<nb::numpy, std::uint8_t>(memory, {bytes}, owner));
+}
+
+void release_memory() {
+  {
+    Pool& all = pool();
+    const std::lock_guard lock(all.mutex);
+    all.idle.clear();
+  }
+  Blocks& all = blocks();
+  const std::lock_guard lock(all.mutex);
+  for (const auto& [bytes, memory] : all.idle) free_block(memory, bytes);
   all.idle.clear();
+  all.idle_bytes = 0;
 }
 
 // Another handler than Python's default may want the signal for itself, and an ignored one stays ignored:

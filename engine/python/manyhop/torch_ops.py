@@ -69,12 +69,16 @@ class _Call:
             raise BadValue("return_weights: with torch tensors the graphs of all heads want equally many edges")
         return sizes.pop()
 
-    def outputs(self, q, layout, want_lse, want_weights, keep):
+    def outputs(self, q, layout, want_lse, want_weights, keep, pooled=False):
         out = _empty_like_layout(q, (self.b, self.h, self.n, self.dv), layout)
         real = _real(q.dtype)
         lse = q.new_empty((self.b, self.h, self.n) if want_lse else (0,), dtype=real)
         weights = q.new_empty((self.b, self.h, self.edges()) if want_weights else (0,), dtype=real)
-        state = q.new_empty((self.plan.state_bytes(self.options) if keep else 0,), dtype=torch.uint8)
+        size = self.plan.state_bytes(self.options) if keep else 0
+        if size and pooled:
+            state = torch.from_numpy(_core.pooled_array(size))
+        else:
+            state = q.new_empty((size,), dtype=torch.uint8)
         return out, lse, weights, state
 
 
@@ -91,7 +95,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
                backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
                  seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
-    out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep)
+    out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep, pooled=True)
     _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
                     _array(lse) if want_lse else None, _array(weights) if want_weights else None,
                     _array(state) if state.numel() else None, call.options)
