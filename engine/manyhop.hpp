@@ -5,6 +5,7 @@
 #include "manyhop/engine/diffusion.hpp"
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/engine/plan_cache.hpp"
+#include "manyhop/engine/ppr.hpp"
 #include "manyhop/engine/spectral/design.hpp"
 #include "manyhop/engine/spectral/expansion.hpp"
 #include "manyhop/engine/spectral/gap.hpp"

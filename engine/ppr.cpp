@@ -1,0 +1,314 @@
+#include "manyhop/engine/ppr.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <utility>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
+
+namespace manyhop {
+
+namespace {
+
+constexpr Offset kPollArcs = Offset{1} << 16;
+
+std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+void check(const Graph& graph, std::span<const Offset> seeds, const PprOptions& o) {
+  if (!graph.square()) {
+    throw ValueError(
+        fmt::format("graph: {} x {}, ppr wants as many rows as columns", graph.n_rows(), graph.n_cols()));
+  }
+  if (!(o.teleport > 0 && o.teleport <= 1))
+    throw ValueError(fmt::format("teleport: {} is outside of (0, 1]", o.teleport));
+  if (!(o.tol > 0) || !std::isfinite(o.tol))
+    throw ValueError(fmt::format("tol: {} is not a finite number above 0", o.tol));
+  if (o.topk && *o.topk < 1) throw ValueError(fmt::format("topk: {}, at least 1 is wanted", *o.topk));
+  if (o.normalization == Normalization::none)
+    throw ValueError("normalization: none has no walk to follow, expected col, row or sym");
+  if (o.dangling == Dangling::uniform)
+    throw ValueError("dangling: uniform would reach every vertex, expected zero, self or restart");
+  if (o.normalization == Normalization::sym && o.dangling != Dangling::zero)
+    throw ValueError("dangling: normalization sym knows only zero");
+  for (std::size_t s = 0; s < seeds.size(); ++s) {
+    if (seeds[s] >= 0 && seeds[s] < graph.n_rows()) continue;
+    throw ValueError(
+        fmt::format("seeds[{}]: vertex {} of a graph of {} vertices", s, seeds[s], graph.n_rows()));
+  }
+}
+
+// Vertices that mass has reached, in the order in which it did.
+class Reached {
+ public:
+  struct Cell {
+    double score = 0;
+    double residual = 0;
+    double enough = 0;  // residuals up to here stay
+    Index vertex = 0;
+    bool waiting = false;
+  };
+
+  void clear() {
+    cells_.clear();
+    std::fill(slots_.begin(), slots_.end(), kFree);
+  }
+  /// The place of a vertex; `added` where it is new.
+  std::size_t place(Index vertex, bool& added) {
+    if (2 * (cells_.size() + 1) > slots_.size()) grow();
+    std::size_t slot = first_slot(vertex);
+    while (slots_[slot] != kFree && cells_[slots_[slot]].vertex != vertex)
+      slot = (slot + 1) & (slots_.size() - 1);
+    added = slots_[slot] == kFree;
+    if (added) {
+      slots_[slot] = cells_.size();
+      cells_.push_back({.vertex = vertex});
+    }
+    return slots_[slot];
+  }
+  Cell& operator[](std::size_t place) { return cells_[place]; }
+  const std::vector<Cell>& cells() const { return cells_; }
+  std::size_t bytes() const {
+    return cells_.capacity() * sizeof(Cell) + slots_.capacity() * sizeof(std::size_t);
+  }
+
+ private:
+  static constexpr std::size_t kFree = ~std::size_t{0};
+
+  std::size_t first_slot(Index vertex) const {
+    // Fibonacci hashing: neighbouring vertices fall far apart.
+    const std::uint64_t mixed = static_cast<std::uint64_t>(vertex) * 0x9E3779B97F4A7C15U;
+    return static_cast<std::size_t>(mixed >> (64 - std::countr_zero(slots_.size())));
+  }
+  void grow() {
+    slots_.assign(std::max<std::size_t>(64, 2 * slots_.size()), kFree);
+    for (std::size_t c = 0; c < cells_.size(); ++c) {
+      std::size_t slot = first_slot(cells_[c].vertex);
+      while (slots_[slot] != kFree) slot = (slot + 1) & (slots_.size() - 1);
+      slots_[slot] = c;
+    }
+  }
+
+  std::vector<Cell> cells_;
+  std::vector<std::size_t> slots_;
+};
+
+struct SeedRow {
+  std::vector<std::pair<Index, double>> scores;
+  double bound = 0;
+  Offset visited = 0;
+};
+
+class Push {
+ public:
+  Push(const Graph& graph, const PprOptions& options, std::size_t limit)
+      : arcs_(options.normalization == Normalization::row ? graph : graph.transpose()),
+        o_(options),
+        limit_(limit) {
+    if (o_.normalization == Normalization::sym) prepare_sym(graph);
+  }
+
+  SeedRow run(Index seed) const {
+    Reached reached;
+    std::vector<std::size_t> now;
+    std::vector<std::size_t> next;
+    SeedRow row;
+    const auto add = [&](Index vertex, double mass) {
+      bool added = false;
+      const std::size_t place = reached.place(vertex, added);
+      Reached::Cell& cell = reached[place];
+      if (added) cell.enough = o_.tol * static_cast<double>(std::max<Offset>(1, arcs_.degree(vertex)));
+      cell.residual += mass;
+      if (cell.waiting || !(cell.residual > cell.enough)) return;
+      cell.waiting = true;
+      next.push_back(place);
+    };
+    add(seed, 1);
+    // The seed always passes its mass on, or a hub would come back empty.
+    if (next.empty()) next.push_back(0);
+    const double a = o_.teleport;
+    Offset polled = 0;
+    while (!next.empty()) {
+      std::swap(now, next);
+      next.clear();
+      if (reached.bytes() > limit_) {
+        throw LimitError(
+            fmt::format("memory limit: the walk from vertex {} holds {} bytes, {} are allowed; a "
+                        "larger tol reaches less",
+                        seed, reached.bytes(), limit_));
+      }
+      for (const std::size_t place : now) {
+        Reached::Cell& cell = reached[place];
+        const Index vertex = cell.vertex;
+        const double mass = std::exchange(cell.residual, 0.0);
+        cell.waiting = false;
+        const Offset degree = arcs_.degree(vertex);
+        row.visited += degree;
+        polled += degree + 1;
+        if (polled >= kPollArcs) {
+          check_stop();
+          polled = 0;
+        }
+        const double total = strength(vertex);
+        if (total > 0) {
+          cell.score += a * mass;
+          pass_on(vertex, (1 - a) * mass, total, add);
+          continue;
+        }
+        const bool stays =
+            o_.dangling == Dangling::self || (o_.dangling == Dangling::restart && vertex == seed);
+        cell.score += stays ? mass : a * mass;
+        if (o_.dangling == Dangling::restart && !stays) add(seed, (1 - a) * mass);
+      }
+    }
+    collect(reached, seed, row);
+    return row;
+  }
+
+ private:
+  [[noreturn]] void negative(Index from, Index to, double weight) const {
+    const bool against = o_.normalization == Normalization::row;
+    throw ValueError(fmt::format("weights: entry (row {}, column {}) is {}, a walk wants 0 or more",
+                                 against ? from : to, against ? to : from, weight));
+  }
+
+  const double* weights_of(Index vertex) const { return arcs_.weights().data() + arcs_.indptr()[at(vertex)]; }
+
+  // Sum of the weights of the arcs of a vertex, divided by the largest: huge and tiny weights are the same.
+  double strength(Index vertex) const {
+    if (!arcs_.weighted()) return static_cast<double>(arcs_.degree(vertex));
+    const auto columns = arcs_.row(vertex);
+    const double* weight = weights_of(vertex);
+    double most = 0;
+    for (std::size_t e = 0; e < columns.size(); ++e) {
+      if (weight[e] < 0) negative(vertex, columns[e], weight[e]);
+      most = std::max(most, weight[e]);
+    }
+    double total = 0;
+    for (std::size_t e = 0; e < columns.size() && most > 0; ++e) total += weight[e] / most;
+    return total;
+  }
+
+  template <class Add>
+  void pass_on(Index vertex, double mass, double total, const Add& add) const {
+    if (mass == 0) return;
+    const double share = mass / total;
+    if (!arcs_.weighted()) {
+      arcs_.for_each_run(vertex, [&](Run run) {
+        for (Index to = run.begin; to < run.end; ++to) add(to, share);
+      });
+      return;
+    }
+    const auto columns = arcs_.row(vertex);
+    const double* weight = weights_of(vertex);
+    const double most = *std::max_element(weight, weight + columns.size());
+    for (std::size_t e = 0; e < columns.size(); ++e) {
+      if (weight[e] > 0) add(columns[e], share * (weight[e] / most));
+    }
+  }
+
+  // Sqrt of the degree of every vertex; the walk of D^-1/2 A D^-1/2 is that of A D^-1 between two diagonals.
+  void prepare_sym(const Graph& graph) {
+    const auto given = graph.weights();
+    const auto turned = arcs_.weights();
+    if (!graph.same_edges(arcs_) || !std::equal(given.begin(), given.end(), turned.begin(), turned.end()))
+      throw ValueError("normalization: sym wants a symmetric graph, this one is not; expected col or row");
+    const double unit = given.empty() ? 1 : *std::max_element(given.begin(), given.end());
+    root_.resize(at(graph.n_rows()));
+    parallel_ranges(graph.n_rows(), 4096, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        const auto vertex = static_cast<Index>(i);
+        double sum = 0;
+        if (graph.weighted()) {
+          (void)strength(vertex);  // refuses negative ones
+          const double* weight = weights_of(vertex);
+          for (Offset e = 0; e < graph.degree(i); ++e) sum += weight[e] / (unit > 0 ? unit : 1);
+        } else {
+          sum = static_cast<double>(graph.degree(i));
+        }
+        root_[at(i)] = std::sqrt(sum);
+      }
+    });
+  }
+  double scaled(double value, Index vertex, Index seed) const {
+    if (root_.empty() || vertex == seed || value == 0) return value;
+    return value * (root_[at(seed)] / root_[at(vertex)]);
+  }
+
+  void collect(const Reached& reached, Index seed, SeedRow& row) const {
+    const bool two = o_.normalization == Normalization::sym;
+    const auto size = [&](double value) { return two ? value * value : value; };
+    double left = 0;
+    for (const Reached::Cell& cell : reached.cells()) {
+      left += size(scaled(cell.residual, cell.vertex, seed));
+      if (cell.score > 0) row.scores.emplace_back(cell.vertex, scaled(cell.score, cell.vertex, seed));
+    }
+    double dropped = 0;
+    if (o_.topk && *o_.topk < static_cast<Offset>(row.scores.size())) {
+      const auto end = row.scores.begin() + *o_.topk;
+      std::nth_element(row.scores.begin(), end, row.scores.end(), [](const auto& x, const auto& y) {
+        return x.second != y.second ? x.second > y.second : x.first < y.first;
+      });
+      std::sort(end, row.scores.end());
+      for (auto rest = end; rest != row.scores.end(); ++rest) dropped += size(rest->second);
+      row.scores.erase(end, row.scores.end());
+    }
+    std::sort(row.scores.begin(), row.scores.end());
+    row.bound = two ? std::sqrt(left) + std::sqrt(dropped) : left + dropped;
+  }
+
+  const Graph& arcs_;  // row u: where u's mass goes
+  const PprOptions& o_;
+  std::size_t limit_;
+  std::vector<double> root_;  // sym
+};
+
+}  // namespace
+
+PprResult ppr(const Context& ctx, const Graph& graph, std::span<const Offset> seeds,
+              const PprOptions& options) {
+  require_backend(ctx, "ppr");
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  check(graph, seeds, options);
+  const std::size_t limit = ctx.limit();
+  const Push push(graph, options, limit / static_cast<std::size_t>(thread_count()));
+  const auto count = static_cast<Offset>(seeds.size());
+  std::vector<SeedRow> rows(seeds.size());
+  std::atomic<std::size_t> held{0};
+  std::atomic<Offset> done{0};
+  parallel_for(count, [&](Offset s) {
+    SeedRow& row = rows[at(s)];
+    row = push.run(static_cast<Index>(seeds[at(s)]));
+    row.scores.shrink_to_fit();
+    // Each score is held twice for a moment: by its row and in the result.
+    const std::size_t bytes = row.scores.size() * (sizeof(row.scores[0]) + sizeof(Index) + sizeof(double));
+    if ((held += bytes) > limit) {
+      throw LimitError(
+          fmt::format("memory limit: the scores of {} seeds pass {} bytes; topk or a larger tol "
+                      "keep less",
+                      count, limit));
+    }
+    if (ctx.progress) ctx.progress("ppr", static_cast<double>(++done) / static_cast<double>(count));
+  });
+  PprResult result;
+  result.indptr.push_back(0);
+  for (const SeedRow& row : rows)
+    result.indptr.push_back(result.indptr.back() + static_cast<Offset>(row.scores.size()));
+  result.indices.reserve(at(result.indptr.back()));
+  result.values.reserve(at(result.indptr.back()));
+  for (const SeedRow& row : rows) {
+    for (const auto& [vertex, score] : row.scores) {
+      result.indices.push_back(vertex);
+      result.values.push_back(score);
+    }
+    result.bound.push_back(row.bound);
+    result.visited.push_back(row.visited);
+  }
+  return result;
+}
+
+}  // namespace manyhop
