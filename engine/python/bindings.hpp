@@ -10,6 +10,7 @@ namespace nb = nanobind;
 void bind_graphs(nb::module_& m);
 void bind_attention(nb::module_& m);
 void bind_diffusion(nb::module_& m);
+void bind_ppr(nb::module_& m);
 void bind_spectral(nb::module_& m);
 
 }  // namespace manyhop::python

@@ -53,6 +53,7 @@ NB_MODULE(_core, m) {
   bind_graphs(m);
   bind_attention(m);
   bind_diffusion(m);
+  bind_ppr(m);
   bind_spectral(m);
   m.def("version", [] { return std::string(version()); });
   m.def("simd_name", [] { return std::string(simd_name()); });

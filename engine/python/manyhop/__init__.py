@@ -11,10 +11,26 @@ from . import _core, errors, spectral
 from ._attention import Plan, attention, plan
 from ._diffusion import DiffuseResult, diffuse
 from ._graph import Graph, batch, graph
+from ._ppr import PprResult, gdc, ppr
 from ._settings import get_memory_limit, get_threads, memory_limit, release_memory, set_memory_limit, set_threads
 from .errors import Error
 
 __version__ = _core.version()
 
-__all__ = ["DiffuseResult", "Error", "Graph", "Plan", "attention", "batch", "diffuse", "errors", "get_memory_limit",
-           "get_threads", "graph", "memory_limit", "plan", "release_memory", "set_memory_limit", "set_threads", "spectral"]
+__all__ = ["DiffuseResult", "Error", "Graph", "Plan", "PprResult", "attention", "batch", "diffuse", "errors", "gdc",
+           "get_memory_limit", "get_threads", "graph", "memory_limit", "plan", "ppr", "release_memory",
+           "set_memory_limit", "set_threads", "spectral"]
+
+_LAZY = ("hf", "nn", "plot")  # want torch, transformers or matplotlib
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        import importlib
+
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY])
