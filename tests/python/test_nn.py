@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pytest
+
+import manyhop as mh
+
+torch = pytest.importorskip("torch")
+nn = mh.nn
+
+SMALL = dict(vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
+             max_position_embeddings=80, pattern="window(3)|global(1)|random(2)", hops=4, teleport=0.2)
+
+
+def ids(b, n, seed=0):
+    return torch.randint(2, 40, (b, n), generator=torch.Generator().manual_seed(seed))
+
+
+def messages(block, x, graph, hops, teleport):
+    """DiffuserSelfAttention as message passing over arcs, in double: edge scores, softmax into each receiver, sums of messages."""
+    double = lambda layer: torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())  # noqa: E731
+    b, n, width = x.shape
+    heads = block.num_heads
+    q, k, v = (double(layer).view(b, n, heads, -1) for layer in (block.query, block.key, block.value))
+    senders, receivers = (torch.from_numpy(part) for part in graph.to_edge_index())
+    scores = (q[:, receivers] * k[:, senders]).sum(-1) / (width // heads) ** 0.5  # [b, m, h]
+    a = torch.exp(scores - scores.max())
+    total = torch.zeros(b, n, heads, dtype=torch.float64).index_add_(1, receivers, a)
+    a = a / total[:, receivers]
+    z = v
+    for _ in range(hops):
+        z = (1 - teleport) * torch.zeros_like(v).index_add_(1, receivers, a[..., None] * z[:, senders]) + teleport * v
+    return z.reshape(b, n, width)
+
+
+@pytest.mark.parametrize("n", [512, 1024])
+def test_attention_is_the_message_passing_of_the_paper(n):
+    torch.manual_seed(1)
+    block = nn.DiffuserAttention(48, 3, "diffuser_ref(4096)").eval()
+    x = torch.randn(1, n, 48)
+    with torch.no_grad():
+        got = block.self(x)
+        want = messages(block.self, x, mh.graph("diffuser_ref(4096)", n), 5, 0.1)
+        assert (got - want).norm() / want.norm() < 1e-5
+        whole = torch.nn.functional.layer_norm(block.output.dense(want.float()) + x, (48,), block.output.LayerNorm.weight,
+                                               block.output.LayerNorm.bias, 1e-5)
+        assert (block(x) - whole).abs().max() < 1e-5
+
+
+def test_names_are_those_of_the_reference_code():
+    model = nn.DiffuserForSequenceClassification(**SMALL)
+    layer = [f"{part}.{kind}" for part in
+             ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+              "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm") for kind in ("weight", "bias")]
+    want = {f"diffuser.encoder.layer.{i}.{name}" for i in range(2) for name in layer}
+    want |= {f"diffuser.embeddings.{name}" for name in
+             ("word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight", "LayerNorm.weight",
+              "LayerNorm.bias")}
+    head = {f"classifier.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")}
+    assert set(model.state_dict()) == want | head
+    lm = {"lm_head.bias", "lm_head.dense.weight", "lm_head.dense.bias", "lm_head.layer_norm.weight", "lm_head.layer_norm.bias",
+          "lm_head.decoder.weight", "lm_head.decoder.bias"}
+    for kind in (nn.DiffuserForMaskedLM, nn.DiffuserForCausalLM):
+        assert set(kind(**SMALL).state_dict()) == want | lm
+    pooler = nn.DiffuserModel(nn.DiffuserConfig(**SMALL), add_pooling_layer=True).state_dict()
+    assert {"pooler.dense.weight", "pooler.dense.bias"} <= set(pooler)
+
+
+def test_a_configuration_of_the_reference_code(tmp_path):
+    given = {"attention_mode": "diffuser", "attention_window": [64] * 12, "hidden_size": 768, "num_hidden_layers": 12,
+             "num_attention_heads": 12, "vocab_size": 50265, "max_position_embeddings": 4098, "num_rand": 64, "num_glob": 64}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    config = nn.DiffuserConfig.from_json(tmp_path / "config.json", num_labels=5)
+    assert (config.pattern, config.hops, config.teleport, config.num_labels) == ("diffuser_ref(4096)", 5, 0.1, 5)
+
+
+def test_full_pattern_with_one_hop_is_a_transformer():
+    torch.manual_seed(0)
+    config = nn.DiffuserConfig(**{**SMALL, "pattern": "full", "hops": 1, "teleport": 0.0})
+    layer = nn.DiffuserLayer(config).eval()
+    peer = torch.nn.TransformerEncoderLayer(32, 4, 48, activation="gelu", batch_first=True).eval()
+    peer.self_attn.in_proj_weight.data = torch.cat([p.weight.data for p in (layer.attention.self.query, layer.attention.self.key,
+                                                                            layer.attention.self.value)])
+    peer.self_attn.in_proj_bias.data = torch.cat([p.bias.data for p in (layer.attention.self.query, layer.attention.self.key,
+                                                                        layer.attention.self.value)])
+    for mine, other in ((layer.attention.output.dense, peer.self_attn.out_proj), (layer.attention.output.LayerNorm, peer.norm1),
+                        (layer.intermediate.dense, peer.linear1), (layer.output.dense, peer.linear2), (layer.output.LayerNorm, peer.norm2)):
+        other.load_state_dict(mine.state_dict())
+    x = torch.randn(2, 19, 32, requires_grad=True)
+    got, want = layer(x), peer(x)
+    assert (got - want).abs().max() < 1e-5
+    toward = torch.randn_like(want)
+    grads = [torch.autograd.grad((out * toward).sum(), x)[0] for out in (got, want)]
+    assert (grads[0] - grads[1]).norm() < 1e-5 * grads[1].norm()
+
+
+def test_padding_changes_nothing():
+    # A pattern that is the same on a prefix: padded or not, a sequence sees the same edges.
+    model = nn.DiffuserForSequenceClassification(**{**SMALL, "pattern": "window(3)|global(1)", "pooling": "mean"}).eval()
+    short, long = ids(1, 20), ids(1, 33, 1)
+    padded = torch.ones(2, 33, dtype=torch.int64)
+    padded[0, :20], padded[1] = short, long
+    with torch.no_grad():
+        both = model(padded, attention_mask=(padded != 1).long())
+        assert torch.allclose(both.logits[0], model(short).logits[0], atol=1e-5)
+        assert torch.allclose(both.logits[1], model(long).logits[0], atol=1e-5)
+        assert torch.allclose(both.hidden[0, :20], model(short).hidden[0], atol=1e-5)
+
+
+def test_causal_models_do_not_look_ahead():
+    model = nn.DiffuserForCausalLM(**{**SMALL, "pattern": "window(3)|global(2)"}).eval()
+    x = ids(1, 30)
+    other = x.clone()
+    other[0, 17:] = 3
+    with torch.no_grad():
+        a, b = model(x).logits, model(other).logits
+    assert torch.equal(a[0, :17], b[0, :17]) and not torch.equal(a[0, 17:], b[0, 17:])
+    assert torch.allclose(model(x, labels=x).loss, torch.nn.functional.cross_entropy(a[0, :-1], x[0, 1:]))
+
+
+@pytest.mark.parametrize("backward", ["stored", "checkpointed"])
+def test_training_learns_and_repeats(backward):
+    def losses():
+        torch.manual_seed(3)
+        model = nn.DiffuserForSequenceClassification(**{**SMALL, "backward": backward, "attention_probs_dropout_prob": 0.05})
+        optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+        x = ids(12, 24)
+        labels = (x[:, 5] % 2).long()
+        found = []
+        for _ in range(16):
+            loss = model(x, labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        assert all(p.grad is not None for p in model.parameters())
+        return found
+
+    first = losses()
+    assert first[-1] < 0.7 * first[0]
+    assert first == losses()
+
+
+def test_compiles_without_a_graph_break():
+    model = nn.DiffuserModel(nn.DiffuserConfig(**SMALL)).eval()
+    x = ids(2, 24)
+    nn.graph_of(SMALL["pattern"], 24)
+    with torch.no_grad():
+        compiled = torch.compile(model.encoder.layer[0], fullgraph=True, backend="aot_eager")
+        hidden = model.embeddings(x)
+        graph = mh.graph(SMALL["pattern"], 24)
+        assert torch.allclose(compiled(hidden, graph), model.encoder.layer[0](hidden, graph), atol=1e-6)
+
+
+def test_appnp():
+    graph = mh.graph("smallworld(4, 0.1, 2)", 40)
+    x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
+    layer = nn.APPNP(hops=7, teleport=0.15, learn=True)
+    want = mh.diffuse(graph, x.detach().numpy(), teleport=0.15, hops=7).value
+    got = layer(x, graph)
+    assert np.allclose(got.detach().numpy(), want, atol=1e-6)
+    got.square().sum().backward()
+    assert layer.logit.grad.abs() > 0 and x.grad.abs().sum() > 0
+    assert np.allclose(nn.APPNP(tol=1e-9, teleport=0.3)(x, graph).detach().numpy(),
+                       mh.diffuse(graph, x.detach().numpy(), teleport=0.3, tol=1e-9).value)
+
+
+@pytest.mark.parametrize("call, part", [
+    (lambda: nn.DiffuserConfig(hidden_size=30, num_attention_heads=4), "30"), (lambda: nn.DiffuserConfig(hidden_act="swish"), "gelu"),
+    (lambda: nn.DiffuserConfig(pooling="last"), "mean"), (lambda: nn.DiffuserConfig(pattern=["self"]), "12 layers"),
+    (lambda: nn.lengths_of(torch.tensor([[0, 1, 1]])), "right"), (lambda: nn.lengths_of(torch.ones(3)), "1 axes"),
+    (lambda: nn.DiffuserAttention(32, 4, mh.graph("full", 5))(torch.zeros(1, 6, 32)), "5 x 5"),
+    (lambda: nn.DiffuserAttention(32, 4, 5)(torch.zeros(1, 6, 32)), "int"), (lambda: nn.APPNP(teleport=0.0, learn=True), "(0, 1)"),
+    (lambda: nn.DiffuserModel(**SMALL)(ids(1, 79)), "78 positions"), (lambda: nn.DiffuserModel({"hidden_size": 3}), "dict")])
+def test_bad_calls(call, part):
+    with pytest.raises(mh.Error) as caught:
+        call()
+    assert part in str(caught.value)
