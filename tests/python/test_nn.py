@@ -12,6 +12,15 @@ SMALL = dict(vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_h
              max_position_embeddings=80, pattern="window(3)|global(1)|random(2)", hops=4, teleport=0.2)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors of these sizes are done before a second thread has woken up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def ids(b, n, seed=0):
     return torch.randint(2, 40, (b, n), generator=torch.Generator().manual_seed(seed))
 
