@@ -1,0 +1,184 @@
+"""Hugging Face models over token graphs: ``attn_implementation="manyhop"``.
+
+:func:`register` adds "manyhop" to the attention functions and to the mask functions of transformers. A model then takes its
+pattern and hops from, later ones winning: what register() was given, ``model.config.manyhop`` (a dictionary), a surrounding
+:func:`use`, and ``manyhop={...}`` in the call where the model passes keywords on.
+
+>>> import manyhop as mh
+>>> mh.hf.register()                                                           # doctest: +SKIP
+>>> model = AutoModel.from_pretrained(name, attn_implementation="manyhop")     # doctest: +SKIP
+>>> model.config.manyhop = {"pattern": "window(64)|global(4)", "hops": 2}      # doctest: +SKIP
+"""
+
+import contextlib
+import contextvars
+import functools
+import re
+
+try:
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface
+except ImportError as error:  # pragma: no cover
+    from .errors import Error
+
+    raise Error("manyhop.hf wants torch and transformers (4.53 or later), not installed here: pip install torch transformers"
+                ) from error
+
+from ._attention import attention
+from ._graph import Graph, graph as make_graph
+from .errors import BadType, BadValue
+from .nn import lengths_of
+
+__all__ = ["register", "use"]
+
+NAME = "manyhop"
+_DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
+_registered = dict(_DEFAULTS)
+_used = contextvars.ContextVar("manyhop_hf", default={})
+# Patterns of which graph(n)[:m, :m] = graph(m): token by token they are what they are at once.
+_PREFIX_STABLE = {"window", "strided", "logsparse", "block", "self", "full", "causal", "global", "random"}
+_NO_OP = {"softcap": None, "s_aux": None, "position_bias": None, "head_mask": None, "cache": None, "output_attentions": False}
+
+
+def _checked(settings, where):
+    if isinstance(settings, (str, Graph)):
+        settings = {"pattern": settings}
+    if not isinstance(settings, dict):
+        raise BadType(f"{where}: {type(settings).__name__}, a dictionary or a pattern is wanted")
+    for key in settings:
+        if key not in _DEFAULTS:
+            raise BadValue(f"{where}: {key!r}, expected one of {', '.join(_DEFAULTS)}")
+    return settings
+
+
+def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward="stored"):
+    """Makes ``attn_implementation="manyhop"`` known to transformers; the arguments are what models fall back to.
+
+    pattern : a pattern text, a Graph (for one length), or a list of one for each layer. Decoders keep its causal part.
+        Defaults to plain full attention.
+    """
+    _registered.update(pattern=pattern, hops=hops, teleport=teleport, hop_dropout=hop_dropout, backward=backward)
+    AttentionInterface.register(NAME, attention_forward)
+    AttentionMaskInterface.register(NAME, mask)
+
+
+@contextlib.contextmanager
+def use(**settings):
+    """``with mh.hf.use(pattern="window(32)", hops=3): model(...)``"""
+    token = _used.set({**_used.get(), **_checked(settings, "use")})
+    try:
+        yield
+    finally:
+        _used.reset(token)
+
+
+def mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None, local_size=None,
+         device=None, **_):
+    """The padding of a batch [b, kv_length], or None; the rest of the mask is the model's kind (causal or not) and the pattern.
+
+    Raises BadValue for masks that are neither full nor causal nor a sliding window: packed sequences, prefixes that see each
+    other, caches of a fixed size.
+    """
+    kind = "causal"
+    if mask_function is not None:
+        kind = _kind(mask_function, batch_size, q_length, kv_length, int(q_offset), local_size, device)
+    if kind is None:
+        raise BadValue("manyhop: the model's mask is neither full nor causal nor a sliding window (packed sequences or a prefix "
+                       "mask?); use attn_implementation='sdpa', or write the mask as a pattern")
+    if int(kv_offset) != 0 or kind == "causal" and int(q_offset) + q_length != kv_length:
+        raise BadValue(f"manyhop: {q_length} queries from position {int(q_offset)} over {kv_length} keys from {int(kv_offset)}: a "
+                       "cache of fixed size or a sliding one cannot be masked; use a dynamic cache, or use_cache=False")
+    if attention_mask is None:
+        return None
+    tokens = attention_mask[:, :kv_length].to(torch.bool)
+    if tokens.shape[1] < kv_length:
+        raise BadValue(f"manyhop: a mask of {tokens.shape[1]} positions for {kv_length} keys")
+    return None if bool(tokens.all()) else tokens
+
+
+def _kind(function, b, q, kv, offset, local_size, device):
+    """"full" or "causal" (windows of either included) by the function's values on up to 128 rows, None for other masks."""
+    rows = torch.arange(q) if q <= 128 else torch.linspace(0, q - 1, 128).round().to(torch.int64)
+    rows = (rows + offset)[None, None, :, None].to(device)
+    cols = torch.arange(kv, device=device)[None, None, None, :]
+    items, heads = (torch.arange(count, device=device) for count in (b, 1))
+    try:
+        seen = function(items[:, None, None, None], heads[None, :, None, None], rows, cols)
+    except (RuntimeError, TypeError, IndexError):
+        return None
+    seen = torch.as_tensor(seen).expand(b, -1, rows.shape[2], kv)
+    away = rows - cols
+    plain = [("full", torch.ones_like(away, dtype=torch.bool)), ("causal", away >= 0)]
+    if local_size is not None:
+        plain += [("causal", (away >= 0) & (away < local_size)), ("full", away.abs() <= local_size)]
+    return next((kind for kind, one in plain if bool((seen == one).all())), None)
+
+
+def _stable(pattern):
+    text = pattern.replace(" ", "")
+    names = set(re.findall(r"(?<![=\w])[a-z_]\w*(?![\w=])", text)) - {"true", "false", "none"}
+    if not names <= _PREFIX_STABLE or "ring" in text or re.search(r"global\([^)]*seed", text):
+        return False
+    return all("causal=true" in args for args in re.findall(r"random\(([^)]*)\)", text))
+
+
+@functools.lru_cache(maxsize=128)
+def _text_graph(pattern, q, kv, causal, window):
+    text = f"({pattern})"
+    if window is not None:
+        text += f" & window({window - 1})"
+    if not causal:
+        return make_graph(text, q, kv)
+    text += " & causal"
+    if q == kv:
+        return make_graph(text, q)
+    if not _stable(pattern):
+        raise BadValue(f"manyhop: pattern '{pattern}' is another one for every length, so that tokens cannot be decoded with a "
+                       "cache; use_cache=False, or window, strided, logsparse, block, global(first k), random(..., causal=true)")
+    return make_graph(text, kv).rows(kv - q, kv)
+
+
+def _graph(pattern, q, kv, causal, window):
+    if isinstance(pattern, str):
+        return _text_graph(pattern, q, kv, causal, window)
+    if not isinstance(pattern, Graph):
+        raise BadType(f"manyhop: pattern of type {type(pattern).__name__}, a pattern text or a Graph is wanted")
+    if pattern.shape != (q, kv):
+        raise BadValue(f"manyhop: a graph of {pattern.shape[0]} x {pattern.shape[1]} for {q} queries and {kv} keys")
+    if causal or window is not None:
+        pattern = pattern & _text_graph("full", q, kv, causal, window)
+    return pattern
+
+
+def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None,
+                      sliding_window=None, **kwargs):
+    """What transformers calls in every layer: [b, h, s, d] in, [b, s, h, d] out. Raises BadValue for what it cannot do."""
+    for name, nothing in _NO_OP.items():
+        if kwargs.get(name, nothing) not in (nothing, None):
+            raise BadValue(f"manyhop: the model wants {name}, which this attention has not; use attn_implementation='eager'")
+    settings = {**_registered, **_checked(getattr(getattr(module, "config", None), NAME, None) or {}, "config.manyhop"),
+                **_used.get(), **_checked(kwargs.get(NAME) or {}, NAME)}
+    q, kv = query.shape[2], key.shape[2]
+    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+    hops, teleport = settings["hops"], settings["teleport"]
+    if q != kv and (hops != 1 or teleport != 0):
+        raise BadValue(f"manyhop: {q} queries over {kv} keys want hops=1 and teleport=0, here {hops} and {teleport}: hops need "
+                       "the rows of all tokens (use_cache=False)")
+    pattern = settings["pattern"]
+    if isinstance(pattern, (list, tuple)):
+        layer = getattr(module, "layer_idx", None)
+        if layer is None or not 0 <= layer < len(pattern):
+            raise BadValue(f"manyhop: {len(pattern)} patterns for layer {layer}")
+        pattern = pattern[layer]
+    lengths = None
+    if attention_mask is not None:
+        if attention_mask.dim() != 2:
+            raise BadValue(f"manyhop: a mask of {attention_mask.dim()} axes, only padding [batch, tokens] can be masked; write "
+                           "other masks as a pattern")
+        lengths = lengths_of(attention_mask)
+        if lengths is not None and causal and q != kv:
+            raise BadValue("manyhop: a padded batch cannot be decoded with a cache; use_cache=False")
+    out = attention(query, key, value, _graph(pattern, q, kv, causal, sliding_window), hops=hops, teleport=teleport,
+                    scale=scaling, lengths=lengths, dropout_p=dropout, hop_dropout_p=settings["hop_dropout"] if dropout else 0.0,
+                    backward=settings["backward"])
+    return out.transpose(1, 2).contiguous(), None
