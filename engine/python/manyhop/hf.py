@@ -21,7 +21,7 @@ try:
 except ImportError as error:  # pragma: no cover
     from .errors import Error
 
-    raise Error("manyhop.hf wants torch and transformers (4.53 or later), not installed here: pip install torch transformers"
+    raise Error("manyhop.hf wants torch and transformers (4.57 or later), not installed here: pip install torch transformers"
                 ) from error
 
 from ._attention import attention
@@ -72,13 +72,15 @@ def use(**settings):
         _used.reset(token)
 
 
-def mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None, local_size=None,
-         device=None, **_):
+def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None,
+         local_size=None, device=None, cache_position=None, **_):
     """The padding of a batch [b, kv_length], or None; the rest of the mask is the model's kind (causal or not) and the pattern.
 
     Raises BadValue for masks that are neither full nor causal nor a sliding window: packed sequences, prefixes that see each
     other, caches of a fixed size.
     """
+    if cache_position is not None:  # transformers before 5: positions of the queries, for their number and the first
+        q_length, q_offset = cache_position.shape[0], cache_position[0] if cache_position.numel() else 0
     kind = "causal"
     if mask_function is not None:
         kind = _kind(mask_function, batch_size, q_length, kv_length, int(q_offset), local_size, device)
