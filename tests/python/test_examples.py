@@ -1,0 +1,52 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def two_circles(folder, n=120):
+    """Two classes that cite mostly their own; words that tell them apart a little."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    edges = {(min(u, v), max(u, v)) for u in range(n) for v in rng.integers(0, n, 4)
+             if u != v and (labels[u] == labels[v] or rng.random() < 0.1)}
+    folder.mkdir()
+    (folder / "edges.txt").write_text("".join(f"{u} {v}\n" for u, v in sorted(edges)))
+    (folder / "labels.txt").write_text("".join(f"{c}\n" for c in labels))
+    entries = [(i + 1, j + 1) for i in range(n) for j in range(10) if rng.random() < (0.35 if (j < 5) == (labels[i] == 0) else 0.25)]
+    (folder / "features.mtx").write_text(f"%%MatrixMarket matrix coordinate pattern general\n{n} 10 {len(entries)}\n" +
+                                         "".join(f"{i} {j}\n" for i, j in entries))
+    (folder / "masks.txt").write_text("".join("".join(rng.choice(list("ttvs"), 10)) + "\n" for _ in range(n)))
+    return folder
+
+
+def nodes(*options, cwd):
+    return subprocess.run([sys.executable, str(EXAMPLES / "nodes.py"), *map(str, options)], cwd=cwd, capture_output=True, text=True)
+
+
+def test_nodes(tmp_path):
+    out = tmp_path / "nodes.json"
+    methods = "labels,mlp,sgc,appnp,pprgo,gdc"
+    call = [two_circles(tmp_path / "circles"), "--methods", methods, "--epochs", 25, "--out", out, "--seeds"]
+    first = nodes(*call, 1, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    kept = json.loads(out.read_text())
+    again = nodes(*call, 2, cwd=tmp_path)
+    found = json.loads(out.read_text())["circles"]
+    assert list(found) == methods.split(",") and all(len(runs) == 2 for runs in found.values())
+    assert all(found[m]["0"] == kept["circles"][m]["0"] for m in found), "finished runs are not run again"
+    assert np.mean([found["labels"][s][0] for s in "01"]) > 0.8 < np.mean([found["appnp"][s][0] for s in "01"])
+    assert "circles" in again.stdout.splitlines()[-1]
+
+
+def test_nodes_without_features(tmp_path):
+    done = nodes(EXAMPLES / "cora", "--seeds", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split()[0] == "cora"
+    assert nodes(EXAMPLES / "cora", "--methods", "gcn", cwd=tmp_path).returncode == 2
