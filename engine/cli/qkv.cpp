@@ -14,10 +14,11 @@ namespace {
 
 std::string shape_text(const Tensor& tensor) { return fmt::format("[{}]", fmt::join(tensor.shape, ", ")); }
 
-Tensor take(NamedTensors& file, const std::string& path, const std::string& name) {
+Tensor take(NamedTensors& file, const std::string& path, const std::string& name, bool values) {
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end())
-    throw ValueError(fmt::format("{}: has no tensor '{}'; wanted are q, k and v", path, name));
+    throw ValueError(
+        fmt::format("{}: has no tensor '{}'; wanted are {}", path, name, values ? "q, k and v" : "q and k"));
   return std::move(found->second);
 }
 
@@ -35,23 +36,25 @@ std::vector<Offset> Qkv::out_shape() const {
   return {batch, heads, n, value_dim};
 }
 
-Qkv load_qkv(const std::string& path, Layout layout) {
+Qkv load_qkv(const std::string& path, Layout layout, bool values) {
   Qkv in;
   in.layout = layout;
   {
     const std::array<std::string, 3> names{"q", "k", "v"};
-    NamedTensors file = load_safetensors(path, names);
-    in.q = take(file, path, "q");
-    in.k = take(file, path, "k");
-    in.v = take(file, path, "v");
+    NamedTensors file = load_safetensors(path, std::span(names).first(values ? 3 : 2));
+    in.q = take(file, path, "q", values);
+    in.k = take(file, path, "k", values);
+    if (values) in.v = take(file, path, "v", values);
   }
+  // Without values the keys stand in their place, so that one set of checks holds for both.
+  const Tensor& v = values ? in.v : in.k;
   in.type = in.q.dtype;
-  if (in.k.dtype != in.type || in.v.dtype != in.type)
+  if (in.k.dtype != in.type || v.dtype != in.type)
     throw ValueError(fmt::format("{}: q is {}, k is {}, v is {}: one type is wanted", path, name_of(in.type),
-                                 name_of(in.k.dtype), name_of(in.v.dtype)));
+                                 name_of(in.k.dtype), name_of(v.dtype)));
   const bool nhd = layout == Layout::nhd;
   const std::size_t rank = nhd ? 3 : 4;
-  for (const auto& [name, tensor] : {std::pair<char, const Tensor&>{'q', in.q}, {'k', in.k}, {'v', in.v}})
+  for (const auto& [name, tensor] : {std::pair<char, const Tensor&>{'q', in.q}, {'k', in.k}, {'v', v}})
     if (tensor.shape.size() != rank)
       throw ValueError(
           fmt::format("{}: {} has shape {}, expected {} axes: {}", path, name, shape_text(tensor), rank,
@@ -60,9 +63,9 @@ Qkv load_qkv(const std::string& path, Layout layout) {
   const std::size_t heads = 1;
   const std::size_t channels = rank - 1;
   const auto agree = [&](std::size_t axis, const char* what, bool q_too) {
-    if (in.k.shape[axis] != in.v.shape[axis] || (q_too && in.q.shape[axis] != in.k.shape[axis]))
+    if (in.k.shape[axis] != v.shape[axis] || (q_too && in.q.shape[axis] != in.k.shape[axis]))
       throw ValueError(fmt::format("{}: q {}, k {} and v {} do not agree in {}", path, shape_text(in.q),
-                                   shape_text(in.k), shape_text(in.v), what));
+                                   shape_text(in.k), shape_text(v), what));
   };
   agree(tokens, "the number of keys", false);
   agree(heads, "the number of key/value heads", false);
@@ -79,7 +82,7 @@ Qkv load_qkv(const std::string& path, Layout layout) {
   in.heads = width(path, "the number of heads", in.q.shape[heads]);
   in.kv_heads = width(path, "the number of key/value heads", in.k.shape[heads]);
   in.head_dim = width(path, "the width of q and k", in.q.shape[channels]);
-  in.value_dim = width(path, "the width of v", in.v.shape[channels]);
+  in.value_dim = width(path, "the width of v", v.shape[channels]);
   if (in.heads % in.kv_heads != 0)
     throw ValueError(
         fmt::format("{}: {} key/value heads do not divide {} heads", path, in.kv_heads, in.heads));

@@ -1,4 +1,4 @@
-// q, k and v of `attend`: read by name from a safetensors file, checked, seen as [b, h, s, d].
+// q, k and v of `attend` and `spectral`: read by name from a safetensors file, checked, seen as [b, h, s, d].
 #pragma once
 
 #include <string>
@@ -25,8 +25,9 @@ struct Qkv {
   std::vector<Offset> out_shape() const;
 };
 
+/// Without `values` a tensor v is not looked for, and stays empty.
 /// Throws ValueError for a missing tensor, mixed types or shapes that do not fit.
-Qkv load_qkv(const std::string& path, Layout layout);
+Qkv load_qkv(const std::string& path, Layout layout, bool values = true);
 
 /// A [s, h, d] or [b, h, s, d] block as a view [b, h, s, d].
 template <class T>

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <complex>
 #include <cstring>
+#include <limits>
 #include <memory>
 
 #include "manyhop/engine/spectral/survey.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "output.hpp"
+#include "spectral_qkv.hpp"
 #include "spectral_report.hpp"
 #include "verbs.hpp"
 
@@ -28,6 +30,7 @@ struct SpectralVerb {
   std::vector<double> eps{0.1, 0.01, 0.001};
   std::optional<double> mixing_eps, teleport;
   spectral::Wanted wanted;
+  SpectralQkv qkv;
 };
 
 constexpr std::pair<std::string_view, bool spectral::Wanted::*> kMeasures[] = {
@@ -82,6 +85,17 @@ int spectral_verb(Session& session, SpectralVerb& options) {
   if (!options.vectors.empty()) session.output("--vectors", options.vectors, {".npy"});
   if (!options.cut.empty()) session.output("--cut", options.cut, {".txt", ".npy"});
   if (!options.html.empty()) session.output("--html", options.html, {".html"});
+  if (options.qkv.any()) {
+    for (const auto& [name, given] : {std::pair<const char*, bool>{"--operator", options.op.has_value()},
+                                      {"--weighted", options.weighted},
+                                      {"--vectors", !options.vectors.empty()},
+                                      {"--cut", !options.cut.empty()},
+                                      {"--html", !options.html.empty()}})
+      if (given) throw ValueError(fmt::format("{} does not go with --qkv", name));
+    options.qkv.teleport = options.teleport;
+    return spectral_qkv(session, options.qkv, options.graph);
+  }
+  if (options.graph.text.empty()) throw ValueError("GRAPH is required, or --qkv FILE");
   const Stopwatch clock;
   const Graph graph = options.graph.make(session);
   const double generate_seconds = clock.seconds();
@@ -137,9 +151,14 @@ void add_spectral(CLI::App& app, Session& session) {
       "  manyhop spectral grid.mtx --weighted --operator laplacian --vectors fiedler.npy\n"
       "  manyhop spectral 'lift(regular(4), 64)' -n 16384 --cut half.txt --html report.html\n"
       "  manyhop spectral 'diffuser(64, 64, 64)' -n 65536 --measure density,hubs --json\n"
+      "  manyhop spectral --qkv qkv.safetensors --pattern 'causal' --hops 5 --teleport 0.1\n"
       "Graphs of up to 1024 vertices get every measure; larger ones by --measure, or where it is cheap.\n"
+      "With --qkv the softmax matrix of each head is measured: it is not symmetric, so second modulus, "
+      "singular "
+      "values,\n"
+      "stationary distribution, Chung's Laplacian, and what K hops leave of a signal.\n"
       "--tol bounds the residual (default 1e-8). Not converged: the result is printed, exit code 3.");
-  options->graph.add(*verb, "GRAPH", "pattern text, or a graph file; square");
+  add_text(*verb, "GRAPH", options->graph.text, "", "pattern text, or a graph file; square");
   options->graph.add_options(*verb);
   add_choice(*verb, "--operator", options->op, kOperators,
              "matrix whose spectrum is wanted (default normalized)");
@@ -165,7 +184,19 @@ void add_spectral(CLI::App& app, Session& session) {
       ->type_name("E,E,..");
   add_real(*verb, "--mixing-eps", options->mixing_eps, "E", "distance that counts as mixed (default 0.25)",
            1e-300, 1 - 1e-15);
-  add_real(*verb, "--teleport", options->teleport, "A", "of the diffusion in hops_for (default 0.1)", 0, 1);
+  add_real(*verb, "--teleport", options->teleport, "A",
+           "of the diffusion in hops_for (default 0.1), or with --qkv (default 0)", 0, 1);
+  SpectralQkv& qkv = options->qkv;
+  add_text(*verb, "--qkv", qkv.path, "FILE",
+           "safetensors file with tensors q, k: the softmax matrix of every head");
+  add_text(*verb, "--pattern", qkv.pattern, "GRAPH", "with --qkv: edges of that matrix (default full)");
+  add_integer(*verb, "--hops", qkv.hops, "K", "with --qkv: hops of the diffusion (default 1)", 0, 1024);
+  add_integer(*verb, "--head", qkv.head, "H", "with --qkv: this head alone", 0,
+              std::numeric_limits<int>::max());
+  add_real(*verb, "--scale", qkv.scale, "S", "with --qkv: of the scores (default 1 / sqrt(d))", -kHuge);
+  add_choice(*verb, "--layout", qkv.layout, {"nhd", "bhsd"}, "with --qkv: of q and k (default nhd)");
+  add_text(*verb, "--stationary", qkv.stationary, "FILE.npy",
+           "with --qkv: write the stationary distributions, [heads, n]");
   verb->callback([&session, options] {
     session.run = [&session, options] { return spectral_verb(session, *options); };
   });

@@ -264,11 +264,14 @@ std::string_view meaning(std::string_view name) {
       {"Kirchhoff index", "The resistance of all pairs added up: low means many parallel ways."},
       {"discrepancy", "The largest surplus or lack of edges between two sets that was found."},
       {"density", "How the picture of all eigenvalues was made."},
+      {"remark", "Which of these numbers count here."},
+      {"singular gap", "How much one hop evens out, in the sense that holds for patterns with a direction."},
       {"expansion", "Why the expansion is missing."},
       {"time", "What the solve and the making of the graph took."}};
   for (const auto& [known, text] : kMeanings)
     if (known == name) return text;
   if (name.starts_with("hops for")) return "Hops until only this share of the start is left.";
+  if (name.starts_with("paths of")) return "In how many ways so many hops lead from any token to a row.";
   if (name.starts_with("reach in")) return "How many of the tokens a row hears from within so many hops.";
   return "";
 }

@@ -69,9 +69,11 @@ void add_expansion(Json& json, const spectral::Survey& survey) {
   for (const auto& hops : survey.hops_for)
     json["hops_for"][fmt::format("{}", hops.eps)] = {{"walk", optional(hops.walk)},
                                                      {"ppr", optional(hops.ppr)}};
-  json["reach"] = Json::array();
-  for (const auto& reach : survey.reach)
-    json["reach"].push_back({{"hop", reach.hop}, {"mean", reach.mean}, {"min", reach.min}});
+  json["reach"] = reach_json(survey.reach);
+  json["triangular"] = survey.triangular;
+  json["remark"] = survey.triangular ? Json(kTriangularRemark) : Json(nullptr);
+  json["paths"] = survey.triangular ? paths_json(survey.paths) : Json(nullptr);
+  json["singular_gap"] = survey.singular ? optional(survey.singular->gap) : Json(nullptr);
   json["reach_rows"] = survey.reach_rows;
   json["diameter"] = {{"lower", optional(survey.diameter.lower)}, {"upper", optional(survey.diameter.upper)}};
   json["capacity"] = optional(survey.capacity);
@@ -182,6 +184,35 @@ void add_measure_fields(Fields& fields, const spectral::Survey& survey) {
 
 }  // namespace
 
+Json reach_json(const std::vector<spectral::Reach>& reach) {
+  Json json = Json::array();
+  for (const auto& hop : reach) json.push_back({{"hop", hop.hop}, {"mean", hop.mean}, {"min", hop.min}});
+  return json;
+}
+
+Json paths_json(const std::vector<spectral::Paths>& paths) {
+  const auto count = [](double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); };
+  Json json = Json::array();
+  for (const auto& hop : paths)
+    json.push_back(
+        {{"hop", hop.hop}, {"mean", count(hop.mean)}, {"min", count(hop.min)}, {"max", count(hop.max)}});
+  return json;
+}
+
+void add_reach_fields(Fields& fields, const std::vector<spectral::Reach>& reach, Offset rows, Offset n) {
+  for (const auto& hop : reach)
+    fields.add(fmt::format("reach in {}", hop.hop),
+               fmt::format("mean {:.4g}, min {:.4g} of all columns{}", hop.mean, hop.min,
+                           rows < n ? fmt::format(" ({} rows drawn)", rows) : std::string()));
+}
+
+void add_path_fields(Fields& fields, const std::vector<spectral::Paths>& paths) {
+  for (const auto& hop : paths)
+    fields.add(
+        fmt::format("paths of {}", hop.hop),
+        fmt::format("mean {:.4g}, least {:.4g}, most {:.4g} that end at a row", hop.mean, hop.min, hop.max));
+}
+
 Json survey_json(const Graph& graph, const spectral::Survey& survey, double generate_seconds) {
   const spectral::GapResult& result = survey.gap;
   const bool complex = result.op == "transition";
@@ -228,11 +259,12 @@ Fields survey_fields(const Graph& graph, const spectral::Survey& survey, const s
   } else {
     fields.add("expansion", survey.reason);
   }
-  const bool sampled = survey.reach_rows < graph.n_rows();
-  for (const auto& reach : survey.reach)
-    fields.add(fmt::format("reach in {}", reach.hop),
-               fmt::format("mean {:.4g}, min {:.4g} of all columns{}", reach.mean, reach.min,
-                           sampled ? fmt::format(" ({} rows drawn)", survey.reach_rows) : std::string()));
+  if (survey.triangular) fields.add("remark", std::string(kTriangularRemark));
+  if (survey.singular)
+    fields.add("singular gap", fmt::format("{}{}", text_of(survey.singular->gap),
+                                           survey.singular->converged ? "" : " (NOT converged)"));
+  add_reach_fields(fields, survey.reach, survey.reach_rows, graph.n_rows());
+  add_path_fields(fields, survey.paths);
   fields.add("time",
              fmt::format("{}, graph {}", seconds_text(result.seconds), seconds_text(generate_seconds)));
   return fields;

@@ -11,98 +11,7 @@
 namespace manyhop::spectral {
 namespace {
 
-struct Stationary {
-  std::vector<double> pi;
-  double residual = 0;  // ||pi P - pi||_1
-  double worst = 0;     // max |(pi P - pi)_i| / pi_i: the operator divides by roots of pi
-};
-
-constexpr double kLeastShare = 1e-280;  // below that roots of pi lose their digits
-constexpr double kRelative = 1e-12;     // goal of `worst`
-constexpr std::int64_t kFirstSteps = 500;
 constexpr double kTrusted = 1e-6;  // beyond that the operator is not known
-
-/// Sets both residuals; `next` receives pi P.
-void measure(const Product& pull, Stationary& at_rest, std::vector<double>& next) {
-  next.resize(at_rest.pi.size());
-  pull.apply(at_rest.pi.data(), next.data());
-  at_rest.residual = at_rest.worst = 0;
-  for (std::size_t i = 0; i < next.size(); ++i) {
-    const double moved = std::abs(next[i] - at_rest.pi[i]);
-    at_rest.residual += moved;
-    at_rest.worst = std::max(at_rest.worst, at_rest.pi[i] > kLeastShare ? moved / at_rest.pi[i] : 1.0);
-  }
-}
-
-void to_mass_one(std::vector<double>& pi) {
-  double total = 0;
-  for (const double value : pi) total += value;
-  for (double& value : pi) value /= total;
-}
-
-/// Elimination of states without subtractions (Grassmann, Taksar, Heyman): every entry to full relative
-/// accuracy.
-std::vector<double> eliminate(const Product& walk) {
-  const Offset n = walk.rows();
-  std::vector<double> p(at(n * n));
-  for (Offset i = 0; i < n; ++i) walk.for_each(i, [&](Index j, double value) { p[at(i * n + j)] = value; });
-  for (Offset k = n - 1; k > 0; --k) {
-    double out = 0;
-    for (Offset j = 0; j < k; ++j) out += p[at(k * n + j)];
-    for (Offset i = 0; i < k; ++i) {
-      double& share = p[at(i * n + k)];
-      if (share == 0) continue;
-      share /= out;
-      for (Offset j = 0; j < k; ++j) p[at(i * n + j)] += share * p[at(k * n + j)];
-    }
-  }
-  std::vector<double> pi(at(n));
-  pi[0] = 1;
-  for (Offset k = 1; k < n; ++k)
-    for (Offset i = 0; i < k; ++i) pi[at(k)] += pi[at(i)] * p[at(i * n + k)];
-  to_mass_one(pi);
-  return pi;
-}
-
-Stationary stationary(const Context& ctx, const Input& input, const std::vector<double>& sums,
-                      const Product& walk, const Product& pull, int max_iterations) {
-  Stationary result;
-  std::vector<double> next;
-  // In-weights equal to out-weights: the row sums are stationary.
-  result.pi = sums;
-  to_mass_one(result.pi);
-  measure(pull, result, next);
-  if (result.worst <= kRelative) return result;
-  if (input.graph.n_rows() <= kDenseSize) {
-    result.pi = eliminate(walk);
-    measure(pull, result, next);
-    return result;
-  }
-  const std::int64_t steps = std::int64_t{20} * max_iterations;
-  for (std::int64_t step = 0; step < steps && result.worst > kRelative; ++step) {
-    check_stop();
-    if (step == kFirstSteps) {  // mixes slowly: Arnoldi takes the slow part, the steps after it each entry
-      const std::function<void(const double*, double*)> lazy = [&](const double* x, double* y) {
-        pull.apply(x, y, 0.5);
-        for (std::size_t i = 0; i < sums.size(); ++i) y[i] += 0.5 * x[i];
-      };
-      Stationary other;
-      other.pi = dominant_vector(ctx, input.graph.n_rows(), lazy, result.pi, max_iterations);
-      to_mass_one(other.pi);
-      measure(pull, other, next);
-      if (other.residual < result.residual)
-        result = std::move(other);
-      else
-        measure(pull, result, next);
-    }
-    // Lazy steps converge for periodic walks too, and sums of what is not negative keep every digit.
-    for (std::size_t i = 0; i < next.size(); ++i) result.pi[i] = 0.5 * (next[i] + result.pi[i]);
-    to_mass_one(result.pi);
-    measure(pull, result, next);
-    if (*std::min_element(result.pi.begin(), result.pi.end()) <= kLeastShare) break;  // it only shrinks
-  }
-  return result;
-}
 
 }  // namespace
 
@@ -125,7 +34,7 @@ void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& 
   const Graph& mirrored = input.graph.transpose();
   const Product walk(input.graph, input.weighted, inverse);
   const Product pull(mirrored, input.weighted, {}, inverse);
-  const Stationary at_rest = stationary(ctx, input, sums, walk, pull, options.max_iterations);
+  const Stationary at_rest = stationary(ctx, sums, walk, pull, options.max_iterations);
   if (!(at_rest.worst <= kTrusted)) {
     result.converged = false;
     result.residual = at_rest.residual;

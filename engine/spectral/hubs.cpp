@@ -2,14 +2,11 @@
 #include <string>
 
 #include "manyhop/engine/spectral/expansion.hpp"
-#include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop::spectral {
-namespace {
-
-/// Rows and columns that stay, renumbered.
 Graph induced(const Graph& graph, const std::vector<char>& leaves, Offset stay) {
   std::vector<Index> number(leaves.size());
   Index next = 0;
@@ -31,8 +28,6 @@ Graph induced(const Graph& graph, const std::vector<char>& leaves, Offset stay) 
   }
   return Graph::from_csr(stay, stay, std::move(indptr), std::move(indices), std::move(weights));
 }
-
-}  // namespace
 
 WithoutHubs without_hubs(const Context& ctx, const Graph& graph, const SpectralOptions& options,
                          double factor) {

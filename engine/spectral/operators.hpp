@@ -61,6 +61,18 @@ std::vector<double> dominant_vector(const Context& ctx, Offset n,
                                     const std::function<void(const double*, double*)>& apply,
                                     const std::vector<double>& start, int max_iterations);
 
+/// The stationary distribution of a strongly connected graph from its row sums, P = D_r^-1 A and P^T.
+struct Stationary {
+  std::vector<double> pi;
+  double residual = 0;  // ||pi P - pi||_1
+  double worst = 0;     // max |(pi P - pi)_i| / pi_i: chung divides by roots of pi
+};
+Stationary stationary(const Context& ctx, const std::vector<double>& sums, const Product& walk,
+                      const Product& pull, int max_iterations);
+
+/// Rows and columns that stay, renumbered; `stay` of them do not leave.   Cost O(n + m).
+Graph induced(const Graph& graph, const std::vector<char>& leaves, Offset stay);
+
 /// The directed operators fill value, gap, residual, convergence and method themselves.
 void solve_transition(const Context& ctx, const Input& input, const SpectralOptions& options,
                       GapResult& result);

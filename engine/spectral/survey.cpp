@@ -51,6 +51,8 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   if (normalized) asked.vectors = true;
   result.gap = gap(ctx, graph, asked);
   const int hops = options.spectral.reach_hops;
+  result.triangular = graph.n_rows() > 1 && triangular(graph);
+  if (result.triangular && hops > 0) result.paths = path_counts(ctx, graph, hops);
   if (negative_weights(graph, options.spectral)) {
     result.reason = "expansion is not defined for negative weights";
     if (hops > 0 && graph.n_rows() > 0) {
@@ -98,6 +100,15 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   const auto take = [&](bool wanted, double limit) {
     return wanted || (small && static_cast<double>(s.n()) <= limit);
   };
+  if (options.spectral.op == Operator::singular) {
+    if (result.triangular) result.singular = result.gap;
+  } else if (result.triangular && take(false, 4096)) {
+    SpectralOptions directed = options.spectral;
+    directed.op = Operator::singular;
+    directed.reach_hops = 0;
+    directed.vectors = false;
+    result.singular = gap(ctx, graph, directed);
+  }
   const Wanted& wanted = options.wanted;
   if (take(wanted.hubs, 4096)) result.without_hubs = without_hubs(ctx, graph, options.spectral);
   if (take(wanted.complete, 4096) || (s.regular() && s.connected()))

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "manyhop/engine/spectral/attention_matrix.hpp"
 #include "manyhop/engine/spectral/expansion.hpp"
 #include "manyhop/engine/spectral/gap.hpp"
 #include "manyhop/engine/spectral/probes.hpp"
@@ -49,7 +50,11 @@ struct Survey {
   Diameter diameter;
   std::optional<double> capacity;
   std::vector<Reach> reach;
-  Offset reach_rows = 0;  // rows that reach was counted from: all (exact), or drawn by seed
+  // Triangular graphs of more than one vertex (causal patterns): eigenvalues of the walk say nothing.
+  bool triangular = false;
+  std::vector<Paths> paths;           // of reach_hops hops; for triangular graphs
+  std::optional<GapResult> singular;  // for triangular graphs, small ones or those whose operator it is
+  Offset reach_rows = 0;              // rows that reach was counted from: all (exact), or drawn by seed
   // Measures that were not taken are empty.
   std::optional<WithoutHubs> without_hubs;
   std::optional<CompleteDistance> complete_distance;

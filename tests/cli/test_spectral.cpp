@@ -76,6 +76,52 @@ TEST_CASE("spectral: expansion of the hypercube, with cut and report") {
   refused({"spectral", "full", "-n", "4", "--html", folder / "report.pdf"}, ".html");
 }
 
+TEST_CASE("spectral --qkv: the softmax matrix of every head, and of one") {
+  const Folder folder;
+  // Equal queries and keys of 0: every row of A is 1/n, so A is the mean and one hop leaves nothing.
+  manyhop::NamedTensors file;
+  for (const char* name : {"q", "k"})
+    file.tensors.emplace(name, manyhop::Tensor::zeros(manyhop::DType::f32, {6, 2, 4}));
+  const std::string path = folder / "qk.safetensors";
+  manyhop::save_safetensors(file, path);
+  const auto json = run_json(
+      {"spectral", "--qkv", path, "--hops", "2", "--teleport", "0.5", "--stationary", folder / "pi.npy"});
+  REQUIRE(json["matrices"].size() == 2);
+  const auto& head = json["matrices"][1];
+  CHECK(head["head"] == 1);
+  CHECK(std::abs(head["transition"]["modulus"].get<double>()) < 1e-12);
+  CHECK(head["sigma"]["first"].get<double>() == doctest::Approx(1));
+  CHECK(head["stationary"]["effective_tokens"].get<double>() == doctest::Approx(6));
+  CHECK(head["filter"]["gain"].get<double>() == doctest::Approx(0.5));  // teleport of 0: 1/2 0 + 1/2
+  CHECK(json["triangular"] == false);
+  CHECK(json["filter"].size() == 41);
+  CHECK(manyhop::load_npy(folder / "pi.npy").shape == std::vector<manyhop::Offset>{2, 6});
+
+  const auto causal = run_json({"spectral", "--qkv", path, "--pattern", "causal", "--head", "0"});
+  CHECK(causal["matrices"].size() == 1);
+  CHECK(causal["triangular"] == true);
+  CHECK(causal["remark"].is_string());
+  CHECK(causal["paths"][1]["max"] == 21);  // C(7, 2)
+  CHECK(causal["matrices"][0]["chung"]["applies"] == false);
+  // The diagonal of A is 1, 1/2, 1/3, ...
+  CHECK(causal["matrices"][0]["transition"]["modulus"].get<double>() == doctest::Approx(0.5));
+
+  refused({"spectral", "--qkv", path, "--head", "2"}, "0 .. 1");
+  refused({"spectral", "--qkv", path, "--pattern", "full", "-n", "7"}, "6");
+  refused({"spectral", "--qkv", path, "--html", folder / "a.html"}, "--html");
+  refused({"spectral", "full", "-n", "6", "--qkv", path}, "--pattern");
+  refused({"spectral", "full", "-n", "6", "--hops", "2"}, "--qkv");
+  refused({"spectral"}, "GRAPH");
+}
+
+TEST_CASE("spectral: a causal pattern says that its eigenvalues mean nothing") {
+  const auto json = run_json({"spectral", "causal & window(3)", "-n", "40"});
+  CHECK(json["triangular"] == true);
+  CHECK(json["paths"].size() == 5);
+  CHECK(json["singular_gap"].is_number());
+  CHECK(run_json({"spectral", "window(3)", "-n", "40"})["paths"].is_null());
+}
+
 TEST_CASE("design: the choice is written and reproduced by spectral and info") {
   const Folder folder;
   const auto json = run_json({"design", "-n", "512", "--edges-per-token", "32", "--align", "4", "-o",
