@@ -56,7 +56,38 @@ Graph symmetrised(const Graph& a) {
     throw ValueError(
         fmt::format("sym: the graph is {} x {}, a square one is wanted", a.n_rows(), a.n_cols()));
   }
-  return unite(a, a.transpose());
+  if (a.implicit()) return unite(a, a.transpose());
+  // Edges that are written out are merged as they are; columns drawn at random leave nothing to predict, so
+  // both steps are additions. f(k, column) for the k-th column of the row, which has that many in the end.
+  const Graph& mirrored = a.transpose();
+  const auto merge = [&](Offset i, auto&& f) {
+    const auto left = a.row(i);
+    const auto right = mirrored.row(i);
+    std::size_t l = 0, r = 0;
+    Offset k = 0;
+    while (l < left.size() && r < right.size()) {
+      const Index x = left[l], y = right[r];
+      f(k++, std::min(x, y));
+      l += x <= y ? 1 : 0;
+      r += y <= x ? 1 : 0;
+    }
+    for (; l < left.size(); ++l) f(k++, left[l]);
+    for (; r < right.size(); ++r) f(k++, right[r]);
+    return k;
+  };
+  std::vector<Offset> indptr(at(a.n_rows()) + 1);
+  parallel_ranges(a.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) indptr[at(i) + 1] = merge(i, [](Offset, Index) {});
+  });
+  std::partial_sum(indptr.begin(), indptr.end(), indptr.begin());
+  std::vector<Index> indices(at(indptr.back()));
+  parallel_ranges(a.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) {
+      Index* out = indices.data() + indptr[at(i)];
+      merge(i, [out](Offset k, Index column) { out[k] = column; });
+    }
+  });
+  return Graph::from_csr(a.n_rows(), a.n_cols(), std::move(indptr), std::move(indices));
 }
 
 DegreeSummary degrees(const Graph& graph) {
@@ -83,7 +114,34 @@ Offset self_loop_count(const Graph& graph) {
   return loops;
 }
 
-bool is_symmetric(const Graph& graph) { return graph.square() && graph.same_edges(graph.transpose()); }
+bool is_symmetric(const Graph& graph) {
+  if (!graph.square()) return false;
+  if (graph.implicit()) return graph.same_edges(graph.transpose());
+  // Every edge below the diagonal has its mirror, and there are no more above: no transpose is needed, and
+  // the first edge without one ends the search.
+  std::atomic<bool> mirrored{true};
+  std::atomic<Offset> below{0}, above{0};
+  parallel_ranges(graph.n_rows(), kRowGrain / 4, [&](Offset begin, Offset end) {
+    Offset less = 0, more = 0;
+    for (Offset i = begin; i < end; ++i) {
+      if (!mirrored.load(std::memory_order_relaxed)) return;
+      const auto row = graph.row(i);
+      const auto diagonal = std::lower_bound(row.begin(), row.end(), static_cast<Index>(i));
+      more += row.end() - diagonal - (diagonal != row.end() && *diagonal == i ? 1 : 0);
+      less += diagonal - row.begin();
+      for (auto j = row.begin(); j != diagonal; ++j) {
+        const auto other = graph.row(*j);
+        if (!std::binary_search(other.begin(), other.end(), static_cast<Index>(i))) {
+          mirrored = false;
+          return;
+        }
+      }
+    }
+    below += less;
+    above += more;
+  });
+  return mirrored && below == above;
+}
 
 Components components(const Graph& graph) {
   // Union-find over vertices. A run makes one component of its columns; neighbouring columns c and c + 1 are
@@ -104,11 +162,30 @@ Components components(const Graph& graph) {
   };
   std::vector<Index> parent(at(total));
   std::iota(parent.begin(), parent.end(), Index{0});
+  Offset joins = 0;
   const auto join = [&](Offset v, Offset w) {
     const Index a = find(parent, static_cast<Index>(v));
     const Index b = find(parent, static_cast<Index>(w));
-    if (a != b) parent[at(std::max(a, b))] = std::min(a, b);
+    if (a == b) return;
+    parent[at(std::max(a, b))] = std::min(a, b);
+    ++joins;
   };
+  // Mostly the ends of rows join everything.
+  if (!graph.implicit() && total > 1) {
+    for (Offset i = 0; i < rows && joins + 1 < total; ++i) {
+      const auto row = graph.row(i);
+      if (row.empty()) continue;
+      join(i, row.front() + shift);
+      join(i, row.back() + shift);
+      join(i, row[row.size() / 2] + shift);
+    }
+    if (joins + 1 == total) {
+      Components one;
+      one.count = 1;
+      one.label.assign(at(total), 0);
+      return one;
+    }
+  }
   std::vector<Index> last(at(graph.n_cols()));
   std::iota(last.begin(), last.end(), Index{0});
   std::vector<char> touched(at(total));
