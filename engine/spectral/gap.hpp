@@ -69,7 +69,7 @@ struct GapResult {
 /// Lanczos on threaded products, shift-invert where the graph is banded in some order and Lanczos is slow,
 /// and Arnoldi (Spectra) for `transition`. `iterations` counts products or solves; at most 40
 /// `max_iterations` of Lanczos. What has not converged comes back with its residual and converged = false.
-/// Same bits for any thread count. Cost O(runs or edges + n) a product, memory up to 3 GiB for the basis of
+/// Same bits for any thread count. Cost O(runs or edges + n) a product, memory up to 5 GiB for the basis of
 /// large graphs, and never more than half of the memory limit. A vertex without edges is a zero row of the
 /// operator (of the Laplacian too); gap is 0 whenever components > 1. `transition` works on strong
 /// components: its residual is that of the component's block. `chung` on a graph that is not strongly

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "manyhop/engine/spectral/symmetric.hpp"
@@ -12,7 +13,7 @@ namespace manyhop::spectral {
 namespace {
 
 constexpr Offset kGrain = 8192;  // entries of one chunk of an element-wise loop
-constexpr int kLookEvery = 8;    // steps between looks at the tridiagonal matrix
+constexpr int kLookEvery = 8;    // steps between looks at the tridiagonal matrix, where nothing is known
 constexpr int kFirstLook = 16;
 constexpr std::size_t kLooseBytes = std::size_t{1} << 30;  // up to here a basis is kept in double precision
 
@@ -23,16 +24,23 @@ void fill_scaled(const std::vector<double>& from, double factor, std::vector<dou
 }
 
 /// y = sum_k share[k] basis[k].
-template <class T>
-void combine(const std::vector<std::vector<T>>& basis, const std::vector<double>& share,
+void combine(const std::vector<std::vector<double>>& basis, const std::vector<double>& share,
              std::vector<double>& y) {
   parallel_ranges(static_cast<Offset>(y.size()), 2048, [&](Offset begin, Offset end) {
     std::fill(y.begin() + begin, y.begin() + end, 0.0);
-    for (std::size_t k = 0; k < share.size(); ++k) {
-      const T* v = basis[k].data();
-      for (Offset i = begin; i < end; ++i) y[at(i)] += share[k] * static_cast<double>(v[i]);
-    }
+    for (std::size_t k = 0; k < share.size(); ++k)
+      for (Offset i = begin; i < end; ++i) y[at(i)] += share[k] * basis[k][at(i)];
   });
+}
+
+/// sum over i of x[i] y[i], in four chains.
+double piece(const double* x, const double* y, Offset count) {
+  double sum[4] = {0, 0, 0, 0};
+  Offset i = 0;
+  for (; i + 4 <= count; i += 4)
+    for (Offset l = 0; l < 4; ++l) sum[l] += x[i + l] * y[i + l];
+  for (; i < count; ++i) sum[0] += x[i] * y[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 }  // namespace
@@ -103,21 +111,34 @@ Lanczos::Lanczos(const SymmetricProblem& problem, std::size_t max_bytes, int lik
   single_ = wanted > std::min(kLooseBytes, max_bytes);
   const std::size_t each = single_ ? column / 2 : column;
   capacity_ = static_cast<int>(std::min<std::size_t>(max_bytes / std::max<std::size_t>(each, 1), 1U << 20));
+  block_ = static_cast<int>(std::max<std::size_t>(1, kLargeBlock / std::max<std::size_t>(each, 1)));
 }
 
-void Lanczos::keep(const std::vector<double>& v) {
-  const std::size_t k = alpha_.size();
-  if (single_) {
-    if (basis_single_.size() <= k) basis_single_.emplace_back(v.size());
-    float* to = basis_single_[k].data();
-    parallel_ranges(static_cast<Offset>(v.size()), kGrain, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) to[i] = static_cast<float>(v[at(i)]);
-    });
-  } else if (basis_.size() <= k) {
-    basis_.push_back(v);
-  } else {
-    fill_scaled(v, 1, basis_[k]);
+template <class T>
+T* Lanczos::column(Basis<T>& basis, int k) {
+  const auto n = static_cast<std::size_t>(problem_.n);
+  if (static_cast<std::size_t>(k / block_) >= basis.size()) {
+    basis.emplace_back();
+    basis.back().reserve(n * static_cast<std::size_t>(std::min(block_, capacity_ - k / block_ * block_)));
   }
+  return basis[static_cast<std::size_t>(k / block_)].data() + n * static_cast<std::size_t>(k % block_);
+}
+
+template <class T>
+const T* Lanczos::column(const Basis<T>& basis, int k) const {
+  return basis[static_cast<std::size_t>(k / block_)].data() +
+         static_cast<std::size_t>(problem_.n) * static_cast<std::size_t>(k % block_);
+}
+
+template <class T>
+void Lanczos::combine(const Basis<T>& basis, const std::vector<double>& share, std::vector<double>& y) const {
+  parallel_ranges(problem_.n, 2048, [&](Offset begin, Offset end) {
+    std::fill(y.begin() + begin, y.begin() + end, 0.0);
+    for (std::size_t k = 0; k < share.size(); ++k) {
+      const T* v = column(basis, static_cast<int>(k));
+      for (Offset i = begin; i < end; ++i) y[at(i)] += share[k] * static_cast<double>(v[i]);
+    }
+  });
 }
 
 void Lanczos::start(std::vector<double> x) {
@@ -131,48 +152,95 @@ void Lanczos::start(std::vector<double> x) {
   beta_.clear();
   broken_ = false;
   next_look_ = kFirstLook;
+  looked_ = 0;
+  expected_[0] = expected_[1] = 0;
   for (End& end : ends_) end = {};
+  if (single_) {
+    float* to = column(basis_single_, 0);
+    for (std::size_t i = 0; i < v_.size(); ++i) to[i] = static_cast<float>(v_[i]);
+  } else {
+    std::copy(v_.begin(), v_.end(), column(basis_, 0));
+  }
+}
+
+/// w -= alpha v + beta before + what w has of the known vectors; the length of w.
+double Lanczos::advance(double alpha, double beta, const std::vector<double>& along) {
+  std::vector<double> parts(at((problem_.n + kGrain - 1) / kGrain));
+  parallel_ranges(problem_.n, kGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) w_[at(i)] -= alpha * v_[at(i)] + beta * before_[at(i)];
+    for (std::size_t u = 0; u < along.size(); ++u) {
+      const double* known = problem_.known[u].data();
+      for (Offset i = begin; i < end; ++i) w_[at(i)] -= along[u] * known[i];
+    }
+    parts[at(begin / kGrain)] = piece(w_.data() + begin, w_.data() + begin, end - begin);
+  });
+  return std::sqrt(std::accumulate(parts.begin(), parts.end(), 0.0));
+}
+
+/// The next vector of the basis: w times `scale`.
+void Lanczos::take_next(double scale) {
+  before_.swap(v_);
+  float* single = single_ ? column(basis_single_, steps()) : nullptr;
+  double* both = single_ ? nullptr : column(basis_, steps());
+  parallel_ranges(problem_.n, kGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) v_[at(i)] = scale * w_[at(i)];
+    if (single != nullptr)
+      for (Offset i = begin; i < end; ++i) single[i] = static_cast<float>(v_[at(i)]);
+    else
+      std::copy(v_.data() + begin, v_.data() + end, both + begin);
+  });
 }
 
 void Lanczos::run(int steps, bool top, bool bottom, double goal) {
   const auto done = [&] { return (!top || ends_[0].converged) && (!bottom || ends_[1].converged); };
-  const Offset chunks = (problem_.n + kGrain - 1) / kGrain;
-  std::vector<double> parts(at(chunks));
+  const auto chunks = at((problem_.n + kGrain - 1) / kGrain);
+  const std::size_t known = problem_.known.size();
+  std::vector<double> parts((known + 1) * chunks), along(known);
   for (int step = 0; step < steps && !full() && !broken_ && !done(); ++step) {
     check_stop();
-    keep(v_);
     problem_.apply(v_.data(), w_.data());
-    const double alpha = dot(v_, w_);
-    const double beta = beta_.empty() ? 0.0 : beta_.back();
+    // v is at right angles to the known vectors, so what w has of them is what it has of them later.
     parallel_ranges(problem_.n, kGrain, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) w_[at(i)] -= alpha * v_[at(i)] + beta * before_[at(i)];
+      const auto c = at(begin / kGrain);
+      parts[c] = piece(v_.data() + begin, w_.data() + begin, end - begin);
+      for (std::size_t u = 0; u < known; ++u)
+        parts[(u + 1) * chunks + c] = piece(problem_.known[u].data() + begin, w_.data() + begin, end - begin);
     });
-    for (const auto& u : problem_.known) project_out(u, w_);
-    const double next = norm(w_);
+    const auto total = [&](std::size_t row) {
+      const auto from = parts.begin() + static_cast<std::ptrdiff_t>(row * chunks);
+      return std::accumulate(from, from + static_cast<std::ptrdiff_t>(chunks), 0.0);
+    };
+    const double alpha = total(0);
+    for (std::size_t u = 0; u < known; ++u) along[u] = total(u + 1);
+    const double next = advance(alpha, beta_.empty() ? 0.0 : beta_.back(), along);
     alpha_.push_back(alpha);
     beta_.push_back(next);
     broken_ = !(next > 1e-15 * problem_.bound);
-    if (!broken_) {
-      before_.swap(v_);
-      fill_scaled(w_, 1 / next, v_);
-    }
+    if (!broken_ && !full()) take_next(1 / next);
     const int taken = this->steps();
-    if (broken_ || full() || taken >= next_look_) {
-      look(goal);
-      next_look_ = taken + std::max(kLookEvery, taken / 16);
-    }
+    if (broken_ || full() || taken >= next_look_) look(goal);
   }
-  if (!done() && !alpha_.empty()) look(goal);
+  if (!done() && !alpha_.empty() && looked_ != this->steps()) look(goal);
 }
 
 void Lanczos::look(double goal) {
+  double wait = 0;  // steps until the slower end is expected to be there
+  const int since = std::max(1, steps() - looked_);
   for (const bool top : {true, false}) {
-    End& end = ends_[top ? 0 : 1];
+    const int k = top ? 0 : 1;
+    End& end = ends_[k];
     if (end.converged) continue;
     TridiagonalEnd found = tridiagonal_end(alpha_, beta_, top);
-    end.converged = broken_ || beta_.back() * std::abs(found.vector.back()) <= goal;
+    const double left = beta_.back() * std::abs(found.vector.back());
+    end.converged = broken_ || left <= goal;
     end.share = std::move(found.vector);
+    if (!end.converged && expected_[k] > left && left > 0)
+      wait = std::max(wait, since * std::log(left / goal) / std::log(expected_[k] / left));
+    expected_[k] = left;
   }
+  looked_ = steps();
+  const int most = std::max(kLookEvery, steps() / 16);
+  next_look_ = steps() + std::clamp(static_cast<int>(0.8 * wait), kLookEvery / 2, most);
 }
 
 std::vector<double> Lanczos::vector(bool top) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 
 namespace manyhop::spectral {
 
@@ -48,18 +49,31 @@ class Lanczos {
     bool converged = false;
     std::vector<double> share;  // of each basis vector
   };
-  void keep(const std::vector<double>& v);
+  /// A column of the basis, of a block of several.
+  template <class T>
+  using Basis = std::vector<std::vector<T, BlockAllocator<T>>>;
+  template <class T>
+  T* column(Basis<T>& basis, int k);
+  template <class T>
+  const T* column(const Basis<T>& basis, int k) const;
+  template <class T>
+  void combine(const Basis<T>& basis, const std::vector<double>& share, std::vector<double>& y) const;
   void look(double goal);
+  double advance(double alpha, double beta, const std::vector<double>& along);
+  void take_next(double scale);
 
   const SymmetricProblem& problem_;
   bool single_ = false;
   int capacity_ = 0;
-  std::vector<std::vector<double>> basis_;
-  std::vector<std::vector<float>> basis_single_;
+  int block_ = 1;  // columns of the basis that are allocated at once
+  Basis<double> basis_;
+  Basis<float> basis_single_;
   std::vector<double> alpha_, beta_;  // beta_[k] between steps k and k + 1
   std::vector<double> v_, before_, w_;
   int next_look_ = 0;
-  bool broken_ = false;  // the space is invariant
+  double expected_[2] = {0, 0};  // residuals of the ends at the last look
+  int looked_ = 0;               // steps then
+  bool broken_ = false;          // the space is invariant
   End ends_[2];
 };
 

@@ -77,15 +77,15 @@ void Layout::fill(Chunk& chunk) const {
   const Offset rows = chunk.end - chunk.begin;
   const Offset blocks = (graph_.n_cols() + (Offset{1} << kBlockBits) - 1) >> kBlockBits;
   std::vector<std::vector<std::uint16_t>> columns(at(blocks));
-  chunk.counts.resize(at(blocks * rows));
+  std::vector<std::vector<std::uint32_t>> counts(at(blocks), std::vector<std::uint32_t>(at(rows)));
   chunk.common.resize(at(rows));
   std::vector<Index> held;   // common columns of a row, in runs or not
   std::vector<Index> loose;  // of those, the ones that are in runs
   for (Offset i = chunk.begin; i < chunk.end; ++i) {
     const Offset r = i - chunk.begin;
     const auto add = [&](Index j) {
-      columns[at(j >> kBlockBits)].push_back(static_cast<std::uint16_t>(j));
-      ++chunk.counts[at((j >> kBlockBits) * rows + r)];
+      columns[at(j >> kBlockBits)].push_back(static_cast<std::uint16_t>(j & ((1 << kBlockBits) - 1)));
+      ++counts[at(j >> kBlockBits)][at(r)];
     };
     held.clear();
     loose.clear();
@@ -125,8 +125,34 @@ void Layout::fill(Chunk& chunk) const {
   }
   std::size_t total = 0;
   for (const auto& block : columns) total += block.size();
-  chunk.columns.reserve(total);
-  for (const auto& block : columns) chunk.columns.insert(chunk.columns.end(), block.begin(), block.end());
+  chunk.columns.resize(total);
+  chunk.order.reserve(at(rows));
+  std::uint16_t* to = chunk.columns.data();
+  std::vector<std::size_t> start;      // of a row, into the block's columns
+  std::vector<std::uint32_t> of_size;  // rows with so many columns, then where they go
+  std::vector<std::uint16_t> order;
+  for (std::size_t b = 0; b < at(blocks); ++b) {
+    const auto& count = counts[b];
+    start.assign(1, 0);
+    of_size.assign(1, 0);
+    for (const std::uint32_t c : count) {
+      start.push_back(start.back() + c);
+      if (c >= of_size.size()) of_size.resize(c + 1);
+      ++of_size[c];
+    }
+    std::uint32_t before = 0;
+    for (std::size_t c = 1; c < of_size.size(); ++c) {
+      if (of_size[c] > 0) chunk.groups.push_back({of_size[c], static_cast<std::uint32_t>(c)});
+      before += std::exchange(of_size[c], before);
+    }
+    chunk.group_ends.push_back(static_cast<std::uint32_t>(chunk.groups.size()));
+    order.resize(before);
+    for (std::size_t r = 0; r < count.size(); ++r)
+      if (count[r] > 0) order[of_size[count[r]]++] = static_cast<std::uint16_t>(r);
+    for (const std::uint16_t r : order)
+      to = std::copy_n(columns[b].begin() + static_cast<std::ptrdiff_t>(start[r]), count[r], to);
+    chunk.order.insert(chunk.order.end(), order.begin(), order.end());
+  }
 }
 
 Layout::Prefix Layout::prefix(const double* x, std::vector<double>& scratch) const {
@@ -180,23 +206,26 @@ void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefi
     sums[r] = sum;
   }
   const std::uint16_t* column = chunk.columns.data();
-  const std::uint16_t* count = chunk.counts.data();
-  const Offset blocks = rows == 0 ? 0 : static_cast<Offset>(chunk.counts.size()) / rows;
-  for (Offset b = 0; b < blocks; ++b) {
-    const double* base = x + (b << kBlockBits);
-    for (Offset r = 0; r < rows; ++r, ++count) {
-      double sum[4] = {0, 0, 0, 0};  // four chains of additions hide their latency
-      unsigned left = *count;
-      for (; left >= 4; left -= 4, column += 4) {
-        std::uint64_t four = 0;  // one load of four columns leaves the ports to x
-        std::memcpy(&four, column, sizeof(four));
-        sum[0] += base[four & 0xFFFF];
-        sum[1] += base[four >> 16 & 0xFFFF];
-        sum[2] += base[four >> 32 & 0xFFFF];
-        sum[3] += base[four >> 48];
+  const std::uint16_t* row = chunk.order.data();
+  std::size_t group = 0;
+  for (std::size_t b = 0; b < chunk.group_ends.size(); ++b) {
+    const double* base = x + (static_cast<Offset>(b) << kBlockBits);
+    for (; group < chunk.group_ends[b]; ++group) {
+      const auto [members, count] = chunk.groups[group];
+      for (const std::uint16_t* last = row + members; row != last; ++row) {
+        double sum[4] = {0, 0, 0, 0};  // four chains of additions hide their latency
+        unsigned left = count;
+        for (; left >= 4; left -= 4, column += 4) {
+          std::uint64_t four = 0;  // one load of four columns leaves the ports to x
+          std::memcpy(&four, column, sizeof(four));
+          sum[0] += base[four & 0xFFFF];
+          sum[1] += base[four >> 16 & 0xFFFF];
+          sum[2] += base[four >> 32 & 0xFFFF];
+          sum[3] += base[four >> 48];
+        }
+        for (; left > 0; --left) sum[0] += base[*column++];
+        sums[*row] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
       }
-      for (; left > 0; --left) sum[0] += base[*column++];
-      sums[r] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
   }
   for (std::size_t e = 0; e < chunk.less_rows.size(); ++e)

@@ -27,11 +27,17 @@ class Layout {
   Offset singles() const { return singles_; }
 
  private:
+  struct Group {
+    std::uint32_t rows = 0, columns = 0;  // each of `rows` has so many columns
+  };
   struct Chunk {
     Offset begin = 0, end = 0;            // rows
     std::vector<std::uint32_t> run_ends;  // a row, into runs
     std::vector<Run> runs;
-    std::vector<std::uint16_t> counts;  // block by block, a row
+    // Block by block, rows by their number of columns there: loops of one length at a time are foreseen.
+    std::vector<Group> groups;
+    std::vector<std::uint32_t> group_ends;  // a block, into groups
+    std::vector<std::uint16_t> order;       // rows of the groups
     std::vector<std::uint16_t> columns;
     std::vector<char> common;      // a row: the common columns are added
     std::vector<Index> less_rows;  // and these edges taken off again
@@ -48,7 +54,7 @@ class Layout {
     }
   };
   static constexpr int kPieceBits = 10;  // short pieces keep the sums small and so their rounding
-  static constexpr int kBlockBits = 16;  // columns of a block: what 16 bits count
+  static constexpr int kBlockBits = 15;  // columns of a block: 256 KiB of x stay in L2
 
   void find_common();
   void fill(Chunk& chunk) const;

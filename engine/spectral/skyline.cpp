@@ -56,8 +56,8 @@ Envelope envelope(const SymmetricOperator& op, std::span<const Index> position) 
 }
 
 /// Widest level of a breadth-first search from the vertex that another one ends at: about the bandwidth that
-/// the order below can reach.
-Offset widest_level(const SymmetricOperator& op) {
+/// the order below can reach. Past `limit` (the first search: four times that) the rest is not looked at.
+Offset widest_level(const SymmetricOperator& op, Offset limit) {
   const Offset n = op.size();
   std::vector<Index> queue;
   Offset widest = 0;
@@ -71,6 +71,7 @@ Offset widest_level(const SymmetricOperator& op) {
       check_stop();
       const std::size_t end = queue.size();
       widest = std::max(widest, static_cast<Offset>(end - begin));
+      if (widest > (sweep == 0 ? 4 * limit : limit)) return widest;
       for (; begin < end; ++begin)
         for (const Product& term : op.terms())
           term.graph().for_each_run(queue[begin], [&](Run run) {
@@ -160,6 +161,14 @@ std::optional<Skyline> Skyline::natural(const SymmetricOperator& op, Offset max_
   Offset entries = 0;
   for (Offset i = 0; i < n; ++i) {
     if ((i & 0xFFFF) == 0) check_stop();
+    const Graph& graph = op.terms().front().graph();
+    if (op.terms().size() == 1 && !graph.implicit()) {  // symmetric: the row's first column is all there is
+      const auto row = graph.row(i);
+      if (!row.empty()) first[at(i)] = std::min(first[at(i)], row.front());
+      entries += i - first[at(i)] + 1;
+      if (entries > max_entries) return std::nullopt;
+      continue;
+    }
     for (const Product& term : op.terms())
       term.graph().for_each_run(i, [&](Run run) {
         first[at(i)] = std::min(first[at(i)], run.begin);
@@ -183,8 +192,8 @@ std::optional<Skyline> Skyline::plan(const SymmetricOperator& op, Offset max_ent
   if (edges > std::min(kMaxEdges, 2 * max_entries)) return std::nullopt;
   if (auto found = natural(op, max_entries, std::min(max_work, 50.0 * static_cast<double>(edges))))
     return found;
-  const auto widest = static_cast<double>(widest_level(op));
-  if (widest > 64 && widest * widest * static_cast<double>(op.size()) > 64 * max_work) {
+  const double limit = std::max(64.0, std::sqrt(64 * max_work / static_cast<double>(op.size())));
+  if (static_cast<double>(widest_level(op, static_cast<Offset>(limit))) > limit) {
     // Levels may be narrow elsewhere, but not by so much.
     return natural(op, max_entries, max_work);
   }

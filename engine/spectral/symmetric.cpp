@@ -25,7 +25,7 @@ constexpr struct {
   int after, worth;
 } kFactorings[] = {{0, 400}, {160, 1000}, {2000, 1 << 30}};
 constexpr int kLikelySteps = 500;  // of Lanczos, to size its basis
-constexpr std::size_t kBasisBytes = std::size_t{3} << 30;
+constexpr std::size_t kBasisBytes = std::size_t{5} << 30;
 constexpr int kRefineSteps = 12;  // products that take rounding off a Ritz vector
 constexpr int kRefineRounds = 4;
 constexpr int kRoughSteps = 24;    // of Lanczos before the inverse
@@ -166,7 +166,7 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
   int left = static_cast<int>(std::min<std::int64_t>(std::int64_t{kStepsOfRestart} * max_restarts, 1 << 30));
   const auto run = [&](int steps, bool t, bool b) {
     const int before = lanczos.steps();
-    lanczos.run(std::min(steps, left), t, b, std::max(0.3 * tol, 2e-16 * problem.bound));
+    lanczos.run(std::min(steps, left), t, b, std::max(0.7 * tol, 2e-16 * problem.bound));
     left -= lanczos.steps() - before;
     result.iterations += lanczos.steps() - before;
   };
