@@ -1,0 +1,212 @@
+// Compiled once for each instruction set through Highway's foreach_target.
+#include "manyhop/ops/cpu/sparsek_kernels.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "manyhop/ops/cpu/sparsek_kernels.cpp"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+#include "manyhop/ops/cpu/simd.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace manyhop::ops::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D>
+HWY_INLINE hn::TFromD<D> largest_lane(D d, hn::Vec<D> v) {
+  HWY_ALIGN hn::TFromD<D> lanes[HWY_MAX_BYTES / sizeof(hn::TFromD<D>)];
+  hn::Store(v, d, lanes);
+  return *std::max_element(lanes, lanes + hn::Lanes(d));
+}
+
+template <class E>
+Survey<E> SurveyRow(const E* HWY_RESTRICT z, Offset n, Offset block, E* HWY_RESTRICT maxima) {
+  const hn::ScalableTag<E> d;
+  const Offset lanes = static_cast<Offset>(hn::Lanes(d));
+  auto most = hn::Set(d, -std::numeric_limits<E>::infinity());
+  auto bad = hn::Zero(d);
+  const auto note = [&](auto v) HWY_ATTR { bad = hn::Or(bad, hn::VecFromMask(d, hn::Ne(v, v))); };
+  Offset i = 0;
+  Offset groups = 0;
+  if (block > 0) {
+    for (; i + block * lanes <= n; groups += lanes) {
+      auto group = hn::LoadU(d, z + i);
+      note(group);
+      i += lanes;
+      for (Offset b = 1; b < block; ++b, i += lanes) {
+        const auto v = hn::LoadU(d, z + i);
+        note(v);
+        group = hn::Max(group, v);
+      }
+      hn::StoreU(group, d, maxima + groups);
+      most = hn::Max(most, group);
+    }
+  }
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::LoadU(d, z + i);
+    note(v);
+    most = hn::Max(most, v);
+  }
+  Survey<E> found{largest_lane(d, most), !hn::AllTrue(d, hn::Eq(bad, hn::Zero(d))), groups};
+  for (; i < n; ++i) {
+    found.nan |= z[i] != z[i];
+    found.largest = std::max(found.largest, z[i]);
+  }
+  return found;
+}
+
+// Hits are rare, so whole vectors are passed over and the bits of the others are taken one by one.
+template <class E>
+Offset Above(const E* HWY_RESTRICT z, Offset n, E limit, double base, std::int32_t* HWY_RESTRICT where,
+             double* HWY_RESTRICT x) {
+  const hn::ScalableTag<E> d;
+  const Offset lanes = static_cast<Offset>(hn::Lanes(d));
+  const auto bound = hn::Set(d, limit);
+  Offset count = 0;
+  const auto take = [&](Offset i) {
+    where[count] = static_cast<std::int32_t>(i);
+    x[count++] = static_cast<double>(z[i]) - base;
+  };
+  Offset i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto hits = hn::Gt(hn::LoadU(d, z + i), bound);
+    if (hn::AllFalse(d, hits)) continue;
+    std::uint8_t bytes[8] = {};
+    hn::StoreMaskBits(d, hits, bytes);
+    std::uint64_t bits = 0;
+    for (int b = 7; b >= 0; --b) bits = bits << 8 | bytes[b];
+    for (; bits != 0; bits &= bits - 1) take(i + std::countr_zero(bits));
+  }
+  for (; i < n; ++i) {
+    if (z[i] > limit) take(i);
+  }
+  return count;
+}
+
+Offset Narrow(double* HWY_RESTRICT x, Offset n, double lo, double hi, double tau, Narrowed& state) {
+  const hn::ScalableTag<double> d;
+  const Offset lanes = static_cast<Offset>(hn::Lanes(d));
+  const auto one = hn::Set(d, 1.0);
+  const auto low = hn::Set(d, lo);
+  const auto high = hn::Set(d, hi);
+  const auto low_full = hn::Set(d, lo + 1);
+  const auto high_full = hn::Set(d, hi + 1);
+  const auto at = hn::Set(d, tau);
+  const auto at_full = hn::Set(d, tau + 1);
+  auto saturated = hn::Zero(d);
+  auto inner = saturated;
+  auto inner_sum = saturated;
+  auto above = saturated;
+  auto above_sum = saturated;
+  auto full = saturated;
+  Offset kept = 0;
+  Offset i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::LoadU(d, x + i);
+    const auto done = hn::Ge(v, high_full);
+    const auto always = hn::And(hn::Ge(v, high), hn::Le(v, low_full));
+    saturated = hn::Add(saturated, hn::IfThenElseZero(done, one));
+    inner = hn::Add(inner, hn::IfThenElseZero(always, one));
+    inner_sum = hn::Add(inner_sum, hn::IfThenElseZero(always, v));
+    const auto out = hn::Or(hn::Le(v, low), hn::Or(done, always));
+    const auto stays = hn::Not(out);
+    if (hn::AllFalse(d, stays)) continue;
+    const auto here = hn::And(stays, hn::Gt(v, at));
+    const auto at_one = hn::And(stays, hn::Ge(v, at_full));
+    const auto between = hn::AndNot(at_one, here);
+    full = hn::Add(full, hn::IfThenElseZero(at_one, one));
+    above = hn::Add(above, hn::IfThenElseZero(between, one));
+    above_sum = hn::Add(above_sum, hn::IfThenElseZero(between, v));
+    // Writes a whole vector, never past the one just read.
+    kept += static_cast<Offset>(hn::CompressStore(v, stays, d, x + kept));
+  }
+  const auto sum = [&](auto v) HWY_ATTR { return hn::GetLane(hn::SumOfLanes(d, v)); };
+  state.saturated += sum(saturated);
+  state.inner += sum(inner);
+  state.inner_sum += sum(inner_sum);
+  state.above = sum(above);
+  state.above_sum = sum(above_sum);
+  state.full = sum(full);
+  for (; i < n; ++i) {
+    const double v = x[i];
+    if (v <= lo) continue;
+    if (v >= hi + 1) {
+      state.saturated += 1;
+    } else if (v >= hi && v <= lo + 1) {
+      state.inner += 1;
+      state.inner_sum += v;
+    } else {
+      if (v >= tau + 1) {
+        state.full += 1;
+      } else if (v > tau) {
+        state.above += 1;
+        state.above_sum += v;
+      }
+      x[kept++] = v;
+    }
+  }
+  return kept;
+}
+
+HWY_INLINE double gate(double score, double base, double tau) {
+  return std::clamp((score - base) - tau, 0.0, 1.0);
+}
+
+// In double: gates of equal scores add up to k only as far as each is right.
+template <class E>
+void Gates(const E* z, Offset n, double base, double tau, E* p) {
+  const hn::ScalableTag<double> d;
+  const Offset lanes = static_cast<Offset>(hn::Lanes(d));
+  const auto origin = hn::Set(d, base);
+  const auto threshold = hn::Set(d, tau);
+  const auto one = hn::Set(d, 1.0);
+  Offset i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    if constexpr (sizeof(E) == 8) {
+      const auto v = hn::Sub(hn::Sub(hn::LoadU(d, z + i), origin), threshold);
+      hn::StoreU(hn::Min(hn::Max(v, hn::Zero(d)), one), d, p + i);
+    } else {
+      const hn::Rebind<E, decltype(d)> narrow;
+      const auto v = hn::Sub(hn::Sub(hn::PromoteTo(d, hn::LoadU(narrow, z + i)), origin), threshold);
+      hn::StoreU(hn::DemoteTo(narrow, hn::Min(hn::Max(v, hn::Zero(d)), one)), narrow, p + i);
+    }
+  }
+  for (; i < n; ++i) p[i] = static_cast<E>(gate(static_cast<double>(z[i]), base, tau));
+}
+
+SparsekKernels<float> sparsek_float() { return {&SurveyRow<float>, &Above<float>, &Gates<float>}; }
+SparsekKernels<double> sparsek_double() { return {&SurveyRow<double>, &Above<double>, &Gates<double>}; }
+NarrowKernel sparsek_narrow() { return &Narrow; }
+
+}  // namespace manyhop::ops::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace manyhop::ops::cpu {
+
+HWY_EXPORT(sparsek_float);
+HWY_EXPORT(sparsek_double);
+HWY_EXPORT(sparsek_narrow);
+
+template <>
+SparsekKernels<float> sparsek_kernels<float>() {
+  use_simd();
+  return HWY_DYNAMIC_DISPATCH(sparsek_float)();
+}
+template <>
+SparsekKernels<double> sparsek_kernels<double>() {
+  use_simd();
+  return HWY_DYNAMIC_DISPATCH(sparsek_double)();
+}
+NarrowKernel narrow_kernel() {
+  use_simd();
+  return HWY_DYNAMIC_DISPATCH(sparsek_narrow)();
+}
+
+}  // namespace manyhop::ops::cpu
+#endif
