@@ -23,6 +23,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kLowest = std::numeric_limits<double>::lowest();
 constexpr Offset kChunk = Offset{1} << 17;  // of a long row; longer rows run on all threads
 constexpr Offset kGrain = Offset{1} << 16;  // scores of a task of short rows
+constexpr double kSlack = 0.05;  // of the bound that the groups give: two steps less, a few scores more
+constexpr Offset kMostOfGroup = kChunk / 128;  // a chunk of a long row holds whole groups of any vector width
 // From here on tau - base loses digits that gates would show (1e-13 of 512).
 constexpr double kFar = 512;
 
@@ -97,6 +99,7 @@ class RowSolver {
     // Scores of a group; fewer than two make no list shorter.
     const double wanted = 4 * std::ceil(std::min(k_, 1e18)) + 64;
     block_ = wanted < static_cast<double>(n_) / 2 ? static_cast<Offset>(static_cast<double>(n_) / wanted) : 0;
+    if (chunks_ > 1) block_ = std::min(block_, kMostOfGroup);
     group_room_ = block_ > 0 ? std::min(n_, kChunk) / block_ + 1 : 0;
     E* maxima = block_ > 0 ? scratch_.maxima.get(group_room_ * chunks_) : nullptr;
     std::vector<Survey<E>> parts(at(std::max<Offset>(chunks_, 1)),
@@ -158,7 +161,8 @@ class RowSolver {
           x[count++] = static_cast<double>(maxima[g]) - base_;
         }
       }
-      if (static_cast<double>(count) > k_ && !threshold_by_search({x, at(count)}, k_, -kInfinity, lowest)) {
+      if (static_cast<double>(count) > k_ &&
+          !threshold_by_search({x, at(count)}, k_, -kInfinity, lowest, kSlack)) {
         lowest = -kInfinity;
       }
     }

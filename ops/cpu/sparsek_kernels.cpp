@@ -88,7 +88,38 @@ Offset Above(const E* HWY_RESTRICT z, Offset n, E limit, double base, std::int32
   return count;
 }
 
-Offset Narrow(double* HWY_RESTRICT x, Offset n, double lo, double hi, double tau, Narrowed& state) {
+GateSums Sums(const double* HWY_RESTRICT x, Offset n, double tau) {
+  const hn::ScalableTag<double> d;
+  const Offset lanes = static_cast<Offset>(hn::Lanes(d));
+  const auto one = hn::Set(d, 1.0);
+  const auto low = hn::Set(d, tau);
+  const auto high = hn::Set(d, tau + 1);
+  auto inner = hn::Zero(d);
+  auto inner_sum = inner;
+  auto full = inner;
+  Offset i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto v = hn::LoadU(d, x + i);
+    const auto done = hn::Ge(v, high);
+    const auto between = hn::AndNot(done, hn::Gt(v, low));
+    full = hn::Add(full, hn::IfThenElseZero(done, one));
+    inner = hn::Add(inner, hn::IfThenElseZero(between, one));
+    inner_sum = hn::Add(inner_sum, hn::IfThenElseZero(between, v));
+  }
+  GateSums found{hn::GetLane(hn::SumOfLanes(d, inner)), hn::GetLane(hn::SumOfLanes(d, inner_sum)),
+                 hn::GetLane(hn::SumOfLanes(d, full))};
+  for (; i < n; ++i) {
+    if (x[i] >= tau + 1) {
+      found.full += 1;
+    } else if (x[i] > tau) {
+      found.inner += 1;
+      found.inner_sum += x[i];
+    }
+  }
+  return found;
+}
+
+Offset Narrow(double* HWY_RESTRICT x, Offset n, double lo, double hi, GateSums& settled) {
   const hn::ScalableTag<double> d;
   const Offset lanes = static_cast<Offset>(hn::Lanes(d));
   const auto one = hn::Set(d, 1.0);
@@ -96,57 +127,34 @@ Offset Narrow(double* HWY_RESTRICT x, Offset n, double lo, double hi, double tau
   const auto high = hn::Set(d, hi);
   const auto low_full = hn::Set(d, lo + 1);
   const auto high_full = hn::Set(d, hi + 1);
-  const auto at = hn::Set(d, tau);
-  const auto at_full = hn::Set(d, tau + 1);
-  auto saturated = hn::Zero(d);
-  auto inner = saturated;
-  auto inner_sum = saturated;
-  auto above = saturated;
-  auto above_sum = saturated;
-  auto full = saturated;
+  auto inner = hn::Zero(d);
+  auto inner_sum = inner;
+  auto full = inner;
   Offset kept = 0;
   Offset i = 0;
   for (; i + lanes <= n; i += lanes) {
     const auto v = hn::LoadU(d, x + i);
     const auto done = hn::Ge(v, high_full);
-    const auto always = hn::And(hn::Ge(v, high), hn::Le(v, low_full));
-    saturated = hn::Add(saturated, hn::IfThenElseZero(done, one));
+    const auto always = hn::AndNot(done, hn::And(hn::Ge(v, high), hn::Le(v, low_full)));
+    full = hn::Add(full, hn::IfThenElseZero(done, one));
     inner = hn::Add(inner, hn::IfThenElseZero(always, one));
     inner_sum = hn::Add(inner_sum, hn::IfThenElseZero(always, v));
-    const auto out = hn::Or(hn::Le(v, low), hn::Or(done, always));
-    const auto stays = hn::Not(out);
+    const auto stays = hn::Not(hn::Or(hn::Le(v, low), hn::Or(done, always)));
     if (hn::AllFalse(d, stays)) continue;
-    const auto here = hn::And(stays, hn::Gt(v, at));
-    const auto at_one = hn::And(stays, hn::Ge(v, at_full));
-    const auto between = hn::AndNot(at_one, here);
-    full = hn::Add(full, hn::IfThenElseZero(at_one, one));
-    above = hn::Add(above, hn::IfThenElseZero(between, one));
-    above_sum = hn::Add(above_sum, hn::IfThenElseZero(between, v));
     // Writes a whole vector, never past the one just read.
     kept += static_cast<Offset>(hn::CompressStore(v, stays, d, x + kept));
   }
-  const auto sum = [&](auto v) HWY_ATTR { return hn::GetLane(hn::SumOfLanes(d, v)); };
-  state.saturated += sum(saturated);
-  state.inner += sum(inner);
-  state.inner_sum += sum(inner_sum);
-  state.above = sum(above);
-  state.above_sum = sum(above_sum);
-  state.full = sum(full);
+  settled.inner += hn::GetLane(hn::SumOfLanes(d, inner));
+  settled.inner_sum += hn::GetLane(hn::SumOfLanes(d, inner_sum));
+  settled.full += hn::GetLane(hn::SumOfLanes(d, full));
   for (; i < n; ++i) {
     const double v = x[i];
-    if (v <= lo) continue;
     if (v >= hi + 1) {
-      state.saturated += 1;
+      settled.full += 1;
     } else if (v >= hi && v <= lo + 1) {
-      state.inner += 1;
-      state.inner_sum += v;
-    } else {
-      if (v >= tau + 1) {
-        state.full += 1;
-      } else if (v > tau) {
-        state.above += 1;
-        state.above_sum += v;
-      }
+      settled.inner += 1;
+      settled.inner_sum += v;
+    } else if (v > lo) {
       x[kept++] = v;
     }
   }
@@ -181,7 +189,7 @@ void Gates(const E* z, Offset n, double base, double tau, E* p) {
 
 SparsekKernels<float> sparsek_float() { return {&SurveyRow<float>, &Above<float>, &Gates<float>}; }
 SparsekKernels<double> sparsek_double() { return {&SurveyRow<double>, &Above<double>, &Gates<double>}; }
-NarrowKernel sparsek_narrow() { return &Narrow; }
+SearchKernels sparsek_search() { return {&Sums, &Narrow}; }
 
 }  // namespace manyhop::ops::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -191,7 +199,7 @@ namespace manyhop::ops::cpu {
 
 HWY_EXPORT(sparsek_float);
 HWY_EXPORT(sparsek_double);
-HWY_EXPORT(sparsek_narrow);
+HWY_EXPORT(sparsek_search);
 
 template <>
 SparsekKernels<float> sparsek_kernels<float>() {
@@ -203,9 +211,9 @@ SparsekKernels<double> sparsek_kernels<double>() {
   use_simd();
   return HWY_DYNAMIC_DISPATCH(sparsek_double)();
 }
-NarrowKernel narrow_kernel() {
+SearchKernels search_kernels() {
   use_simd();
-  return HWY_DYNAMIC_DISPATCH(sparsek_narrow)();
+  return HWY_DYNAMIC_DISPATCH(sparsek_search)();
 }
 
 }  // namespace manyhop::ops::cpu

@@ -16,15 +16,11 @@ struct Survey {
   Offset groups;  // maxima written
 };
 
-/// State of the search for tau in (lo, hi]: what every tau in there agrees on has left the list.
-struct Narrowed {
-  double saturated = 0;  // scores that are at 1 for every tau
-  double inner = 0;      // scores that are strictly between for every tau, and their sum
+/// The scores strictly between tau and tau + 1, and how many are at or above tau + 1.
+struct GateSums {
+  double inner = 0;
   double inner_sum = 0;
-  // Of the scores still in the list, at the tau that was asked for:
-  double above = 0;  // strictly between
-  double above_sum = 0;
-  double full = 0;  // at 1
+  double full = 0;
 };
 
 template <class E>
@@ -38,12 +34,15 @@ struct SparsekKernels {
   void (*gates)(const E* z, Offset n, double base, double tau, E* p);
 };
 
-/// Takes out of x what agrees on (lo, hi], adds it to `state`, and sums the rest at tau. Returns how many
-/// scores are left in x, which needs no room behind n.
-using NarrowKernel = Offset (*)(double* x, Offset n, double lo, double hi, double tau, Narrowed& state);
+struct SearchKernels {
+  GateSums (*sums)(const double* x, Offset n, double tau);
+  /// Takes out of x the scores on which all tau in (lo, hi] agree, and adds to `settled` those of them that
+  /// are not 0. Returns how many are left in x, which needs no room behind n.
+  Offset (*narrow)(double* x, Offset n, double lo, double hi, GateSums& settled);
+};
 
 template <class E>
 SparsekKernels<E> sparsek_kernels();
-NarrowKernel narrow_kernel();
+SearchKernels search_kernels();
 
 }  // namespace manyhop::ops::cpu

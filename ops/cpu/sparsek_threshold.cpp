@@ -14,7 +14,8 @@ namespace {
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::size_t kSortFrom = 24;      // so few are sorted at once
 constexpr std::size_t kSampleFrom = 1024;  // so many are worth a sample
-constexpr std::size_t kSample = 256;
+constexpr std::size_t kSample = 128;
+constexpr Offset kNarrowFrom = 512;  // shorter lists are summed faster than taken apart
 constexpr int kSteps = 48;  // a bracket that has not closed by then never shrinks; rows of noise take 4 to 8
 
 struct Guess {
@@ -75,13 +76,13 @@ Threshold threshold_by_sorting(std::span<double> x, double k) {
   return {base, (total - (k - static_cast<double>(saturated))) / static_cast<double>(between.size())};
 }
 
-bool threshold_by_search(std::span<double> x, double k, double lowest, double& tau) {
+bool threshold_by_search(std::span<double> x, double k, double lowest, double& tau, double slack) {
   if (x.size() <= kSortFrom) {
     const Threshold found = threshold_by_sorting(x, k);
     tau = std::max(found.sum(), lowest);
     return true;
   }
-  const NarrowKernel narrow = narrow_kernel();
+  const SearchKernels kernels = search_kernels();
   double lo = -kInfinity;  // more than k there
   double hi = 0;           // at most k there
   double next = lowest;    // points to ask about, in turn; then Newton's
@@ -94,20 +95,19 @@ bool threshold_by_search(std::span<double> x, double k, double lowest, double& t
     }
     if (next == -kInfinity) next = *std::min_element(x.begin(), x.end()) - 1;
   }
-  Narrowed state;
+  GateSums settled;  // scores that have left the list
   auto n = static_cast<Offset>(x.size());
   double seen_inner = -1;  // how many were between and at 1 where Newton set out
   double seen_full = -1;
-  double newton = 0;
   for (int step = 0; step < kSteps; ++step) {
-    n = narrow(x.data(), n, lo, hi, next, state);
-    const double inner = state.inner + state.above;
-    const double full = state.saturated + state.full;
-    const double inner_sum = state.inner_sum + state.above_sum;
-    if (inner > 0) newton = (inner_sum - (k - full)) / inner;
-    // The same scores between and at 1 at both ends: the step was exact. With none left in the list as well.
-    if (inner > 0 && ((inner == seen_inner && full == seen_full) || n == 0)) {
-      tau = n == 0 ? std::clamp(newton, std::max(lo, lowest), hi) : newton;
+    const GateSums here = kernels.sums(x.data(), n, next);
+    const double inner = settled.inner + here.inner;
+    const double full = settled.full + here.full;
+    const double inner_sum = settled.inner_sum + here.inner_sum;
+    const double newton = inner > 0 ? (inner_sum - (k - full)) / inner : -kInfinity;
+    // The same scores between and at 1 at both ends: the step was exact.
+    if (inner > 0 && inner == seen_inner && full == seen_full) {
+      tau = newton;
       return true;
     }
     const double over = full + inner_sum - inner * next - k;
@@ -129,19 +129,25 @@ bool threshold_by_search(std::span<double> x, double k, double lowest, double& t
       return std::isfinite(tau);
     }
     (over > 0 ? lo : hi) = next;
-    if (n == 0) return false;
+    if (over > 0 && inner > 0 && newton - next < slack) {
+      tau = next;
+      return true;
+    }
     seen_inner = inner;
     seen_full = full;
     if (then > lo && then < hi) {
       next = then;
       then = -kInfinity;
       seen_inner = -1;
-    } else if (inner > 0 && newton > lo && newton < hi) {
+    } else if (newton > lo && newton < hi) {
       next = newton;
     } else {
       next = lo + (hi - lo) / 2;
       seen_inner = -1;
       if (!(next > lo && next < hi)) return false;
+    }
+    if (n > kNarrowFrom && lo > -kInfinity && hi < 0 && hi - lo < 0.5) {
+      n = kernels.narrow(x.data(), n, lo, hi, settled);
     }
   }
   return false;

@@ -21,7 +21,8 @@ Threshold threshold_by_sorting(std::span<double> x, double k);
 
 /// The same by a bracketed Newton search that drops every score on which the bracket agrees; `lowest` is a
 /// bound from below (-inf: none), the scores below which need not be in x; scores are at most 0. Destroys x.
-/// False where it did not settle; then x tells nothing.   Cost O(n) expected.
-bool threshold_by_search(std::span<double> x, double k, double lowest, double& tau);
+/// With `slack` a tau from below that is about that close will do. False where it did not settle; then x
+/// tells nothing.   Cost O(n) expected.
+bool threshold_by_search(std::span<double> x, double k, double lowest, double& tau, double slack = 0);
 
 }  // namespace manyhop::ops::cpu
