@@ -243,7 +243,7 @@ TEST_CASE("sparsek equals bisection on rows of all sizes") {
 }
 
 TEST_CASE("sparsek laws") {
-  rc::check([] {
+  CHECK(rc::check([] {
     const auto n = *rc::gen::inRange<Offset>(0, 300);
     const auto seed = *rc::gen::arbitrary<std::uint64_t>();
     const double k = *rc::gen::inRange(0, 4 * 310) / 4.0;
@@ -267,7 +267,7 @@ TEST_CASE("sparsek laws") {
     // Another score, wherever it lies, can only raise tau.
     z.push_back(*rc::gen::inRange(-40, 40) / 4.0);
     RC_ASSERT(project<double>(z, k, way).tau >= a.tau - 1e-13);
-  });
+  }));
 }
 
 TEST_CASE_TEMPLATE("sparsek: layouts, ragged rows, in place and threads", T, float, double, bf16) {

@@ -1,0 +1,30 @@
+// The kept keys of every row in turn: what expands a delta-encoded selection.
+#pragma once
+
+#include <vector>
+
+#include "manyhop/engine/sparsek/selection.hpp"
+
+namespace manyhop {
+
+/// Keys that leave, by row, and the keys at the start of every chunk of rows, so that chunks expand side by
+/// side.   Memory O(n + chunks support).
+class SelectionRows {
+ public:
+  SelectionRows(const CausalSelection& selection, Offset chunk);
+
+  /// Moves `keys` (increasing) from row i - 1 to row i.
+  void step(Offset i, std::vector<Index>& keys) const;
+  /// The keys of the row before a chunk's first.
+  const std::vector<Index>& before_chunk(Offset c) const { return starts_[static_cast<std::size_t>(c)]; }
+  Offset most() const { return most_; }  // keys of a row, at most
+
+ private:
+  const CausalSelection& selection_;
+  std::vector<Offset> first_;  // of the keys that leave at each row
+  std::vector<Index> leaves_;
+  std::vector<std::vector<Index>> starts_;
+  Offset most_ = 0;
+};
+
+}  // namespace manyhop

@@ -1,0 +1,197 @@
+#include "manyhop/engine/sparsek/selection.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/sparsek.hpp"
+
+namespace manyhop {
+
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr double kApart = 0x1p30;  // floats beyond are 128 or more apart
+
+using Key = CausalSparsek::Key;
+
+// Heaps of the standard library keep the largest on top.
+bool worse(const Key& a, const Key& b) {
+  return a.score > b.score || (a.score == b.score && a.position > b.position);
+}
+
+Key take(std::vector<Key>& heap) {
+  std::pop_heap(heap.begin(), heap.end(), worse);
+  const Key key = heap.back();
+  heap.pop_back();
+  return key;
+}
+
+void put(std::vector<Key>& heap, Key key) {
+  heap.push_back(key);
+  std::push_heap(heap.begin(), heap.end(), worse);
+}
+
+// Steps between neighbouring floats become 2: gates depend on differences below 1 only, and sums stay exact.
+double comparable(double score) {
+  if (std::abs(score) <= kApart) return score;
+  const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(std::abs(score)));
+  const auto first = std::bit_cast<std::uint32_t>(static_cast<float>(kApart));
+  return std::copysign(kApart + 2.0 * static_cast<double>(bits - first), score);
+}
+
+CausalOptions checked(CausalOptions options) {
+  if (!(options.k >= 0) || options.k > static_cast<double>(kMaxVertices)) {
+    throw ValueError(fmt::format("causal sparsek: k is {}, it must be in [0, {}]", options.k, kMaxVertices));
+  }
+  if (!(options.temperature > 0) || !std::isfinite(options.temperature)) {
+    throw ValueError(fmt::format("causal sparsek: temperature is {}, it must be positive and finite",
+                                 options.temperature));
+  }
+  if (options.cap == 0) options.cap = 2 * std::max<Offset>(1, static_cast<Offset>(std::ceil(options.k)));
+  if (options.cap != kUncapped && static_cast<double>(options.cap) < options.k) {
+    throw ValueError(
+        fmt::format("causal sparsek: cap is {}, it must be at least k = {}, 0 (twice k) or {} "
+                    "(none)",
+                    options.cap, options.k, kUncapped));
+  }
+  return options;
+}
+
+}  // namespace
+
+CausalSparsek::CausalSparsek(const CausalOptions& options) : options_(checked(options)) {}
+
+void CausalSparsek::add(double value) {
+  const double sum = sum_ + value;
+  const double part = sum - sum_;
+  sum_rest_ += (sum_ - (sum - part)) + (value - part);
+  sum_ = sum;
+}
+
+void CausalSparsek::leave(Index position) { left_.push_back(position); }
+
+CausalSparsek::Step CausalSparsek::append(double score) {
+  if (std::isnan(score)) {
+    throw ValueError(fmt::format("causal sparsek: the score of token {} is NaN", rows_));
+  }
+  if (rows_ >= kMaxVertices) {
+    throw ValueError(fmt::format("causal sparsek: token {} is past the limit of {}", rows_, kMaxVertices));
+  }
+  const auto row = static_cast<Index>(rows_++);
+  left_.clear();
+  const double value = score == -kInfinity ? score : comparable(score / options_.temperature);
+  bool entered = false;
+  if (value > tau_ && value != -kInfinity) {
+    entered = true;
+    if (tau_ == -kInfinity || value >= tau_ + 1) {
+      put(full_, {value, row});
+    } else {
+      put(between_, {value, row});
+      add(value);
+    }
+    if (options_.cap != kUncapped && selected() > options_.cap) {
+      const bool inner = !between_.empty();
+      const Key out = take(inner ? between_ : full_);
+      if (inner) add(-out.score);
+      lost_ = std::max(lost_, out.score);
+      leave(out.position);
+    }
+    settle();
+    if (std::erase(left_, row) > 0) entered = false;
+  }
+  return {row, entered, tau_, lost_ > tau_, left_};
+}
+
+// Walks tau up to where the gates add up to k: between two breakpoints (a key falls to 0, a key falls below
+// 1) the sum is linear. Every crossing takes a key one heap further, for good.
+void CausalSparsek::settle() {
+  if (tau_ == -kInfinity && static_cast<double>(selected()) <= options_.k) return;
+  while (true) {
+    const double missing = options_.k - static_cast<double>(full_.size());
+    const double falls = between_.empty() ? kInfinity : between_.front().score;
+    const double loosens = full_.empty() ? kInfinity : full_.front().score - 1;
+    double tau = kInfinity;
+    if (!between_.empty()) {
+      tau = ((sum_ - missing) + sum_rest_) / static_cast<double>(between_.size());
+    } else if (missing >= 0) {
+      tau = tau_;  // whole gates that make k, and no slope: the smallest tau is where the last key fell
+    }
+    const double next = std::min(falls, loosens);
+    if (tau <= next) {
+      tau_ = std::max(tau_, tau);
+      break;
+    }
+    tau_ = std::max(tau_, next);
+    if (loosens <= falls) {
+      const Key key = take(full_);
+      put(between_, key);
+      add(key.score);
+    } else {
+      const Key key = take(between_);
+      add(-key.score);
+      leave(key.position);
+    }
+  }
+  while (!between_.empty() && between_.front().score <= tau_) {
+    const Key key = take(between_);
+    add(-key.score);
+    leave(key.position);
+  }
+  if (between_.empty()) sum_ = sum_rest_ = 0;
+}
+
+namespace {
+
+template <class T>
+void extend_by(CausalSparsek& state, std::span<const T> scores, CausalSelection& selection) {
+  if (state.rows() != selection.rows()) {
+    throw ValueError(fmt::format("causal sparsek: the state has seen {} rows, the selection holds {}",
+                                 state.rows(), selection.rows()));
+  }
+  selection.options = state.options();
+  const std::size_t total = selection.tau.size() + scores.size();
+  selection.score.reserve(total);
+  selection.tau.reserve(total);
+  selection.until.reserve(total);
+  for (const T score : scores) {
+    const CausalSparsek::Step step = state.append(static_cast<double>(score));
+    const double value = static_cast<double>(score) / selection.options.temperature;
+    selection.score.push_back(value == -kInfinity ? value : comparable(value));
+    selection.tau.push_back(step.tau);
+    selection.until.push_back(step.entered ? CausalSelection::kOpen : step.row);
+    for (const Index key : step.left) selection.until[static_cast<std::size_t>(key)] = step.row;
+    selection.edges += state.selected();
+    selection.capped_rows += step.capped ? 1 : 0;
+  }
+}
+
+template <class T>
+CausalSelection whole(std::span<const T> scores, const CausalOptions& options) {
+  CausalSparsek state(options);
+  CausalSelection selection;
+  selection.options = state.options();
+  extend_by(state, scores, selection);
+  return selection;
+}
+
+}  // namespace
+
+void extend(CausalSparsek& state, std::span<const float> scores, CausalSelection& selection) {
+  extend_by(state, scores, selection);
+}
+void extend(CausalSparsek& state, std::span<const double> scores, CausalSelection& selection) {
+  extend_by(state, scores, selection);
+}
+CausalSelection causal_sparsek(std::span<const float> scores, const CausalOptions& options) {
+  return whole(scores, options);
+}
+CausalSelection causal_sparsek(std::span<const double> scores, const CausalOptions& options) {
+  return whole(scores, options);
+}
+
+}  // namespace manyhop
