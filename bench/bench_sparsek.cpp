@@ -1,10 +1,12 @@
-// The projection onto the capped simplex, beside reading z and writing p once.
+// The projection onto the capped simplex beside reading z and writing p once, selection over all prefixes,
+// and attention over what it selects.
 #include "manyhop/ops/sparsek.hpp"
 
 #include <array>
 #include <cstring>
 #include <string>
 
+#include "manyhop/engine/sparsek/attention.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "support.hpp"
 
@@ -62,7 +64,118 @@ void time_copy(benchmark::State& state, const Rows& c) {
   report(state, 0, static_cast<double>(2 * z.size() * sizeof(float)), 0);
 }
 
+struct Tokens {
+  const char* name;
+  Offset n;
+  Offset heads;
+  int d;
+  Offset window;
+  double k;
+};
+constexpr std::array kTokens{Tokens{"tiny", 100, 2, 16, 8, 8}, Tokens{"64k/64", 65536, 1, 64, 256, 64},
+                             Tokens{"4k/256", 4096, 12, 64, 256, 256},
+                             Tokens{"16k/256", 16384, 12, 64, 256, 256}};
+
+// Sums of gates in the first and last rows.
+bool adds_up(const CausalSelection& selection, double k) {
+  const Offset n = selection.rows();
+  for (const Offset i : {Offset{0}, n / 2, n - 1}) {
+    double sum = 0;
+    for (Offset j = 0; j <= i; ++j) sum += selection.gate(i, j);
+    if (!(std::abs(sum - std::min(k, static_cast<double>(i + 1))) < 1e-9)) return false;
+  }
+  return true;
+}
+
+void time_selection(benchmark::State& state, const Tokens& c, bool expand) {
+  const Context ctx;
+  CausalOptions options;
+  options.k = c.k;
+  Offset edges = 0;
+  std::uint64_t seed = 1;
+  for (auto _ : state) {
+    state.PauseTiming();
+    const auto u = noise<float>(static_cast<std::size_t>(c.n), seed++);
+    state.ResumeTiming();
+    const CausalSelection selection = causal_sparsek(std::span<const float>(u), options);
+    if (expand) {
+      const Graph graph = to_graph(ctx, selection);
+      edges = graph.nnz();
+    } else {
+      edges = selection.edges;
+    }
+    state.PauseTiming();
+    if (!adds_up(selection, c.k)) return fail(state, "the gates of a row do not add up to k");
+    state.ResumeTiming();
+  }
+  report(state, 0, 0, static_cast<double>(edges));
+}
+
+void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
+  SparsekAttentionOptions options;
+  options.select.k = c.k;
+  options.join.window = c.window;
+  const auto shape = [&](Offset n) { return std::initializer_list<Offset>{1, c.heads, n, c.d}; };
+  const auto count = static_cast<std::size_t>(c.heads * c.n * c.d);
+  auto q = noise<float>(count, 1);
+  auto k = noise<float>(count, 2);
+  auto v = noise<float>(count, 3);
+  const auto g = noise<float>(count, 4);
+  auto u = noise<float>(static_cast<std::size_t>(c.heads * c.n), 5);
+  std::vector<float> out(count), dq(count), dk(count), dv(count), du(u.size());
+  const auto run = [&](Backend way, Offset n) {
+    const Context ctx{.backend = way};
+    return sparsek_attention<float>(ctx, {q.data(), shape(n)}, {k.data(), shape(n)}, {v.data(), shape(n)},
+                                    {u.data(), {1, c.heads, n}}, {out.data(), shape(n)}, options);
+  };
+  const Offset some = std::min<Offset>(c.n, 600);
+  run(Backend::reference, some);
+  const std::vector<float> expected(out.begin(), out.begin() + c.heads * some * c.d);
+  run(Backend::cpu, some);
+  const double wrong = relative_error<float>(std::span<const float>(out).first(expected.size()), expected);
+  if (!(wrong <= 4e-6)) return fail(state, "differs from the reference by " + std::to_string(wrong));
+  std::uint64_t seed = 6;
+  SparsekAttentionInfo info;
+  for (auto _ : state) {
+    state.PauseTiming();
+    u = noise<float>(u.size(), seed);
+    q = noise<float>(q.size(), seed++);
+    state.ResumeTiming();
+    if (backward) {
+      const Context ctx;
+      sparsek_attention_backward<float>(ctx, {q.data(), shape(c.n)}, {k.data(), shape(c.n)},
+                                        {v.data(), shape(c.n)}, {u.data(), {1, c.heads, c.n}},
+                                        {g.data(), shape(c.n)},
+                                        {{dq.data(), shape(c.n)},
+                                         {dk.data(), shape(c.n)},
+                                         {dv.data(), shape(c.n)},
+                                         {du.data(), {1, c.heads, c.n}}},
+                                        options);
+    } else {
+      info = run(Backend::cpu, c.n);
+    }
+  }
+  state.counters["capped_rows"] = static_cast<double>(info.capped_rows);
+  report(state, 0, 0, static_cast<double>(info.selected + c.heads * c.n * c.window));
+}
+
 [[maybe_unused]] const bool registered = [] {
+  const auto add_tokens = [](const char* stage, const Tokens& c,
+                             void (*run)(benchmark::State&, const Tokens&)) {
+    benchmark::RegisterBenchmark((std::string(stage) + "/" + c.name).c_str(),
+                                 [run, &c](benchmark::State& state) { run(state, c); })
+        ->UseRealTime()
+        ->MeasureProcessCPUTime()
+        ->Unit(benchmark::kMillisecond);
+  };
+  for (const Tokens& c : kTokens) {
+    add_tokens("select", c, [](benchmark::State& s, const Tokens& t) { time_selection(s, t, false); });
+    add_tokens("select/graph", c, [](benchmark::State& s, const Tokens& t) { time_selection(s, t, true); });
+    if (c.n > 16384) continue;
+    add_tokens("attention", c, [](benchmark::State& s, const Tokens& t) { time_attention(s, t, false); });
+    add_tokens("attention/backward", c,
+               [](benchmark::State& s, const Tokens& t) { time_attention(s, t, true); });
+  }
   const auto add = [](const char* stage, const Rows& c, void (*run)(benchmark::State&, const Rows&)) {
     benchmark::RegisterBenchmark((std::string(stage) + "/" + c.name).c_str(),
                                  [run, &c](benchmark::State& state) { run(state, c); })
