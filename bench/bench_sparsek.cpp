@@ -115,7 +115,8 @@ void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
   SparsekAttentionOptions options;
   options.select.k = c.k;
   options.join.window = c.window;
-  const auto shape = [&](Offset n) { return std::initializer_list<Offset>{1, c.heads, n, c.d}; };
+  const auto view = [&]<class T>(T* data, Offset n) { return TensorView<T>(data, {1, c.heads, n, c.d}); };
+  const auto read = [&](const std::vector<float>& x, Offset n) { return view(x.data(), n); };
   const auto count = static_cast<std::size_t>(c.heads * c.n * c.d);
   auto q = noise<float>(count, 1);
   auto k = noise<float>(count, 2);
@@ -125,8 +126,8 @@ void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
   std::vector<float> out(count), dq(count), dk(count), dv(count), du(u.size());
   const auto run = [&](Backend way, Offset n) {
     const Context ctx{.backend = way};
-    return sparsek_attention<float>(ctx, {q.data(), shape(n)}, {k.data(), shape(n)}, {v.data(), shape(n)},
-                                    {u.data(), {1, c.heads, n}}, {out.data(), shape(n)}, options);
+    return sparsek_attention<float>(ctx, read(q, n), read(k, n), read(v, n), {u.data(), {1, c.heads, n}},
+                                    view(out.data(), n), options);
   };
   const Offset some = std::min<Offset>(c.n, 600);
   run(Backend::reference, some);
@@ -143,14 +144,10 @@ void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
     state.ResumeTiming();
     if (backward) {
       const Context ctx;
-      sparsek_attention_backward<float>(ctx, {q.data(), shape(c.n)}, {k.data(), shape(c.n)},
-                                        {v.data(), shape(c.n)}, {u.data(), {1, c.heads, c.n}},
-                                        {g.data(), shape(c.n)},
-                                        {{dq.data(), shape(c.n)},
-                                         {dk.data(), shape(c.n)},
-                                         {dv.data(), shape(c.n)},
-                                         {du.data(), {1, c.heads, c.n}}},
-                                        options);
+      sparsek_attention_backward<float>(
+          ctx, read(q, c.n), read(k, c.n), read(v, c.n), {u.data(), {1, c.heads, c.n}}, read(g, c.n),
+          {view(dq.data(), c.n), view(dk.data(), c.n), view(dv.data(), c.n), {du.data(), {1, c.heads, c.n}}},
+          options);
     } else {
       info = run(Backend::cpu, c.n);
     }
