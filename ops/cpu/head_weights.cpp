@@ -80,9 +80,8 @@ void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, 
   }
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {
-      for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
-        values[value] += in.bias[in.edge(edge)];
-      });
+      for_each_panel_edge(*in.graph, *in.tiling, panel, r,
+                          [&](Offset edge, Offset value) { values[value] += in.bias[in.edge(edge)]; });
     }
   }
   alignas(64) C peaks[kPanelRows];
@@ -220,12 +219,10 @@ void Head<T, S>::report(const PanelView& view, const C* values, const C* lse,
                         const HeadOutput<T>& out) const {
   const Panel& panel = *view.panel;
   for (int r = 0; r < panel.count; ++r) {
-    if (!out.lse.empty())
-      out.lse(in.token(in.tiling->rows[at(panel.first + r)])) = lse[r];
+    if (!out.lse.empty()) out.lse(in.token(in.tiling->rows[at(panel.first + r)])) = lse[r];
     if (out.weights == nullptr) continue;
-    for_each_panel_edge(*in.graph, *in.tiling, panel, r, [&](Offset edge, Offset value) {
-      out.weights[in.edge(edge)] = values[value];
-    });
+    for_each_panel_edge(*in.graph, *in.tiling, panel, r,
+                        [&](Offset edge, Offset value) { out.weights[in.edge(edge)] = values[value]; });
   }
 }
 

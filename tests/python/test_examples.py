@@ -50,3 +50,17 @@ def test_nodes_without_features(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split()[0] == "cora"
     assert nodes(EXAMPLES / "cora", "--methods", "gcn", cwd=tmp_path).returncode == 2
+
+
+def test_learn_goes_on_where_it_was_left(tmp_path):
+    call = [sys.executable, str(EXAMPLES / "learn.py"), "listops", "--out", str(tmp_path), "--steps", "6", "--batch", "2", "--examples", "20",
+            "--least", "5", "--length", "40", "--hidden", "16", "--layers", "1", "--heads", "2", "--evaluate", "3", "--save", "2",
+            "--seeds", "0", "--arms", "sparse", "diffusion", "--test-examples", "10"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "undertrained" in done.stdout  # without full attention nothing can be compared
+    again = subprocess.run(call, capture_output=True, text=True)
+    table = lambda text: text[text.index("listops: accuracy"):]  # noqa: E731
+    assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step 6" not in again.stdout
+    other = subprocess.run([*call, "--hops", "3"], capture_output=True, text=True)
+    assert other.returncode != 0 and "other options" in other.stderr
