@@ -2,8 +2,10 @@
 // then Z_0 = V, Z_{t+1} = (1 - a) A Z_t + a V, out = Z_K. hops = 1, teleport = 0 is plain sparse attention.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/graphs/base/tensor.hpp"
@@ -42,26 +44,32 @@ class AttentionState {
   AttentionBackward mode = AttentionBackward::stored;
 };
 
-/// Values by edge or row that are read: f32, or f64 beside tensors of f64 (which take f32 too).
-struct RealInput {
-  TensorView<const float> f32{};
-  TensorView<const double> f64{};
-  RealInput() = default;
-  RealInput(TensorView<const float> view) : f32(view) {}
-  RealInput(TensorView<float> view) : f32(view) {}
-  RealInput(TensorView<const double> view) : f64(view) {}
-  RealInput(TensorView<double> view) : f64(view) {}
+/// Values by edge or row: f32, or f64 beside tensors of f64 (which take f32 too). Made from a view, or like
+/// one.
+template <class F32, class F64>
+struct RealValues {
+  TensorView<F32> f32{};
+  TensorView<F64> f64{};
+
+  RealValues() = default;
+  RealValues(TensorView<F32> view) : f32(view) {}
+  RealValues(TensorView<F64> view) : f64(view) {}
+  RealValues(TensorView<std::remove_const_t<F32>> view)
+    requires std::is_const_v<F32>
+      : f32(view) {}
+  RealValues(TensorView<std::remove_const_t<F64>> view)
+    requires std::is_const_v<F64>
+      : f64(view) {}
+  RealValues(F32* data, std::initializer_list<Offset> extents) : f32(data, extents) {}
+  RealValues(F64* data, std::initializer_list<Offset> extents) : f64(data, extents) {}
+  RealValues(F32* data, std::initializer_list<Offset> extents, std::initializer_list<Offset> strides)
+      : f32(data, extents, strides) {}
+  RealValues(F64* data, std::initializer_list<Offset> extents, std::initializer_list<Offset> strides)
+      : f64(data, extents, strides) {}
   bool empty() const { return f32.empty() && f64.empty(); }
 };
-/// The same for values that are written.
-struct RealOutput {
-  TensorView<float> f32{};
-  TensorView<double> f64{};
-  RealOutput() = default;
-  RealOutput(TensorView<float> view) : f32(view) {}
-  RealOutput(TensorView<double> view) : f64(view) {}
-  bool empty() const { return f32.empty() && f64.empty(); }
-};
+using RealInput = RealValues<const float, const double>;
+using RealOutput = RealValues<float, double>;
 
 struct AttentionOptions {
   int hops = 1;                       // K >= 0; 0 returns V

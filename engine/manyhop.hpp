@@ -6,6 +6,8 @@
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/engine/plan_cache.hpp"
 #include "manyhop/engine/ppr.hpp"
+#include "manyhop/engine/sparsek/attention.hpp"
+#include "manyhop/engine/sparsek/selection.hpp"
 #include "manyhop/engine/spectral/design.hpp"
 #include "manyhop/engine/spectral/expansion.hpp"
 #include "manyhop/engine/spectral/gap.hpp"
@@ -21,3 +23,4 @@
 #include "manyhop/graphs/spy.hpp"
 #include "manyhop/graphs/tiling.hpp"
 #include "manyhop/ops/context.hpp"
+#include "manyhop/ops/sparsek.hpp"
