@@ -1,6 +1,7 @@
 #include "manyhop/engine/spectral/closed.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <numbers>
@@ -107,14 +108,100 @@ std::optional<ClosedForm> hypercube(const Graph& graph) {
   return result;
 }
 
+/// h rows of w vertices, joined within rows and within columns, with loops or without.
+std::optional<ClosedForm> rook(const Graph& graph) {
+  const Offset n = graph.n_rows();
+  Run first{0, 0};
+  graph.for_each_run(0, [&](Run run) {
+    if (first.end == 0) first = run;
+  });
+  const Offset w = first.end - 1;  // column w is below column 0
+  if (first.begin > 1 || w < 2 || n % w != 0 || n / w < 2) return std::nullopt;
+  const Offset h = n / w;
+  const Offset loops = first.begin == 0 ? 1 : 0;
+  for (Offset i = 0; i < n; ++i) {
+    if ((i & 0xFFF) == 0) check_stop();
+    if (graph.degree(i) != h + w - 2 + loops) return std::nullopt;
+    bool same = true;
+    graph.for_each_run(i, [&](Run run) {
+      for (Index j = run.begin; j < run.end && same; ++j)
+        same = (j / w == i / w || j % w == i % w) && (loops == 1 || j != i);
+    });
+    if (!same) return std::nullopt;
+  }
+  ClosedForm result;
+  result.method = "rows and columns (closed form)";
+  const double taken = loops == 1 ? 1 : 2;
+  result.degree = static_cast<double>(h + w) - taken;
+  result.second = static_cast<double>(std::max(h, w)) - taken;
+  result.last = -taken;
+  // Differences of two rows of w, or of two columns of h; and of both.
+  result.second_vector.resize(at(n));
+  result.last_vector.resize(at(n));
+  for (Offset i = 0; i < n; ++i) {
+    const auto sign = [](Offset k) { return k == 0 ? 1.0 : k == 1 ? -1.0 : 0.0; };
+    result.second_vector[at(i)] = w >= h ? sign(i / w) : sign(i % w);
+    result.last_vector[at(i)] = sign(i / w) * sign(i % w);
+  }
+  normalise(result.second_vector);
+  normalise(result.last_vector);
+  return result;
+}
+
 }  // namespace
+
+std::optional<ProductGraph> product_graph(const Graph& graph) {
+  const Offset n = graph.n_rows();
+  if (n < 4) return std::nullopt;
+  RunList first;
+  graph.for_each_run(0, [&](Run run) { first.push_back(run); });
+  // Row 0 sees itself first; where it goes on is the next block.
+  if (first.size() < 2 || first[0].begin != 0) return std::nullopt;
+  const Offset w = first[1].begin;
+  if (w < 2 || n % w != 0 || n / w < 2) return std::nullopt;
+  const Offset h = n / w;
+  ProductGraph result;
+  result.outer = build_rows(h, h, [&](Offset a, RunList& out) {
+    graph.for_each_run(a * w, [&](Run run) {
+      append_run(out, {static_cast<Index>(run.begin / w), static_cast<Index>((run.end - 1) / w + 1)});
+    });
+  });
+  result.inner = build_rows(w, w, [&](Offset b, RunList& out) {
+    graph.for_each_run(b, [&](Run run) {
+      if (run.begin < w) append_run(out, {run.begin, static_cast<Index>(std::min<Offset>(run.end, w))});
+    });
+  });
+  std::atomic<bool> whole{true};
+  parallel_ranges(n, kGrain, [&](Offset begin, Offset end) {
+    RunList wanted, given;
+    for (Offset i = begin; i < end && whole.load(std::memory_order_relaxed); ++i) {
+      if (graph.degree(i) != result.outer.degree(i / w) * result.inner.degree(i % w)) {
+        whole = false;
+        return;
+      }
+      wanted.clear();
+      given.clear();
+      result.outer.for_each_run(i / w, [&](Run blocks) {
+        for (Offset c = blocks.begin; c < blocks.end; ++c)
+          result.inner.for_each_run(i % w, [&](Run run) {
+            append_run(wanted, {static_cast<Index>(c * w + run.begin), static_cast<Index>(c * w + run.end)});
+          });
+      });
+      graph.for_each_run(i, [&](Run run) { given.push_back(run); });
+      if (wanted != given) whole = false;
+    }
+  });
+  if (!whole) return std::nullopt;
+  return result;
+}
 
 std::optional<ClosedForm> closed_form(const Graph& graph) {
   if (graph.n_rows() < 2 || graph.nnz() == 0) return std::nullopt;
   RunList steps;
   graph.for_each_run(0, [&](Run run) { steps.push_back(run); });
   if (is_circulant(graph, steps)) return circulant(graph, steps);
-  return hypercube(graph);
+  if (auto found = hypercube(graph)) return found;
+  return rook(graph);
 }
 
 }  // namespace manyhop::spectral

@@ -127,6 +127,59 @@ Solution from_closed(ClosedForm& closed, double factor,
   return solution;
 }
 
+/// From the factors of a product of graphs: eigenvalues are products of theirs, and so are vectors.
+std::optional<Solution> from_factors(const Context& ctx, const Graph& graph, const SpectralOptions& options,
+                                     const std::function<void(const double*, double*)>& apply) {
+  const auto factors = product_graph(graph);
+  if (!factors) return std::nullopt;
+  struct Side {
+    double second = 0, last = 0;
+    std::vector<double> vectors[3];  // of the largest, second and last
+    std::string method;
+  };
+  const auto solve = [&](const Graph& factor) -> std::optional<Side> {
+    SpectralOptions request = options;
+    request.op = Operator::normalized;
+    request.tol = std::max(options.tol / 4, 1e-14);
+    request.weighted = false;
+    request.vectors = true;
+    request.reach_hops = 0;
+    const GapResult found = gap(ctx, factor, request);
+    if (found.components != 1 || !found.lambda2 || found.vectors.empty()) return std::nullopt;
+    Side side{found.lambda2->real(), found.lambda_n->real(), {}, found.method};
+    side.vectors[0] = row_sums(factor, false);
+    for (double& x : side.vectors[0]) x = std::sqrt(x);
+    normalise(side.vectors[0]);
+    for (std::size_t i = 0; i < found.vectors.size(); i += 2) {
+      side.vectors[1].push_back(found.vectors[i]);
+      side.vectors[2].push_back(found.vectors[i + 1]);
+    }
+    return side;
+  };
+  const auto outer = solve(factors->outer);
+  const auto inner = outer ? solve(factors->inner) : std::nullopt;
+  if (!inner) return std::nullopt;
+  const auto spread = [&](std::size_t a, std::size_t b) {
+    std::vector<double> x;
+    x.reserve(at(graph.n_rows()));
+    for (const double left : outer->vectors[a])
+      for (const double right : inner->vectors[b]) x.push_back(left * right);
+    normalise(x);
+    return checked(apply, std::move(x));
+  };
+  // No eigenvalue is larger in size than 1, which both have: only these can be second or last.
+  Solution solution;
+  const double both = outer->last * inner->last;
+  solution.second = both > std::max(outer->second, inner->second) ? spread(2, 2)
+                    : outer->second >= inner->second              ? spread(1, 0)
+                                                                  : spread(0, 1);
+  solution.last = outer->last <= inner->last ? spread(2, 0) : spread(0, 2);
+  solution.has_second = solution.has_last = true;
+  solution.method = "product of " + std::to_string(factors->outer.n_rows()) + " (" + outer->method +
+                    ") and " + std::to_string(factors->inner.n_rows()) + " (" + inner->method + ") vertices";
+  return solution;
+}
+
 Solution base_normalized(const Context& ctx, const Input& input, const SpectralOptions& options) {
   const Offset n = input.graph.n_rows();
   const auto terms = symmetric_terms(input);
@@ -152,6 +205,8 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     const double degree = closed->degree;
     return from_closed(*closed, 1 / degree, apply);
   }
+  if (n > kDenseSize && !input.twins && !input.weighted && input.parts.count == 1 && terms.size() == 1)
+    if (auto solution = from_factors(ctx, terms[0], options, apply)) return *solution;
 
   // Eigenvalue 1 belongs to each component with an edge, -1 to each bipartite one: those are known exactly.
   std::vector<double> mass(at(input.parts.count));

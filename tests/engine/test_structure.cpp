@@ -7,6 +7,7 @@
 #include <numbers>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "manyhop/engine/spectral/closed.hpp"
@@ -167,6 +168,8 @@ TEST_CASE("closed forms by text agree with solvers on other numberings") {
                                                           {"paley", 401},
                                                           {"hypercube", 512},
                                                           {"full - self", 301},
+                                                          {"axial(20, 16)", 320},
+                                                          {"axial(15, 24) - self", 360},
                                                           {"window(1, ring=true) - self", 300}};
   for (const auto& [text, n] : cases) {
     CAPTURE(text);
@@ -196,6 +199,29 @@ TEST_CASE("closed forms by text agree with solvers on other numberings") {
   }
   CHECK_FALSE(spectral::closed_form(pattern("window(1)", 50)).has_value());
   CHECK_FALSE(spectral::closed_form(pattern("regular(4, seed=1)", 64)).has_value());
+}
+
+TEST_CASE("grids are products of their sides") {
+  for (const auto& [text, h, w] :
+       {std::tuple{"grid(20, 30, 1)", 20, 30}, std::tuple{"grid(40, 12, 2)", 40, 12},
+        std::tuple{"grid(17, 17, 3)", 17, 17}}) {
+    CAPTURE(text);
+    const Offset n = Offset{h} * w;
+    const Graph graph = pattern(text, n);
+    const GapResult formula = solve(graph, Operator::normalized);
+    const GapResult solved = solve(renumbered(graph, 7), Operator::normalized);
+    CHECK(formula.method.substr(0, 7) == "product");
+    CHECK(formula.residual <= 1e-8);
+    CHECK(std::abs(formula.lambda2->real() - solved.lambda2->real()) <= 1e-8);
+    CHECK(std::abs(formula.lambda_n->real() - solved.lambda_n->real()) <= 1e-8);
+  }
+  const auto found = spectral::product_graph(pattern("grid(20, 30, 2) | self", 600));
+  REQUIRE(found.has_value());
+  CHECK(found->outer.same_edges(pattern("window(2)", 20)));
+  CHECK(found->inner.same_edges(pattern("window(2)", 30)));
+  CHECK_FALSE(spectral::product_graph(pattern("window(2)", 600)).has_value());
+  CHECK_FALSE(spectral::product_graph(pattern("regular(4)", 600)).has_value());
+  CHECK_FALSE(spectral::product_graph(pattern("full", 0)).has_value());
 }
 
 TEST_CASE("reach of twins is that of their graph") {
