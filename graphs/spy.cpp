@@ -69,8 +69,23 @@ std::size_t utf8_length(std::string_view text) {
   return length;
 }
 
-// Text as XML 1.0 accepts it, at most `limit` characters; what XML cannot hold becomes U+FFFD.
-std::string escaped(std::string_view text, std::size_t limit) {
+constexpr int kLevels = 16;  // shades; one path each keeps the file small
+
+// 0 for an empty bin, else 2 .. kLevels: the opacity in sixteenths.
+int shade(double share) {
+  if (share <= 0) return 0;
+  return std::clamp(static_cast<int>(std::lround(std::sqrt(share) * kLevels)), 2, kLevels);
+}
+
+void require_range(const char* name, int value, int high) {
+  if (value < 1 || value > high) {
+    throw ValueError(fmt::format("{}: {} is outside 1 .. {}", name, value, high));
+  }
+}
+
+}  // namespace
+
+std::string xml_text(std::string_view text, std::size_t limit) {
   std::string out;
   for (std::size_t used = 0; !text.empty(); ++used) {
     if (used == limit) return out + "\u2026";
@@ -97,22 +112,6 @@ std::string escaped(std::string_view text, std::size_t limit) {
   }
   return out;
 }
-
-constexpr int kLevels = 16;  // shades; one path each keeps the file small
-
-// 0 for an empty bin, else 2 .. kLevels: the opacity in sixteenths.
-int shade(double share) {
-  if (share <= 0) return 0;
-  return std::clamp(static_cast<int>(std::lround(std::sqrt(share) * kLevels)), 2, kLevels);
-}
-
-void require_range(const char* name, int value, int high) {
-  if (value < 1 || value > high) {
-    throw ValueError(fmt::format("{}: {} is outside 1 .. {}", name, value, high));
-  }
-}
-
-}  // namespace
 
 double SpyGrid::share(int y, int x) const {
   const Offset cells = (row_edges[at(y) + 1] - row_edges[at(y)]) * (col_edges[at(x) + 1] - col_edges[at(x)]);
@@ -184,7 +183,7 @@ std::string spy_svg(const Graph& graph, const SpyOptions& options) {
                  "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.5g}\" height=\"{1:.6g}\" "
                  "viewBox=\"0 0 {0:.5g} {1:.6g}\" role=\"img\">\n",
                  page_width, page_height);
-  fmt::format_to(put, "<title>{}: {}</title>\n", escaped(shown, 4096), facts);
+  fmt::format_to(put, "<title>{}: {}</title>\n", xml_text(shown, 4096), facts);
   out +=
       "<style>\n"
       ".page{fill:#ffffff}.ink{fill:#1b3a5c}.text{fill:#222222}.soft{fill:#666666}.frame{fill:none;stroke:#"
@@ -199,7 +198,7 @@ std::string spy_svg(const Graph& graph, const SpyOptions& options) {
       "<text class=\"text\" x=\"{0}\" y=\"22\" style=\"font-size:15px;font-weight:600\">{1}</text>\n"
       "<text class=\"text\" x=\"{0}\" y=\"40\">{2}</text>\n"
       "<text class=\"soft\" x=\"{0}\" y=\"56\">columns send</text>\n",
-      kLeft, escaped(shown, 62), facts);
+      kLeft, xml_text(shown, 62), facts);
   fmt::format_to(put, "<text class=\"soft\" transform=\"translate(14 {:.6g}) rotate(-90)\">{}</text>\n",
                  kTop + drawn_height, drawn_height >= 80 ? "rows receive" : "");
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "manyhop/graphs/graph.hpp"
@@ -30,6 +31,10 @@ struct SpyGrid {
 /// Cost O(n + runs + height * width), parallel.   Edge: an axis of size 0 gives 0 bins.
 /// Throws ValueError when height or width is outside 1 .. 4096.
 SpyGrid spy_grid(const Graph& graph, int height, int width);
+
+/// Text as XML 1.0 and HTML take it between tags and in attributes, at most `limit` characters, then an
+/// ellipsis; line ends become blanks and what XML cannot hold becomes U+FFFD.
+std::string xml_text(std::string_view text, std::size_t limit);
 
 struct SpyOptions {
   std::string title;  // empty: the graph's pattern text

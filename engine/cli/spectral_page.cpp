@@ -39,23 +39,7 @@ dt { font-weight: 600; } dt span { font-weight: 400; font-variant-numeric: tabul
 dd { margin: 0; color: var(--soft); font-size: .875rem; }
 )";
 
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&') {
-      out += "&amp;";
-    } else if (c == '<') {
-      out += "&lt;";
-    } else if (c == '>') {
-      out += "&gt;";
-    } else if (c == '"') {
-      out += "&quot;";
-    } else {
-      out += c;
-    }
-  }
-  return out;
-}
+std::string escaped(std::string_view text) { return xml_text(text, 4096); }
 
 constexpr double kLeft = 44, kRight = 312, kTop = 8, kBottom = 152;  // of a chart of 320 x 180
 

@@ -102,7 +102,8 @@ void add_measures(Json& json, const spectral::Survey& survey) {
   if (const auto& discrepancy = survey.discrepancy)
     json["discrepancy"] = {{"lower_bound", optional(discrepancy->value)},
                            {"random_pairs", discrepancy->random_pairs},
-                           {"sweep_pairs", discrepancy->sweep_pairs}};
+                           {"sweep_pairs", discrepancy->sweep_pairs},
+                           {"thinned", discrepancy->thinned}};
   if (const auto& density = survey.density)
     json["density"] = {{"edges", density->edges},
                        {"kpm", density->kpm},
@@ -175,8 +176,9 @@ void add_measure_fields(Fields& fields, const spectral::Survey& survey) {
     }
   }
   if (const auto& d = survey.discrepancy)
-    fields.add("discrepancy", fmt::format("at least {} over {} random and {} sweep pairs", text_of(d->value),
-                                          d->random_pairs, d->sweep_pairs));
+    fields.add("discrepancy",
+               fmt::format("at least {} over {} random and {} sweep pairs{}", text_of(d->value),
+                           d->random_pairs, d->sweep_pairs, d->thinned ? " (not all: work is bounded)" : ""));
   if (survey.density)
     fields.add("density", fmt::format("{} bins from {} probes (in --json and --html)",
                                       survey.density->kpm.size(), survey.density->probes));
@@ -186,7 +188,8 @@ void add_measure_fields(Fields& fields, const spectral::Survey& survey) {
 
 Json reach_json(const std::vector<spectral::Reach>& reach) {
   Json json = Json::array();
-  for (const auto& hop : reach) json.push_back({{"hop", hop.hop}, {"mean", hop.mean}, {"min", hop.min}});
+  for (const auto& hop : reach)
+    json.push_back({{"hop", hop.hop}, {"mean", hop.mean}, {"min", hop.min}, {"error", hop.error}});
   return json;
 }
 
@@ -202,7 +205,8 @@ Json paths_json(const std::vector<spectral::Paths>& paths) {
 void add_reach_fields(Fields& fields, const std::vector<spectral::Reach>& reach, Offset rows, Offset n) {
   for (const auto& hop : reach)
     fields.add(fmt::format("reach in {}", hop.hop),
-               fmt::format("mean {:.4g}, min {:.4g} of all columns{}", hop.mean, hop.min,
+               fmt::format("mean {:.4g}{}, min {:.4g} of all columns{}", hop.mean,
+                           rows < n ? fmt::format(" +- {:.2g}", hop.error) : std::string(), hop.min,
                            rows < n ? fmt::format(" ({} rows drawn)", rows) : std::string()));
 }
 

@@ -26,10 +26,7 @@ CompleteDistance complete_distance(const Context& ctx, const SymmetricGraph& s, 
     const ThreadScope scope(ctx.threads, ctx.stop);
     const auto n = at(s.n());
     const Product adjacency(s.graph, s.weighted);
-    const auto apply = [&](const double* x, double* y) {
-      adjacency.apply(x, y, -1);
-      for (std::size_t v = 0; v < n; ++v) y[v] += s.degree[v] * x[v];
-    };
+    const auto apply = [&](const double* x, double* y) { apply_laplacian(adjacency, s.degree, x, y); };
     if (s.n() <= kDenseSize) {
       const DenseSpectrum spectrum = dense_spectrum(s.n(), apply);
       result.mu2 = spectrum.values[1];

@@ -191,6 +191,14 @@ Density density(const Context& ctx, const SymmetricGraph& s, const DensityOption
     result.law = "semicircle";
     result.law_share = law_shares(result.edges, 2 / std::sqrt(mean_degree), 0);
   }
+  constexpr double kMostMoved = 0.2;
+  double moved = 0;
+  for (std::size_t b = 0; b < result.law_share.size(); ++b)
+    moved += std::abs(result.law_share[b] - result.kpm[b]) / 2;
+  if (moved > kMostMoved) {
+    result.law.clear();
+    result.law_share.clear();
+  }
   return result;
 }
 

@@ -77,6 +77,8 @@ Discrepancy discrepancy(const Context& ctx, const SymmetricGraph& s,
   const Product adjacency(s.graph, s.weighted);
   const double pair_work = static_cast<double>(s.stored() + 4 * s.n());
   result.random_pairs = static_cast<std::int64_t>(std::min<double>(random_pairs, max_work / pair_work));
+  result.thinned = result.random_pairs < random_pairs || (!vectors.empty() && s.n() > kPrefixes) ||
+                   static_cast<double>(s.graph.nnz()) > max_work;
   // Pair by pair: a product has threads inside and takes one caller at a time.
   std::vector<double> a(n), b(n), moved(n);
   for (std::int64_t pair = 0; pair < result.random_pairs; ++pair) {

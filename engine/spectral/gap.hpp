@@ -35,6 +35,7 @@ struct Reach {
   int hop = 0;
   double mean = 0;  // share of all columns reached by a row in 1..hop steps or by itself
   double min = 0;
+  double error = 0;  // standard error of the mean over the rows that were drawn; 0: all rows were counted
 };
 
 struct GapResult {

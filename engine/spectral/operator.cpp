@@ -91,6 +91,13 @@ void SymmetricOperator::apply(const double* x, double* y) const {
   }
 }
 
+void apply_laplacian(const Product& s, std::span<const double> degree, const double* x, double* y) {
+  s.apply(x, y, -1);
+  parallel_ranges(s.rows(), kGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) y[i] += degree[at(i)] * x[i];
+  });
+}
+
 std::vector<double> row_sums(const Graph& graph, bool weighted) {
   std::vector<double> sums(at(graph.n_rows()));
   const bool use = weighted && graph.weighted();

@@ -63,6 +63,9 @@ inline bool uses_weights(const Graph& graph, bool asked) {
   return asked || (graph.weighted() && graph.source() == Source::pattern);
 }
 
+/// y = D x - S x for S without scales and its row sums D.
+void apply_laplacian(const Product& s, std::span<const double> degree, const double* x, double* y);
+
 /// Sums by row of the weights, or of ones.
 std::vector<double> row_sums(const Graph& graph, bool weighted);
 

@@ -29,7 +29,8 @@ struct Density {
   std::vector<double> lanczos, lanczos_error;
   int moments = 0, steps = 0, probes = 0;
   /// The law of a random graph of this degree, share of a bin: "kesten-mckay" for connected regular graphs of
-  /// degree above 2, else "semicircle" of radius 2 / sqrt(mean degree) for a mean degree above 4, else empty.
+  /// degree above 2, else "semicircle" of radius 2 / sqrt(mean degree) for a mean degree above 4. Empty where
+  /// the density is another: where more than a fifth of the eigenvalues would have to move to other bins.
   std::string law;
   std::vector<double> law_share;
 };
@@ -78,6 +79,7 @@ struct Discrepancy {
   std::optional<double> value;
   std::int64_t random_pairs = 0;
   std::int64_t sweep_pairs = 0;
+  bool thinned = false;  // fewer random pairs than asked for, or not every sweep set
 };
 /// Over `random_pairs` pairs of random sets, and over all pairs of sweep sets (prefixes of the order of x_v /
 /// sqrt(d_v)) of each of the `vectors`, eigenvectors of N; for n > 512, of 512 prefixes evenly apart. Fewer

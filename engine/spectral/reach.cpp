@@ -1,6 +1,7 @@
 // Reach per hop: breadth-first search from 64 rows at once, one bit of a word for each of them.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <numeric>
 #include <string>
 
@@ -215,6 +216,14 @@ std::vector<Reach> reach(const Context& ctx, const Graph& graph, int hops, Offse
       }
     result[hop].mean = static_cast<double>(sum) / (static_cast<double>(n) * static_cast<double>(total));
     result[hop].min = static_cast<double>(least) / static_cast<double>(n);
+    if (total == n || total < 2) continue;
+    double spread = 0;
+    for (const auto& block : counts)
+      for (const Offset count : block[hop]) {
+        const double off = static_cast<double>(count) / static_cast<double>(n) - result[hop].mean;
+        spread += off * off;
+      }
+    result[hop].error = std::sqrt(spread / static_cast<double>(total - 1) / static_cast<double>(total));
   }
   return result;
 }

@@ -46,8 +46,7 @@ Solve solve(const Product& adjacency, const std::vector<double>& degree, const s
     const double now = dot(r, z);
     const double beta = result.iterations == 0 ? 0 : now / previous;
     for (std::size_t v = 0; v < n; ++v) p[v] = z[v] + beta * p[v];
-    adjacency.apply(p.data(), moved.data(), -1);
-    for (std::size_t v = 0; v < n; ++v) moved[v] += degree[v] * p[v];
+    apply_laplacian(adjacency, degree, p.data(), moved.data());
     const double curvature = dot(p, moved);
     if (!(curvature > 0)) break;
     const double step = now / curvature;
@@ -78,10 +77,8 @@ Resistance resistance(const Context& ctx, const SymmetricGraph& s, const ProbeOp
   const Product adjacency(s.graph, s.weighted);
   Estimate trace;
   if (s.n() <= kDenseSize) {
-    const auto spectrum = dense_spectrum(s.n(), [&](const double* x, double* y) {
-      adjacency.apply(x, y, -1);
-      for (std::size_t v = 0; v < n; ++v) y[v] += s.degree[v] * x[v];
-    });
+    const auto spectrum = dense_spectrum(
+        s.n(), [&](const double* x, double* y) { apply_laplacian(adjacency, s.degree, x, y); });
     for (std::size_t k = 1; k < n; ++k) trace.value += 1 / spectrum.values[k];
   } else {
     const double product = static_cast<double>(s.stored() + 8 * s.n());

@@ -48,7 +48,9 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   SpectralOptions asked = options.spectral;
   asked.reach_hops = 0;
   const bool normalized = asked.op == Operator::normalized;
-  if (normalized) asked.vectors = true;
+  // The Laplacian is I - N but at vertices without edges: one solve serves both.
+  const bool laplacian = asked.op == Operator::laplacian;
+  if (normalized || laplacian) asked.vectors = true;
   result.gap = gap(ctx, graph, asked);
   const int hops = options.spectral.reach_hops;
   result.triangular = graph.n_rows() > 1 && triangular(graph);
@@ -63,6 +65,10 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   }
   if (normalized) {
     result.normalized = result.gap;
+  } else if (laplacian && result.gap.isolated == 0) {
+    result.normalized = result.gap;
+    for (auto* value : {&result.normalized.lambda2, &result.normalized.lambda_n})
+      if (*value) *value = 1.0 - **value;
   } else {
     asked.op = Operator::normalized;
     asked.vectors = true;

@@ -72,6 +72,9 @@ TEST_CASE("laws only where they apply") {
   CHECK(spectral::density({}, mutual("self", 50), {}).law.empty());
   CHECK(spectral::density({}, mutual("window(1) - self", 50), {}).law.empty());
   CHECK(spectral::density({}, mutual("random(6)", 200), {}).law == "semicircle");
+  CHECK(spectral::density({}, mutual("window(8)", 400), {}).law.empty());
+  CHECK(
+      spectral::density({}, mutual("axial(20, 20)", 400), {}).law.empty());  // regular, and four eigenvalues
   CHECK(spectral::density({}, spectral::symmetric_graph({}, Graph()), {}).kpm.empty());
 }
 
@@ -142,6 +145,18 @@ TEST_CASE("probes have the same bits for any thread count") {
   CHECK(spectral::density(one, s).lanczos == spectral::density(three, s).lanczos);
   CHECK(spectral::resistance(one, s).kirchhoff->value == spectral::resistance(three, s).kirchhoff->value);
   CHECK(*spectral::discrepancy(one, s, {}, 50).value == *spectral::discrepancy(three, s, {}, 50).value);
+}
+
+TEST_CASE("a survey of the Laplacian is that of the normalised matrix") {
+  spectral::SurveyOptions options;
+  const Graph graph = pattern("regular(4, seed=2)", 300);
+  const auto plain = spectral::survey({}, graph, options);
+  options.spectral.op = spectral::Operator::laplacian;
+  const auto laplacian = spectral::survey({}, graph, options);
+  CHECK(laplacian.gap.lambda2->real() == doctest::Approx(1 - plain.gap.lambda2->real()));
+  CHECK(laplacian.normalized.lambda2->real() == doctest::Approx(plain.normalized.lambda2->real()));
+  CHECK(laplacian.normalized.lambda_n->real() == doctest::Approx(plain.normalized.lambda_n->real()));
+  CHECK(laplacian.cut->conductance == doctest::Approx(plain.cut->conductance));
 }
 
 TEST_CASE("a survey of graphs without much to measure") {

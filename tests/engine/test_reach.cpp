@@ -2,6 +2,7 @@
 #include <rapidcheck.h>
 
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -99,6 +100,17 @@ TEST_CASE("sampled rows are the seed's and exact on regular graphs") {
   const Graph uneven = pattern("random(2, seed=3)", 1000);
   CHECK(spectral::reach({}, uneven, 3, 70, 5)[2].mean == spectral::reach({}, uneven, 3, 70, 5)[2].mean);
   CHECK(spectral::reach({}, uneven, 3, 70, 5)[2].mean != spectral::reach({}, uneven, 3, 70, 6)[2].mean);
+}
+
+TEST_CASE("the error of sampled rows covers what all rows say") {
+  const Graph graph = pattern("smallworld(4, 0.2, 3)", 1500);
+  const auto all = spectral::reach({}, graph, 4);
+  const auto drawn = spectral::reach({}, graph, 4, 128);
+  for (std::size_t hop = 0; hop < 4; ++hop) {
+    CHECK(all[hop].error == 0);
+    CHECK(drawn[hop].error > 0);
+    CHECK(std::abs(drawn[hop].mean - all[hop].mean) <= 4 * drawn[hop].error);
+  }
 }
 
 TEST_CASE("reach has the same bits for any thread count") {
