@@ -7,6 +7,7 @@
 #include "manyhop/engine/plan_cache.hpp"
 #include "manyhop/engine/ppr.hpp"
 #include "manyhop/engine/sparsek/attention.hpp"
+#include "manyhop/engine/sparsek/cache.hpp"
 #include "manyhop/engine/sparsek/selection.hpp"
 #include "manyhop/engine/spectral/design.hpp"
 #include "manyhop/engine/spectral/expansion.hpp"

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <string>
 
-#include "manyhop/engine/sparsek/head.hpp"
+#include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "manyhop/engine/sparsek/rows.hpp"
+#include "manyhop/engine/sparsek/rows_internal.hpp"
 #include "manyhop/engine/sparsek/selection.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"

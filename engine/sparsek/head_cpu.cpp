@@ -4,8 +4,8 @@
 #include <atomic>
 #include <cmath>
 
-#include "manyhop/engine/sparsek/head.hpp"
-#include "manyhop/engine/sparsek/panel.hpp"
+#include "manyhop/engine/sparsek/head_internal.hpp"
+#include "manyhop/engine/sparsek/panel_internal.hpp"
 #include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/attention_head.hpp"
@@ -107,11 +107,13 @@ class Head {
     }
   }
 
-  // values = softmax, weights = what values are multiplied with.
-  void weigh(Scratch<C>& s, Offset first, int rows) const {
+  // Returns what values are multiplied with: in s.weights, with the softmax left in s.values, or (not
+  // `both`) in s.values.
+  const C* weigh(Scratch<C>& s, Offset first, int rows, bool both) const {
     const PanelView view = s.panel.view();
     s.room(s.values);
-    s.room(s.weights);
+    if (both) s.room(s.weights);
+    C* const weights = (both ? s.weights : s.values).data();
     for (int r = 0; r < kPanelRows; ++r) {
       C* row = s.q.data() + r * k.width;
       if (r < rows) {
@@ -126,26 +128,27 @@ class Head {
     ops::cpu::row_peaks<C>(view, s.values.data(), s.peaks.data());
     ops::cpu::softmax<C>(view, s.values.data(), s.peaks.data(), s.lse.data());
     const Offset cells = s.panel.count() * kPanelRows;
-    std::copy_n(s.values.data(), cells, s.weights.data());
+    if (both) std::copy_n(s.values.data(), cells, weights);
     for (const Offset c : s.panel.gated) {
       C gate[kPanelRows];
       s.panel.gates(*in.selection, c, gate);
       apply(gate, s.panel.free[at(c)]);
-      C* weight = s.weights.data() + c * kPanelRows;
+      C* weight = weights + c * kPanelRows;
       for (int r = 0; r < kPanelRows; ++r) weight[r] *= gate[r];
     }
-    if (in.gate == Gate::values) return;
+    if (in.gate == Gate::values) return weights;
     C sum[kPanelRows] = {};
     for (Offset c = 0; c < s.panel.count(); ++c) {
-      for (int r = 0; r < kPanelRows; ++r) sum[r] += s.weights[at(c * kPanelRows + r)];
+      for (int r = 0; r < kPanelRows; ++r) sum[r] += weights[c * kPanelRows + r];
     }
     for (int r = 0; r < kPanelRows; ++r) {
       if (r < rows) s.lse[at(r)] += static_cast<C>(std::log(static_cast<double>(sum[r])));
       sum[r] = sum[r] == 0 ? C{0} : 1 / sum[r];
     }
     for (Offset c = 0; c < s.panel.count(); ++c) {
-      for (int r = 0; r < kPanelRows; ++r) s.weights[at(c * kPanelRows + r)] *= sum[r];
+      for (int r = 0; r < kPanelRows; ++r) weights[c * kPanelRows + r] *= sum[r];
     }
+    return weights;
   }
 
   /// Rows that have the key by window or sinks take it whole.
@@ -160,8 +163,8 @@ class Head {
     const C teleport = static_cast<C>(in.teleport);
     parallel_for((in.n + kChunk - 1) / kChunk, [&](Offset chunk) {
       panels(chunk, chunk + 1, [&](Scratch<C>& s, Offset first, int rows) {
-        weigh(s, first, rows);
-        ops::cpu::spmm_dense<C, C>(s.panel.view(), s.weights.data(), z.view(), s.out.data(), careful);
+        const C* weights = weigh(s, first, rows, false);
+        ops::cpu::spmm_dense<C, C>(s.panel.view(), weights, z.view(), s.out.data(), careful);
         for (int r = 0; r < rows; ++r) {
           C* row = s.out.data() + r * v.width;
           for (Offset block = 0; block < v.width && in.teleport != 0; block += Rows<C>::kBlock) {
@@ -280,7 +283,7 @@ class Backward {
     const Offset width = head_.v.width;
     Block<C> g(at(kPanelRows * width)), g_t(at(kPanelRows * width));
     head_.panels(begin, end, [&](Scratch<C>& s, Offset first, int rows) {
-      head_.weigh(s, first, rows);
+      head_.weigh(s, first, rows, true);
       const PanelView view = s.panel.view();
       const Offset cells = s.panel.count() * kPanelRows;
       for (int r = 0; r < kPanelRows; ++r) {

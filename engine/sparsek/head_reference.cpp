@@ -1,7 +1,7 @@
 // Edge by edge in double: the definition of correct.
 #include <cmath>
 
-#include "manyhop/engine/sparsek/head.hpp"
+#include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop::sparsek_head::reference {

@@ -104,7 +104,7 @@ CausalSparsek::Step CausalSparsek::append(double score) {
     settle();
     if (std::erase(left_, row) > 0) entered = false;
   }
-  return {row, entered, tau_, lost_ > tau_, left_};
+  return {row, entered, value, tau_, lost_ > tau_, left_};
 }
 
 // Walks tau up to where the gates add up to k: between two breakpoints (a key falls to 0, a key falls below
@@ -160,8 +160,7 @@ void extend_by(CausalSparsek& state, std::span<const T> scores, CausalSelection&
   selection.until.reserve(total);
   for (const T score : scores) {
     const CausalSparsek::Step step = state.append(static_cast<double>(score));
-    const double value = static_cast<double>(score) / selection.options.temperature;
-    selection.score.push_back(value == -kInfinity ? value : comparable(value));
+    selection.score.push_back(step.score);
     selection.tau.push_back(step.tau);
     selection.until.push_back(step.entered ? CausalSelection::kOpen : step.row);
     for (const Index key : step.left) selection.until[static_cast<std::size_t>(key)] = step.row;

@@ -40,6 +40,7 @@ class CausalSparsek {
   struct Step {
     Index row = 0;
     bool entered = false;           // the new key has a gate
+    double score = 0;               // of the new key, as compared
     double tau = 0;                 // of this row; -inf: every key has gate 1
     bool capped = false;            // the exact form would give this row other gates
     std::span<const Index> left{};  // keys without a gate from this row on; valid until the next call

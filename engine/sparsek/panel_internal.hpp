@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "manyhop/engine/sparsek/head.hpp"
+#include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/graphs/tiling.hpp"
 #include "manyhop/ops/cpu/panel_kernels.hpp"
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "manyhop/engine/sparsek/attention.hpp"
-#include "manyhop/engine/sparsek/rows.hpp"
+#include "manyhop/engine/sparsek/rows_internal.hpp"
 
 namespace manyhop::sparsek_head {
 
