@@ -7,6 +7,7 @@
 #include <string>
 
 #include "manyhop/engine/sparsek/attention.hpp"
+#include "manyhop/engine/sparsek/cache.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "support.hpp"
 
@@ -156,6 +157,29 @@ void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
   report(state, 0, 0, static_cast<double>(info.selected + c.heads * c.n * c.window));
 }
 
+// A token appended and attended to, early and late in a sequence: memory and time must not grow.
+void time_decode(benchmark::State& state, Offset before) {
+  SparsekCacheOptions options;
+  options.select.k = 64;
+  options.join.window = 64;
+  SparsekCache<float> cache(options);
+  const auto x = noise<float>(64, 1);
+  const auto u = noise<float>(static_cast<std::size_t>(before) + 1000, 2);
+  std::vector<float> out(64);
+  for (Offset i = 0; i < before; ++i) {
+    cache.append({x.data(), {1, 64}}, {x.data(), {1, 64}}, {u.data() + i, {1}});
+  }
+  const std::size_t held = cache.bytes();
+  std::size_t next = 0;
+  for (auto _ : state) {
+    cache.append({x.data(), {1, 64}}, {x.data(), {1, 64}}, {u.data() + next++ % u.size(), {1}});
+    cache.attend({x.data(), {1, 64}}, {out.data(), {1, 64}});
+  }
+  if (cache.bytes() != held) return fail(state, "the cache has grown");
+  state.counters["bytes"] = static_cast<double>(held);
+  report(state, 0, 0, 0);
+}
+
 [[maybe_unused]] const bool registered = [] {
   const auto add_tokens = [](const char* stage, const Tokens& c,
                              void (*run)(benchmark::State&, const Tokens&)) {
@@ -165,6 +189,14 @@ void time_attention(benchmark::State& state, const Tokens& c, bool backward) {
         ->MeasureProcessCPUTime()
         ->Unit(benchmark::kMillisecond);
   };
+  for (const auto& [name, before] : {std::pair{"tiny", Offset{10}}, std::pair{"1k", Offset{1000}},
+                                     std::pair{"10k", Offset{10000}}, std::pair{"100k", Offset{100000}}}) {
+    benchmark::RegisterBenchmark((std::string("decode/") + name).c_str(),
+                                 [n = before](benchmark::State& state) { time_decode(state, n); })
+        ->UseRealTime()
+        ->MeasureProcessCPUTime()
+        ->Unit(benchmark::kMicrosecond);
+  }
   for (const Tokens& c : kTokens) {
     add_tokens("select", c, [](benchmark::State& s, const Tokens& t) { time_selection(s, t, false); });
     add_tokens("select/graph", c, [](benchmark::State& s, const Tokens& t) { time_selection(s, t, true); });

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
+#include <memory>
 #include <string>
 
 #include "manyhop/engine/sparsek/head_internal.hpp"

@@ -47,7 +47,8 @@ JoinedRow joined(Offset i, const std::vector<Index>& keys, const Join& join) {
 
 }  // namespace
 
-SelectionRows::SelectionRows(const CausalSelection& selection, Offset chunk) : selection_(selection) {
+SelectionRows::SelectionRows(const CausalSelection& selection, Offset chunk)
+    : selection_(selection), chunk_(chunk) {
   const Offset n = selection.rows();
   first_.assign(at(n + 1), 0);
   for (Offset j = 0; j < n; ++j) {
@@ -62,11 +63,25 @@ SelectionRows::SelectionRows(const CausalSelection& selection, Offset chunk) : s
     if (row > j && row < n) leaves_[at(place[at(row)]++)] = static_cast<Index>(j);
   }
   std::vector<Index> keys;
+  Offset room = 4 * n;
   for (Offset i = 0; i < n; ++i) {
-    if (i % chunk == 0) starts_.push_back(keys);
+    if (i % chunk == 0) {
+      room -= static_cast<Offset>(keys.size());
+      if (room < 0) return;
+      starts_.push_back(keys);
+    }
     step(i, keys);
-    most_ = std::max(most_, static_cast<Offset>(keys.size()));
   }
+}
+
+std::vector<Index> SelectionRows::before_chunk(Offset c) const {
+  if (c < static_cast<Offset>(starts_.size())) return starts_[at(c)];
+  const Offset row = c * chunk_ - 1;
+  std::vector<Index> keys;
+  for (Offset j = 0; j <= row; ++j) {
+    if (Offset{selection_.until[at(j)]} > row) keys.push_back(static_cast<Index>(j));
+  }
+  return keys;
 }
 
 void SelectionRows::step(Offset i, std::vector<Index>& keys) const {

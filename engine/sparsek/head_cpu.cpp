@@ -2,7 +2,9 @@
 // the selection, used, and forgotten: memory does not grow with the number of selected pairs.
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
+#include <memory>
 
 #include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/engine/sparsek/panel_internal.hpp"

@@ -7,8 +7,8 @@
 
 namespace manyhop {
 
-/// Keys that leave, by row, and the keys at the start of every chunk of rows, so that chunks expand side by
-/// side.   Memory O(n + chunks support).
+/// Keys that leave, by row, and the keys at the start of chunks of rows, so that chunks expand side by side.
+/// Memory O(n): where a selection is so wide that starts would take more, they are looked for.
 class SelectionRows {
  public:
   SelectionRows(const CausalSelection& selection, Offset chunk);
@@ -16,15 +16,14 @@ class SelectionRows {
   /// Moves `keys` (increasing) from row i - 1 to row i.
   void step(Offset i, std::vector<Index>& keys) const;
   /// The keys of the row before a chunk's first.
-  const std::vector<Index>& before_chunk(Offset c) const { return starts_[static_cast<std::size_t>(c)]; }
-  Offset most() const { return most_; }  // keys of a row, at most
+  std::vector<Index> before_chunk(Offset c) const;
 
  private:
   const CausalSelection& selection_;
+  Offset chunk_;
   std::vector<Offset> first_;  // of the keys that leave at each row
   std::vector<Index> leaves_;
-  std::vector<std::vector<Index>> starts_;
-  Offset most_ = 0;
+  std::vector<std::vector<Index>> starts_;  // of the first chunks, as far as memory goes
 };
 
 }  // namespace manyhop

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "manyhop/graphs/base/error.hpp"
-#include "manyhop/ops/sparsek.hpp"
+#include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop {
 
@@ -159,6 +159,7 @@ void extend_by(CausalSparsek& state, std::span<const T> scores, CausalSelection&
   selection.tau.reserve(total);
   selection.until.reserve(total);
   for (const T score : scores) {
+    if (state.rows() % 65536 == 0) check_stop();
     const CausalSparsek::Step step = state.append(static_cast<double>(score));
     selection.score.push_back(step.score);
     selection.tau.push_back(step.tau);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "manyhop/engine/attention.hpp"
+#include "manyhop/engine/sparsek/attention.hpp"
 #include "manyhop/graphs/graph.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "manyhop/graphs/spy.hpp"
@@ -165,4 +166,20 @@ TEST_CASE("attention over an implicit graph holds q, k, v, out and its workspace
     CHECK(out[0] == doctest::Approx(0.5));
     CHECK(graph.implicit());
   }
+}
+
+TEST_CASE("sparsek attention holds its selection as it changes, never row by row") {
+  const std::vector<float> x(kTokens * 16, 0.5F), scores(kTokens, 1);
+  std::vector<float> out(x.size());
+  const TensorView<const float> view(x.data(), {1, 1, kTokens, 16});
+  Context ctx;
+  ctx.threads = 2;
+  SparsekAttentionOptions options;  // equal scores: every key is kept by every row
+  options.select.cap = kUncapped;
+  const Use use = measure([&] {
+    sparsek_attention<float>(ctx, view, view, view, {scores.data(), {1, 1, kTokens}},
+                             {out.data(), {1, 1, kTokens, 16}}, options);
+  });
+  CHECK(use.largest < kDense / 16);
+  CHECK(use.peak < kDense / 8);
 }

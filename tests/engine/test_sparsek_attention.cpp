@@ -240,3 +240,13 @@ TEST_CASE("sparsek attention: errors") {
                                            x.scores(), {out.data(), {1, 2, 50, 16}}),
                   LimitError);
 }
+
+TEST_CASE("sparsek attention where no key ever leaves") {
+  Data<float> x(Shape{.h = 1, .kv = 1, .s = 1, .n = 2900, .d = 2, .dv = 2});  // starts of chunks are looked for
+  std::fill(x.u.begin(), x.u.end(), 1.0F);
+  const SparsekAttentionOptions options{.select = {.k = 6, .cap = kUncapped}};
+  const auto want = run(x, options, Backend::reference, 1, false);
+  const auto got = run(x, options, Backend::cpu, 2, false);
+  CHECK(got.info.selected == 2900 * 2901 / 2);
+  CHECK(relative_l2(got.out, doubles(want.out), 2).total < 3e-6);
+}
