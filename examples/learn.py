@@ -133,22 +133,34 @@ def load(options):
     return (rows[1000:], labels[1000:]), (rows[:1000], labels[:1000]), test, FIRST + 256, classes
 
 
-def pad(rows, length):
-    """[b, length]: all batches have one length, so that one graph and one plan serve them all."""
+def pad(rows, options):
+    """[b, length], the length a multiple of a fifth of the longest: few lengths, so that few graphs and plans serve all batches."""
+    part = -(-options.length // 5)
+    length = min(options.length, -(-max(map(len, rows)) // part) * part)
     ids = torch.full((len(rows), length), PAD)
     for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row[:length])
+        ids[i, : len(row)] = torch.tensor(row)
     return ids
 
 
+def by_length(data):
+    """The same rows and labels, short ones first: rows of a batch are neighbours, so that little is padded."""
+    rows, labels = data
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    return [rows[i] for i in order], [labels[i] for i in order]
+
+
 def batch_of(options, data, rng):
+    """Text: stretches from anywhere. Else a random choice out of neighbours in length, sixteen times as many as a batch takes."""
     rows, labels = data
     if options.task == "text":
         starts = [rng.randrange(len(rows) - options.length) for _ in range(options.batch)]
         ids = torch.tensor([rows[i:i + options.length] for i in starts])
         return ids, ids
-    chosen = [rng.randrange(len(rows)) for _ in range(options.batch)]
-    return pad([rows[i] for i in chosen], options.length), torch.tensor([labels[i] for i in chosen])
+    middle = rng.randrange(len(rows))
+    near = range(max(0, middle - 8 * options.batch), min(len(rows), middle + 8 * options.batch + 1))
+    chosen = [rng.choice(near) for _ in range(options.batch)]
+    return pad([rows[i] for i in chosen], options), torch.tensor([labels[i] for i in chosen])
 
 
 @torch.no_grad()
@@ -165,7 +177,7 @@ def accuracy(options, model, data):
                 break
             found, want = model(ids).logits[:, :-1].argmax(-1), ids[:, 1:]
         else:
-            ids, want = pad(rows[start:start + options.batch], options.length), torch.tensor(labels[start:start + options.batch])
+            ids, want = pad(rows[start:start + options.batch], options), torch.tensor(labels[start:start + options.batch])
             found = model(ids).logits.argmax(-1)
         right += int((found == want).sum())
         count += want.numel()
@@ -289,7 +301,8 @@ def main():
         options.length = {"listops": 400, "imdb": 1024, "images": 1025, "text": 512}[options.task]
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.table:
-        data = load(options)
+        *parts, words, classes = load(options)
+        data = (*(part if options.task == "text" else by_length(part) for part in parts), words, classes)
         for arm in options.arms:
             tried = [train(options, arm, rate, options.seeds[0], data) for rate in options.rates]
             best = max(tried, key=lambda told: told["curve"][-1]["validation"])["rate"]
