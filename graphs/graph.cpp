@@ -6,21 +6,21 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <mutex>
 #include <numeric>
 #include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/graphs/graph_internal.hpp"
 #include "manyhop/graphs/runs.hpp"
 
 namespace manyhop {
 
+using detail::accumulate_offsets;
+using detail::at;
+using detail::kRowGrain;
+
 namespace {
-
-constexpr Offset kRowGrain = 1024;
-
-std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
 void require_sizes(Offset n_rows, Offset n_cols) {
   if (n_rows < 0 || n_cols < 0 || n_rows > kMaxVertices || n_cols > kMaxVertices) {
@@ -48,69 +48,23 @@ void require_memory(const char* what, Offset count, Offset each) {
   }
 }
 
-// Exclusive prefix sum of counts held at [1 .. n].
-void accumulate_offsets(std::vector<Offset>& indptr) {
-  for (std::size_t i = 1; i < indptr.size(); ++i) indptr[i] += indptr[i - 1];
-}
-
 }  // namespace
 
-struct Graph::Data {
-  Offset n_rows = 0;
-  Offset n_cols = 0;
-  std::vector<Offset> indptr;
-  // Explicit storage; for an implicit graph it is written under `once`.
-  mutable std::vector<Index> indices;
-  std::vector<double> weights;
-  // Implicit storage.
-  bool implicit = false;
-  std::vector<Offset> run_indptr;
-  std::vector<Run> runs;
-  mutable std::once_flag once;
-  mutable std::atomic<bool> written{false};
-
-  std::string text;
-  Source source = Source::matrix;
-  std::vector<Offset> row_offsets;
-  std::vector<Offset> col_offsets;
-
-  mutable std::once_flag transpose_once;
-  mutable std::atomic<bool> transpose_built{false};
-  mutable std::unique_ptr<Graph> transposed;
-  Data() = default;
-  Data(const Data& other)
-      : n_rows(other.n_rows),
-        n_cols(other.n_cols),
-        indptr(other.indptr),
-        // The edges of an implicit graph may be being written by another thread; a copy writes its own.
-        indices(other.implicit ? std::vector<Index>() : other.indices),
-        weights(other.weights),
-        implicit(other.implicit),
-        run_indptr(other.run_indptr),
-        runs(other.runs),
-        text(other.text),
-        source(other.source),
-        row_offsets(other.row_offsets),
-        col_offsets(other.col_offsets) {}
-  Data& operator=(const Data&) = delete;
-  ~Data() = default;
-
-  void write_indices() const {
-    std::call_once(once, [this] {
-      require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
-      indices.resize(at(indptr.back()));
-      parallel_ranges(n_rows, kRowGrain, [this](Offset begin, Offset end) {
-        for (Offset i = begin; i < end; ++i) {
-          Index* out = indices.data() + indptr[at(i)];
-          for (Offset r = run_indptr[at(i)]; r < run_indptr[at(i) + 1]; ++r) {
-            for (Index c = runs[at(r)].begin; c < runs[at(r)].end; ++c) *out++ = c;
-          }
+void Graph::Data::write_indices() const {
+  std::call_once(once, [this] {
+    require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
+    indices.resize(at(indptr.back()));
+    parallel_ranges(n_rows, kRowGrain, [this](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        Index* out = indices.data() + indptr[at(i)];
+        for (Offset r = run_indptr[at(i)]; r < run_indptr[at(i) + 1]; ++r) {
+          for (Index c = runs[at(r)].begin; c < runs[at(r)].end; ++c) *out++ = c;
         }
-      });
-      written = true;
+      }
     });
-  }
-};
+    written = true;
+  });
+}
 
 Graph::Graph() {
   auto data = std::make_shared<Data>();
@@ -344,103 +298,6 @@ std::span<const Index> Graph::explicit_row(Offset i) const {
 Graph::Runs Graph::run_storage() const {
   if (!data_->implicit) return {nullptr, nullptr};
   return {data_->run_indptr.data(), data_->runs.data()};
-}
-
-const Graph& Graph::transpose() const {
-  std::call_once(data_->transpose_once, [this] {
-    auto built = std::make_unique<Graph>(data_->implicit ? transposed_runs() : transposed_edges());
-    // Nobody else holds the new graph, so its labels may still change without a copy of its arrays.
-    auto& data = const_cast<Data&>(*built->data_);
-    data.source = data_->source;
-    data.row_offsets = data_->col_offsets;
-    data.col_offsets = data_->row_offsets;
-    data_->transposed = std::move(built);
-    data_->transpose_built = true;
-  });
-  return *data_->transposed;
-}
-
-// Chunks of rows count their columns, then each knows where its edges go: the order of a serial pass, for any
-// number of threads.
-Graph Graph::transposed_edges() const {
-  const auto columns = indices();
-  constexpr Offset kMostChunks = 16;
-  const Offset chunks = std::clamp<Offset>(nnz() / (4 * n_cols() + 1), 1, kMostChunks);
-  std::vector<Offset> border(at(chunks) + 1, n_rows());
-  border[0] = 0;
-  for (Offset c = 1; c < chunks; ++c) {
-    const auto found = std::lower_bound(data_->indptr.begin(), data_->indptr.end(), c * (nnz() / chunks));
-    border[at(c)] = std::min<Offset>(found - data_->indptr.begin(), n_rows());
-  }
-  std::vector<std::vector<Offset>> next(at(chunks));
-  parallel_for(chunks, [&](Offset c) {
-    auto& count = next[at(c)];
-    count.assign(at(n_cols()), 0);
-    const Offset last = data_->indptr[at(border[at(c) + 1])];
-    for (Offset e = data_->indptr[at(border[at(c)])]; e < last; ++e) ++count[at(columns[at(e)])];
-  });
-  std::vector<Offset> indptr(at(n_cols()) + 1);
-  parallel_ranges(n_cols(), kRowGrain, [&](Offset begin, Offset end) {
-    for (Offset j = begin; j < end; ++j) {
-      Offset before = 0;
-      for (auto& count : next) before += std::exchange(count[at(j)], before);
-      indptr[at(j) + 1] = before;
-    }
-  });
-  accumulate_offsets(indptr);
-  auto data = std::make_shared<Data>();
-  data->indices.resize(columns.size());
-  data->weights.resize(data_->weights.size());
-  parallel_for(chunks, [&](Offset c) {
-    auto& place = next[at(c)];
-    for (std::size_t j = 0; j < place.size(); ++j) place[j] += indptr[j];
-    // A band of columns at a time, so that the places written to stay in cache and page table.
-    const Offset begin = border[at(c)], end = border[at(c) + 1];
-    std::vector<Offset> left(data_->indptr.begin() + begin, data_->indptr.begin() + end);
-    constexpr Offset kBand = 8192;
-    for (Offset band = 0; band < n_cols(); band += kBand) {
-      check_stop();
-      const Offset band_end = std::min(n_cols(), band + kBand);
-      for (Offset i = begin; i < end; ++i) {
-        Offset e = left[at(i - begin)];
-        const Offset last = data_->indptr[at(i) + 1];
-        for (; e < last && columns[at(e)] < band_end; ++e) {
-          const Offset slot = place[at(columns[at(e)])]++;
-          data->indices[at(slot)] = static_cast<Index>(i);
-          if (weighted()) data->weights[at(slot)] = data_->weights[at(e)];
-        }
-        left[at(i - begin)] = e;
-      }
-    }
-  });
-  data->n_rows = n_cols();
-  data->n_cols = n_rows();
-  data->indptr = std::move(indptr);
-  return Graph(std::move(data));
-}
-
-// Row c of the transpose has a run from each row where column c appears to the next row where it is gone;
-// only changes between neighbouring rows are visited, so that `causal` costs O(n) and not O(n^2).
-Graph Graph::transposed_runs() const {
-  std::vector<RunList> mirrored(at(n_cols()));
-  RunList previous;
-  RunList now;
-  RunList changed;
-  for (Offset i = 0; i <= n_rows(); ++i) {
-    if (i % kRowGrain == 0) check_stop();
-    now.clear();
-    if (i < n_rows()) for_each_run(i, [&](Run run) { now.push_back(run); });
-    subtract(previous, now, changed);
-    for (const Run run : changed) {
-      for (Index c = run.begin; c < run.end; ++c) mirrored[at(c)].back().end = static_cast<Index>(i);
-    }
-    subtract(now, previous, changed);
-    for (const Run run : changed) {
-      for (Index c = run.begin; c < run.end; ++c) mirrored[at(c)].push_back({static_cast<Index>(i), 0});
-    }
-    std::swap(previous, now);
-  }
-  return build_rows(n_cols(), n_rows(), [&](Offset c, RunList& out) { out.swap(mirrored[at(c)]); });
 }
 
 Graph Graph::rows(Offset i, Offset j) const {
