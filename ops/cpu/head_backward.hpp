@@ -1,0 +1,156 @@
+// The backward pass of a head: what its two halves share, hops back over the edges and gradients of the
+// edges.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/ops/cpu/head.hpp"
+
+namespace manyhop::ops::cpu {
+
+// Eight sums, for one is a chain of additions that each wait for the last.
+template <class C>
+double dot_in_double(const C* a, const C* b, Offset count) {
+  double parts[8] = {};
+  Offset i = 0;
+  for (; i + 8 <= count; i += 8) {
+    for (Offset x = 0; x < 8; ++x) parts[x] += static_cast<double>(a[i + x]) * static_cast<double>(b[i + x]);
+  }
+  for (; i < count; ++i) parts[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return ((parts[0] + parts[1]) + (parts[2] + parts[3])) + ((parts[4] + parts[5]) + (parts[6] + parts[7]));
+}
+
+/// One head's way back; `run` is all of it.
+template <class T>
+class Backward {
+  using C = ComputeOf<T>;
+  static constexpr Offset kRowGrain = 256;
+  static constexpr Offset kStep = 16;  // features of a slice: widths are multiples of it
+
+ public:
+  Backward(const HeadInput<T>& in, const HeadGradient<T>& gradient, const HeadResources& resources)
+      : in_(in),
+        gradient_(gradient),
+        head_(in, resources),
+        parallel_(resources.threads > 1 && resources.stored),
+        teleport_sums_(in.tiling->panels.size()) {}
+
+  void run();
+
+ private:
+  HeadScratch<C, C>& scratch() { return head_.scratch_; }
+  Offset z_size() const { return std::max(in_.n_cols, in_.n_rows) * head_.value_width(); }
+
+  // body(first element, end) of rows [begin, end) in each block of a Z.
+  template <class F>
+  void blocks(Offset begin, Offset end, F&& body) const {
+    const Rows<const C> shape = head_.features(static_cast<const C*>(nullptr));
+    for (Offset block = 0; block < shape.width; block += shape.kBlock) {
+      const Offset first = block * shape.count;
+      body(first + begin * shape.stride(block), first + end * shape.stride(block));
+    }
+  }
+
+  void ranges(Offset count, const std::function<void(Offset, Offset)>& body) {
+    if (head_.resources.threads > 1) {
+      parallel_ranges(count, kRowGrain, body);
+    } else {
+      body(0, count);
+    }
+  }
+
+  void load_gradient(C* g);
+
+  // to += factor * from for the first rows.
+  void add(C* to, const C* from, C factor, Offset rows);
+
+  void copy(const C* from, C* to);
+
+  // <g, v> summed in fixed chunks.
+  double dot_with_v(const C* g);
+
+  // g_out = (1 - a) A^T g_in, all features of all columns.
+  void pull_back(const C* g_in, C* g_out);
+
+  // A of the single edges column by column, once.
+  void arrange_by_column();
+
+  const C* stored_weights(const PanelView& view, PanelScratch<C>& s);
+
+  // out[col] += sum over panels of values[c, r] rows[r] over dense columns and, `with_rest`, single edges;
+  // see head_backward.cpp for the order.
+  template <class Values, class RowsOf>
+  void scatter(Rows<C> out, bool careful, bool with_rest, Values&& values_of, RowsOf&& rows_of) {
+    const auto one = [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
+      const C* values = values_of(view, s);
+      const C* rows = rows_of(view, from, to, s);
+      if (with_rest) scatter_panel_rest(view, values, rows, from, to, out);
+      scatter_dense<C>(view, values, rows, from, to, out, careful);
+    };
+    if (!parallel_) {
+      head_.for_panels(
+          false, [&](const PanelView& view, PanelScratch<C>& s, Offset) { one(view, s, 0, out.width); });
+      return;
+    }
+    parallel_for(out.width / kStep, [&](Offset slice) {
+      head_.with_scratch([&](PanelScratch<C>& s) {
+        for (const Panel& panel : in_.tiling->panels) {
+          expand_columns(*in_.tiling, panel, s.cols);
+          one(PanelView{in_.tiling, &panel, s.cols}, s, slice * kStep, (slice + 1) * kStep);
+        }
+      });
+    });
+  }
+
+  void scatter_panel_rest(const PanelView& view, const C* values, const C* rows, Offset from, Offset to,
+                          Rows<C> out);
+
+  void unrolled();
+
+  const C* z_at(int i) { return i == 0 ? z_start_ : scratch().z[static_cast<std::size_t>(i)]; }
+
+  void mask(int t, C* g);
+
+  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for the segment's hops: of single edges in passes over all
+  // panels, a block of features at a time, where the whole of d_values is there.
+  void rest_gradient(int hops, bool fresh);
+  void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* d_values);
+  // Of dense columns, and with `rest` of single edges, in one panel.
+  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
+                      C* d_values);
+
+  void accumulate(int hops, bool fresh);
+
+  // From dA to dq, dk, dbias. `hops` of the one segment are still to be summed; with several they lie in
+  // d_values.
+  void finish(int hops, int segments);
+
+  void finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, const C* weights, C* d_values);
+
+  void clear_q();
+
+  // Largest change between two blocks of n rows, and largest entry of the first.
+  std::pair<C, C> change(const C* a, const C* b);
+
+  // Z* = (1 - a) A Z* + a V and W = G + (1 - a) A^T W by iteration until nothing moves but the last bits.
+  void implicit();
+
+  void write_key_gradients();
+
+  const HeadInput<T>& in_;
+  const HeadGradient<T>& gradient_;
+  Head<T> head_;
+  bool parallel_;
+  bool careful_ = false;               // g holds a NaN or an infinity
+  std::vector<double> teleport_sums_;  // by panel: sum of A dA / (1 - a)
+  const C* z_start_ = nullptr;
+  int single_ = 0;
+  bool arranged_ = false;
+  bool weights_made_ = false;  // A lies in the head's memory
+};
+
+}  // namespace manyhop::ops::cpu

@@ -1,0 +1,186 @@
+// The second half of the backward pass of a head: from gradients of A to those of q, k and the bias (FACTS:
+// dA_ij = (1 - a) sum_t <G_{t+1,i}, Z_{t,j}>, then the softmax backward).
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/cpu/head_backward.hpp"
+
+namespace manyhop::ops::cpu {
+
+namespace {
+
+std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
+
+}  // namespace
+
+template <class T>
+void Backward<T>::scatter_panel_rest(const PanelView& view, const C* values, const C* rows, Offset from,
+                                     Offset to, Rows<C> out) {
+  if (in_.tiling->irregular_edges == 0) return;
+  const C* starts[kPanelRows];
+  for (int r = 0; r < view.panel->count; ++r) starts[r] = rows + r * out.width + from;
+  scatter_rest<C>(view, values, starts, from, to, out);
+}
+
+template <class T>
+void Backward<T>::rest_gradient(int hops, bool fresh) {
+  if (in_.tiling->irregular_edges == 0) return;
+  head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
+    for (int i = 0; i < hops; ++i) {
+      const Rows<const C> x = head_.features(z_at(i));
+      for (Offset block = 0; block < x.width; block += x.kBlock) {
+        check_stop();
+        for (Offset p = begin; p < end; ++p) {
+          const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
+          rest_scores(view, i, block, !fresh || i > 0 || block > 0, scratch().d_values + view.panel->values);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* d_values) {
+  const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
+  const C* rows[kPanelRows];
+  for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r));
+  sddmm_rest<C>(view, rows, head_.features(z_at(i)), block, d_values, accumulate);
+}
+
+template <class T>
+void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
+                                 C* d_values) {
+  const Offset padded = head_.value_width();
+  for (int i = 0; i < hops; ++i) {
+    const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
+    Head<T>::gather_rows(view, g, 0, padded, s.rows);
+    Head<T>::transpose_rows(s.rows, padded, s.rows_t);
+    const Rows<const C> x = head_.features(z_at(i));
+    const bool more = !fresh || i > 0;
+    sddmm_dense<C>(view, s.rows_t, x, d_values, more);
+    if (!rest) continue;
+    for (Offset block = 0; block < x.width; block += x.kBlock)
+      rest_scores(view, i, block, more || block > 0, d_values);
+  }
+}
+
+template <class T>
+void Backward<T>::accumulate(int hops, bool fresh) {
+  rest_gradient(hops, fresh);
+  head_.for_panels(true, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
+    panel_gradient(view, s, hops, fresh, false, scratch().d_values + view.panel->values);
+  });
+}
+
+template <class T>
+void Backward<T>::finish(int hops, int segments) {
+  const bool keep_all = parallel_;
+  const bool whole = scratch().d_values != nullptr;
+  const Rows<C> dk = head_.keys(scratch().dk);
+  if (segments <= 1 && whole) rest_gradient(hops, true);
+  head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
+    const Panel& panel = *view.panel;
+    C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
+    if (segments <= 1) {
+      if (hops == 0) std::fill_n(d_values, in_.tiling->panel_values(panel), C{0});
+      panel_gradient(view, s, hops, true, !whole, d_values);
+    }
+    const C* weights = s.values;
+    if (weights_made_ && !in_.edge_dropout.active()) {  // what is kept is the softmax itself
+      weights = scratch().values + panel.values;
+      head_.load_queries(view, 0, dk.width, s.rows);
+    } else {
+      alignas(64) C lse[kPanelRows];
+      head_.panel_softmax(view, s, s.values, lse);  // leaves the scaled q rows in s.rows
+    }
+    finish_panel(view, s, p, weights, d_values);
+    if (!keep_all && !gradient_.k.empty()) {
+      scatter_panel_rest(view, d_values, s.rows, 0, dk.width, dk);
+      scatter_dense<C>(view, d_values, s.rows, 0, dk.width, dk, false);
+    }
+  });
+  if (keep_all && !gradient_.k.empty()) {
+    scatter(
+        dk, false, true,
+        [&](const PanelView& view, PanelScratch<C>&) -> const C* {
+          return scratch().d_values + view.panel->values;
+        },
+        [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
+          head_.load_queries(view, from, to, s.out);
+          return s.out;
+        });
+  }
+}
+
+template <class T>
+void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, const C* weights,
+                               C* d_values) {
+  const Panel& panel = *view.panel;
+  const Offset count = in_.tiling->panel_values(panel);
+  const C keep = static_cast<C>(1 - in_.teleport);
+  if (in_.edge_dropout.active()) head_.drop_edges(view, d_values);  // dA = dA~ M / (1 - p)
+  teleport_sums_[at(p)] = dot_in_double(weights, static_cast<const C*>(d_values), count);
+  for (Offset i = 0; i < count; ++i) d_values[i] *= keep;
+  alignas(64) C d_lse[kPanelRows] = {};
+  if (!gradient_.g_lse.empty()) {
+    for (int r = 0; r < panel.count; ++r) {
+      d_lse[r] = static_cast<C>(gradient_.g_lse(in_.token(in_.tiling->rows[at(panel.first + r)])));
+    }
+  }
+  softmax_backward(view, weights, d_values, d_lse);
+  if (gradient_.bias != nullptr) {
+    for (int r = 0; r < panel.count; ++r) {
+      for_each_panel_edge(*in_.graph, *in_.tiling, panel, r, [&](Offset edge, Offset value) {
+        gradient_.bias[in_.edge(edge)] += d_values[value];
+      });
+    }
+  }
+  if (gradient_.q.empty()) return;
+  const Rows<const C> keys = head_.keys(scratch().k);
+  const Rows<C> rest{s.rows_t, kPanelRows, keys.width};
+  for (Offset block = 0; block < keys.width; block += keys.kBlock) {
+    C* targets[kPanelRows];
+    for (int r = 0; r < panel.count; ++r) targets[r] = rest.row(block, r);
+    spmm_rest<C, C>(view, d_values, keys, block, targets);
+  }
+  spmm_dense<C, C>(view, d_values, keys, s.out, head_.careful_keys);
+  cpu::finish<C, C>(view, {.keep = static_cast<C>(in_.scale),
+                           .z = s.out,
+                           .rest = rest,
+                           .local_rest = true,
+                           .to = rest,
+                           .local_to = true});
+  for (int r = 0; r < panel.count; ++r) {
+    copy_row<C, C>(rest, r, s.out);
+    write_row<T>(s.out, in_.d, gradient_.q, in_.token(view.row(r)));
+  }
+}
+
+template <class T>
+void Backward<T>::clear_q() {
+  if (gradient_.q.empty()) return;
+  const std::vector<C> zero(at(in_.d));
+  for (Offset i = 0; i < in_.n_rows; ++i) write_row<T>(zero.data(), in_.d, gradient_.q, i);
+}
+
+template <class T>
+void Backward<T>::write_key_gradients() {
+  const auto write = [&](TensorView<T> to, Rows<const C> from, Offset d) {
+    if (to.empty()) return;
+    std::vector<C> row(at(from.width));
+    for (Offset i = 0; i < in_.n_cols; ++i) {
+      copy_row<C, C>(from, i, row.data());
+      write_row<T>(row.data(), d, to, in_.token(i));
+    }
+  };
+  write(gradient_.k, head_.keys(scratch().dk), in_.d);
+  write(gradient_.v, head_.features(scratch().dv), in_.d_value);
+}
+
+template class Backward<float>;
+template class Backward<double>;
+template class Backward<bf16>;
+
+}  // namespace manyhop::ops::cpu
