@@ -14,6 +14,7 @@ from . import _core, _settings
 from ._attention import as_bhsd, check_call, make_options, plan_shape
 from ._diffusion import DiffuseResult, diffuse_options
 from ._graph import Graph, _by_number
+from ._operator import operator
 from .errors import BadType, BadValue, Error
 
 _DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -87,7 +88,7 @@ def _empty_like_layout(q, shape, layout):
     return q.new_empty(shape) if layout == "bhsd" else q.new_empty((b, s, h, d)).transpose(1, 2)
 
 
-@torch.library.custom_op("manyhop::attention", mutates_args=())
+@operator("manyhop::attention")
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport_tensor: Optional[Tensor],
                seed_tensor: Optional[Tensor], graphs: List[int], hops: int, teleport: float, scale: Optional[float],
                lengths: Optional[List[int]], dropout_p: float, hop_dropout_p: float, seed: int, layout: str, want_lse: bool,
@@ -111,7 +112,7 @@ def _(q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale
     return call.outputs(q, layout, want_lse, want_weights, keep)
 
 
-@torch.library.custom_op("manyhop::attention_backward", mutates_args=())
+@operator("manyhop::attention_backward")
 def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
                         teleport_tensor: Optional[Tensor], seed_tensor: Optional[Tensor], state: Tensor, graphs: List[int],
                         hops: int, teleport: float, scale: Optional[float], lengths: Optional[List[int]], dropout_p: float,
@@ -255,7 +256,7 @@ def _weighted(number, weights):
     return core if weights is None else core.with_weights(np.ascontiguousarray(_array(weights), dtype=np.float64))
 
 
-@torch.library.custom_op("manyhop::diffuse", mutates_args=())
+@operator("manyhop::diffuse")
 def _diffuse(x: Tensor, weights: Optional[Tensor], numbers: Tensor, graph: int, kernel: str, hops: Optional[int],
              tol: Optional[float], normalization: str, dangling: str, backward: str) -> Tuple[Tensor, Tensor]:
     options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
@@ -269,7 +270,7 @@ def _(x, weights, numbers, graph, kernel, hops, tol, normalization, dangling, ba
     return x.new_empty(x.shape), x.new_empty((4,), dtype=torch.float64)
 
 
-@torch.library.custom_op("manyhop::diffuse_backward", mutates_args=())
+@operator("manyhop::diffuse_backward")
 def _diffuse_backward(g: Tensor, x: Tensor, weights: Optional[Tensor], numbers: Tensor, told: Tensor, graph: int, kernel: str,
                       hops: Optional[int], tol: Optional[float], normalization: str, dangling: str, backward: str,
                       needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor]:
