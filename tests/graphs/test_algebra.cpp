@@ -10,6 +10,7 @@
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/graph.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
 #include "manyhop/graphs/runs.hpp"
 
 using namespace manyhop;
@@ -96,6 +97,24 @@ TEST_CASE("facts by hand") {
   CHECK(is_symmetric(symmetrised(graph)));
   CHECK(symmetrised(graph).nnz() == 6);
   CHECK_FALSE(is_symmetric(graph_of(2, 3, {})));
+  // One edge too few, anywhere, in rows long enough to be looked at in several chunks.
+  const Graph whole = symmetrised(pattern("random(30, seed=3)", 100));
+  CHECK(is_symmetric(whole));
+  for (Offset gone = 0; gone < whole.nnz(); ++gone) {
+    std::vector<Offset> indptr{0};
+    std::vector<Index> indices;
+    bool loop = false;
+    for (Offset i = 0, e = 0; i < 100; ++i) {
+      for (const Index j : whole.row(i)) {
+        if (e++ != gone)
+          indices.push_back(j);
+        else
+          loop = i == j;
+      }
+      indptr.push_back(static_cast<Offset>(indices.size()));
+    }
+    CHECK(is_symmetric(Graph::from_csr(100, 100, indptr, indices)) == loop);
+  }
   CHECK_THROWS_AS(symmetrised(graph_of(2, 3, {})), ValueError);
   CHECK(components(graph_of(2, 3, {{0, 2}})).count == 4);
   CHECK(degrees(Graph()).mean == 0);
