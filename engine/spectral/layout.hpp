@@ -1,6 +1,7 @@
 // The edges of a graph laid out for products with a vector: long runs of neighbouring columns as differences
 // of prefix sums, columns that nearly all rows have as one sum, and the rest as 16-bit column numbers within
-// blocks of columns whose entries of x stay in L2. Found from the structure, never from a pattern's name.
+// blocks of columns whose entries of x stay in L1 or L2. Found from the structure, never from a pattern's
+// name.
 #pragma once
 
 #include <cstdint>
@@ -54,9 +55,9 @@ class Layout {
     }
   };
   static constexpr int kPieceBits = 10;  // short pieces keep the sums small and so their rounding
-  static constexpr int kBlockBits = 15;  // columns of a block: 256 KiB of x stay in L2
 
   void find_common();
+  void choose_block();
   void fill(Chunk& chunk) const;
   Prefix prefix(const double* x, std::vector<double>& scratch) const;
   void chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefix, double* sums) const;
@@ -66,6 +67,7 @@ class Layout {
   std::vector<Index> common_;  // columns, increasing
   std::vector<char> is_common_;
   std::vector<Chunk> chunks_;
+  int block_bits_ = 0;    // columns of a block, as a power of two
   bool by_runs_ = false;  // implicit graphs: every run by prefix sums
   bool any_runs_ = false;
   Offset stored_ = 0, singles_ = 0;
