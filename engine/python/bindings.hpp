@@ -12,5 +12,6 @@ void bind_attention(nb::module_& m);
 void bind_diffusion(nb::module_& m);
 void bind_ppr(nb::module_& m);
 void bind_spectral(nb::module_& m);
+void bind_sparsek(nb::module_& m);
 
 }  // namespace manyhop::python

@@ -55,6 +55,7 @@ NB_MODULE(_core, m) {
   bind_diffusion(m);
   bind_ppr(m);
   bind_spectral(m);
+  bind_sparsek(m);
   m.def("version", [] { return std::string(version()); });
   m.def("simd_name", [] { return std::string(simd_name()); });
   m.def("available_backends", &available_backends);

@@ -1,0 +1,338 @@
+"""SparseK: a differentiable top-k, and attention over what it selects."""
+
+import math
+
+import numpy as np
+
+from . import _core, _settings
+from ._attention import _DTYPES, _array, _is_torch, as_bhsd
+from ._graph import Graph
+from .errors import BadType, BadValue
+
+
+def number(value, name, least=0.0):
+    """A finite number from `least`, or BadValue."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
+    value = float(value)
+    if not math.isfinite(value) or value < least:
+        raise BadValue(f"{name}: {value}, a finite number from {least:g} is wanted")
+    return value
+
+
+def whole(value, name, least=0):
+    """An integer from `least`, or BadValue."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise BadType(f"{name}: {value!r}, an integer is wanted")
+    if not least <= value.__index__() < 2**31:
+        raise BadValue(f"{name}: {value}, an integer from {least} is wanted")
+    return value.__index__()
+
+
+def ragged(offsets, total):
+    """int64 offsets that cut a flat z of `total` scores."""
+    found = np.asarray(offsets)
+    if found.size and found.dtype.kind not in "iu":
+        raise BadType(f"offsets: {found.dtype}, integers are wanted")
+    found = np.ascontiguousarray(found, dtype=np.int64)
+    if found.ndim != 1 or len(found) < 1 or found[0] != 0 or found[-1] != total or (np.diff(found) < 0).any():
+        raise BadValue(f"offsets: they have to rise from 0 to the {total} scores of z")
+    return found
+
+
+def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
+    """The projection of scores onto the capped simplex: p = clip(z / temperature - tau, 0, 1), sum p = k, for each row.
+
+    A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32 or
+    bfloat16, NumPy or torch. k : a number from 0 (need not be whole), or one for each row. Scores of -inf are absent; rows
+    with fewer scores than k get ones. torch: gradients reach z, and k given as a tensor.
+
+    Source: Lou et al., Sparser is Faster and Less is More, 2024 (arXiv 2406.16747).
+
+    >>> import numpy as np, manyhop as mh
+    >>> mh.sparsek(np.array([2.0, 1.5, 0.1, -1.0]), 1).tolist()
+    [0.75, 0.25, 0.0, 0.0]
+    """
+    temperature = number(temperature, "temperature")
+    if temperature == 0:
+        raise BadValue("temperature: 0, a number above 0 is wanted")
+    if method not in ("linear", "sorted"):
+        raise BadValue(f"method: {method!r}, expected linear or sorted")
+    if _is_torch(z) or _is_torch(k):
+        from . import torch_sparsek
+
+        return torch_sparsek.sparsek(z, k, temperature=temperature, offsets=offsets, method=method, return_tau=return_tau)
+    array, kind = _array(z, "z")
+    if array.ndim < 1:
+        raise BadValue("z: a single number, at least one axis is wanted")
+    if offsets is not None:
+        rows = array.reshape(-1)
+        offsets = ragged(offsets, rows.size)
+    else:
+        rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    count = len(offsets) - 1 if offsets is not None else rows.shape[0]
+    row_k, scalar = None, 0.0
+    if np.ndim(k):
+        row_k = np.ascontiguousarray(k, dtype=np.float64).reshape(-1)
+        if len(row_k) != count:
+            raise BadValue(f"k: {len(row_k)} numbers for {count} rows")
+    else:
+        scalar = number(k, "k")
+    p = np.empty(rows.shape, dtype=rows.dtype)
+    tau = np.empty(count)
+    _core.sparsek(rows, scalar, p, row_k, offsets, temperature, tau, method == "sorted", 0)
+    p = p.reshape(array.shape)
+    if kind == "bfloat16":
+        p = p.view(np.asarray(z).dtype)
+    elif kind == "float16":
+        p = p.astype(np.float16)
+    tau = tau if offsets is not None else tau.reshape(array.shape[:-1])
+    return (p, tau) if return_tau else p
+
+
+def topk(z, k):
+    """Hard top-k without gradients: positions of the k largest scores of each row, in order of position, then -1.
+
+    z [..., n] -> [..., k], int32 (torch: int64). Of equal scores the later one wins; -inf and NaN are never taken.
+
+    >>> import numpy as np, manyhop as mh
+    >>> mh.topk(np.array([0.5, 2.0, -np.inf, 1.0]), 2).tolist(), mh.topk(np.array([[1.0, -np.inf]]), 2).tolist()
+    ([1, 3], [[0, -1]])
+    """
+    count = whole(k, "k")
+    if _is_torch(z):
+        import torch
+
+        from .torch_ops import _DTYPES as torch_types, _array as torch_array
+
+        if z.dtype not in torch_types:
+            raise BadType(f"z: {z.dtype}, expected float64, float32 or bfloat16")
+        array = torch_array(z.cpu())
+    else:
+        array, _ = _array(z, "z")
+    if array.ndim < 1:
+        raise BadValue("z: a single number, at least one axis is wanted")
+    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    width = min(count, rows.shape[1])  # no row has more
+    indices = np.empty((rows.shape[0], width), dtype=np.int32)
+    _core.topk(rows, width, indices, 0)
+    if count > width:
+        if rows.shape[0] * count > 2**31:
+            raise BadValue(f"k: {count} places for each of {rows.shape[0]} rows of {rows.shape[1]} scores")
+        indices = np.pad(indices, ((0, 0), (0, count - width)), constant_values=-1)
+    indices = indices.reshape(*array.shape[:-1], count)
+    return torch.from_numpy(indices).to(z.device, torch.int64) if _is_torch(z) else indices
+
+
+def real(scores, dtype):
+    """A flat array of real numbers."""
+    array = np.asarray(scores)
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise BadType(f"scores: {array.dtype}, real numbers are wanted")
+    if array.ndim != 1:
+        raise BadValue(f"scores: {array.ndim} axes, 1 is wanted")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def select(scores, k, *, sinks=0, window=0, causal=True):
+    """Hard top-k as a token graph: row i keeps the k best of tokens 0 .. i (causal; else of all), its window and the sinks.
+
+    >>> import manyhop as mh
+    >>> mh.select([0.1, 3.0, 0.2, 2.0], 1).to_dense().astype(int).tolist()
+    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
+    """
+    values = real(scores, np.float32)
+    return Graph(_core.select(values, whole(k, "k"), whole(sinks, "sinks"), whole(window, "window"), bool(causal)))
+
+
+def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
+    """SparseK over all prefixes of a sequence: row i is the projection of scores[: i + 1] (of the `cap` best of them).
+
+    The result holds ``tau`` [n], ``until`` [n] (key j is kept in rows j .. until[j] - 1), ``score`` [n], ``edges``,
+    ``capped_rows``, and ``to_graph(window, sinks)``. cap : None for twice k, -1 for no cap.
+    """
+    values = real(scores, np.float64)
+    return Selection(_core.causal_sparsek(values, number(k, "k"), 0 if cap is None else whole(cap, "cap", -1),
+                                          number(temperature, "temperature")))
+
+
+class Selection:
+    """What :func:`causal_sparsek` returns."""
+
+    def __init__(self, core):
+        self._core = core
+
+    tau = property(lambda self: self._core.tau, doc="Threshold of each row [n].")
+    until = property(lambda self: self._core.until, doc="Key j is kept in rows j .. until[j] - 1 [n].")
+    score = property(lambda self: self._core.score, doc="Scores over the temperature [n].")
+    edges = property(lambda self: self._core.edges, doc="Keys of all rows together.")
+    capped_rows = property(lambda self: self._core.capped_rows, doc="Rows that the cap has changed.")
+
+    def to_graph(self, window=0, sinks=0):
+        """A Graph whose weights are the gates; 1 for the window and the sinks."""
+        return Graph(self._core.to_graph(whole(window, "window"), whole(sinks, "sinks")))
+
+    def __repr__(self):
+        return f"Selection({len(self.tau)} rows, {self.edges} keys)"
+
+
+def attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale):
+    """What the operator takes, of the right kinds; ranges are the engine's to check."""
+    if gate not in ("values", "scores"):
+        raise BadValue(f"gate: {gate!r}, expected values or scores")
+    return (number(keys, "keys"), None if cap is None else whole(cap, "cap", -1), number(temperature, "temperature"),
+            whole(window, "window"), whole(sinks, "sinks"), gate, whole(hops, "hops"), number(teleport, "teleport"),
+            None if scale is None else number(scale, "scale", -math.inf))
+
+
+def attention_options(*given):
+    keys, cap, *rest = attention_arguments(*given)
+    return _core.sparsek_attention_options(keys, 0 if cap is None else cap, *rest)
+
+
+def check_shapes(q, k, v, scores):
+    """Shapes [b, h, n, d] and [b, h_s, n]."""
+    b, h, n, _ = q
+    if scores[0] != b or scores[2] != n or scores[1] == 0 or h % scores[1]:
+        raise BadValue(f"scores: shape {list(scores)}, [{b}, a divisor of {h}, {n}] is wanted")
+    if k[2] != n or v[2] != n:
+        raise BadValue(f"k, v: {k[2]} and {v[2]} tokens beside {n} of q")
+
+
+def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, gate="values", temperature=1.0, hops=1,
+                      teleport=0.0, scale=None):
+    """Causal attention in which each query keeps the `keys` best tokens so far by SparseK, its window and the sinks.
+
+    q [b, h, n, d], k [b, h_kv, n, d], v [b, h_kv, n, d_v]; scores [b, h_s, n] (h_s divides h) choose the keys: A is the
+    softmax over a row's keys, and the gates p multiply it (gate="values") or the exponentials before they are normalised
+    (gate="scores"). Memory of the selection: 20 bytes a token. torch: gradients reach q, k, v and scores.
+
+    >>> import numpy as np, manyhop as mh
+    >>> q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 32, 8), dtype=np.float32)
+    >>> mh.sparsek_attention(q, k, v, q[..., 0], keys=4, window=2).shape
+    (1, 2, 32, 8)
+    """
+    if any(_is_torch(x) for x in (q, k, v, scores)):
+        from . import torch_sparsek
+
+        return torch_sparsek.sparsek_attention(q, k, v, scores, keys=keys, cap=cap, window=window, sinks=sinks, gate=gate,
+                                               temperature=temperature, hops=hops, teleport=teleport, scale=scale)
+    (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
+    for name, other in (("k", k_kind), ("v", v_kind)):
+        if other != kind:
+            raise BadType(f"{name}: {other} where q is {kind}")
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        as_bhsd(x.shape, "bhsd", name)
+    scores = np.asarray(scores)
+    if scores.ndim != 3:
+        raise BadValue(f"scores: {scores.ndim} axes, 3 (batch, heads, tokens) are wanted")
+    if scores.dtype.kind not in "fiu":
+        raise BadType(f"scores: {scores.dtype}, real numbers are wanted")
+    scores = scores.astype(np.float64 if kind == "float64" else np.float32, copy=False)
+    check_shapes(q.shape, k.shape, v.shape, scores.shape)
+    options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
+    out = np.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
+    _core.sparsek_attention(q, k, v, scores, out, options, 0, _settings._limit)
+    if kind == "bfloat16":
+        import ml_dtypes
+
+        out = out.view(ml_dtypes.bfloat16)
+    return out.astype(np.float16) if kind == "float16" else out
+
+
+class SparseKCache:
+    """Keys and values for decoding token by token in constant memory: window, sinks, and at most `cap` kept keys a score head.
+
+    A step gives the rows that :func:`sparsek_attention` gives the same tokens; copies (``copy.copy``) go their own ways.
+    dtype : "float32", "float64" or "bfloat16" (torch only). NumPy or torch in, the same kind out; nothing here has gradients.
+
+    >>> import numpy as np, manyhop as mh
+    >>> cache = mh.SparseKCache(2, head_dim=8, keys=4, window=2)
+    >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 1, 8), dtype=np.float32)
+    >>> cache.step(q, k, v, np.float32([[0.5], [0.1]])).shape, cache.tokens
+    ((2, 1, 8), 1)
+    """
+
+    def __init__(self, heads, *, kv_heads=None, score_heads=None, head_dim=64, value_dim=None, keys=64, cap=None, window=0,
+                 sinks=0, gate="values", temperature=1.0, scale=None, dtype="float32"):
+        self.dtype = str(dtype).removeprefix("torch.")
+        if self.dtype not in _DTYPES:
+            raise BadType(f"dtype: {dtype}, expected float64, float32 or bfloat16")
+        self.heads = whole(heads, "heads", 1)
+        self.kv_heads = self.heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
+        self.score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
+        self.head_dim = whole(head_dim, "head_dim", 1)
+        self.value_dim = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
+        options = _core.sparsek_cache_options(self.heads, self.kv_heads, self.score_heads, self.head_dim, self.value_dim,
+                                              attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
+        self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options)
+
+    tokens = property(lambda self: self._core.tokens, doc="Tokens taken so far.")
+    bytes = property(lambda self: self._core.bytes, doc="Memory held; does not grow with the tokens.")
+
+    def __copy__(self):
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _core=self._core.__copy__())
+        return other
+
+    def __deepcopy__(self, memo):
+        return self.__copy__()
+
+    def kept(self, score_head=0):
+        """(positions, gates) of the keys that a score head holds, in order of position."""
+        if not 0 <= whole(score_head, "score_head") < self.score_heads:
+            raise BadValue(f"score_head: {score_head} of {self.score_heads}")
+        positions, gates = self._core.kept(score_head)
+        order = np.argsort(positions)
+        return positions[order], gates[order]
+
+    def extend(self, k, v, scores):
+        """Takes tokens: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n]."""
+        self._step(None, k, v, scores)
+
+    def step(self, q, k, v, scores):
+        """Takes tokens one after another and attends from each: q [h, n, d] -> [h, n, d_v]."""
+        return self._step(q, k, v, scores)
+
+    def _step(self, q, k, v, scores):
+        torch = _is_torch(k)
+        n = scores.shape[-1] if getattr(scores, "ndim", 0) == 2 else -1
+        score_type = "float64" if self.dtype == "float64" else "float32"
+        given = [("k", k, (self.kv_heads, n, self.head_dim), self.dtype), ("v", v, (self.kv_heads, n, self.value_dim), self.dtype),
+                 ("scores", scores, (self.score_heads, n), score_type)]
+        if q is not None:
+            given.append(("q", q, (self.heads, n, self.head_dim), self.dtype))
+        arrays = []
+        for name, x, shape, dtype in given:
+            if _is_torch(x) != torch:
+                raise BadType(f"{name}: k is {'a torch tensor' if torch else 'an array'}, {name} has to be one too")
+            if not torch:
+                x = np.asarray(x)
+            if tuple(x.shape) != shape:
+                raise BadValue(f"{name}: shape {list(x.shape)}, [{', '.join(str(s) if s >= 0 else 'n' for s in shape)}] is wanted")
+            if str(x.dtype).removeprefix("torch.") != dtype:
+                raise BadType(f"{name}: {x.dtype}, this cache wants {dtype}")
+            if torch:
+                from .torch_ops import _array as torch_array
+
+                x = torch_array(x)
+            arrays.append(x.view(np.uint16) if str(x.dtype) == "bfloat16" else x)
+        out = None
+        if q is not None:
+            out = np.empty((self.heads, n, self.value_dim), dtype=arrays[0].dtype)
+        self._core.step(*arrays[:3], arrays[3] if q is not None else None, out)
+        if out is None:
+            return None
+        if torch:
+            import torch as t
+
+            out = t.from_numpy(out)
+            return out.view(t.bfloat16) if self.dtype == "bfloat16" else out
+        if self.dtype == "bfloat16":
+            import ml_dtypes
+
+            out = out.view(ml_dtypes.bfloat16)
+        return out
+
+
+__all__ = ["Selection", "SparseKCache", "causal_sparsek", "select", "sparsek", "sparsek_attention", "topk"]

@@ -1,0 +1,154 @@
+"""SparseK as torch operators: autograd, fake tensors, torch.compile."""
+
+from typing import List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _core, _settings
+from ._sparsek import attention_arguments, attention_options, check_shapes, number, ragged
+from .errors import BadType, BadValue
+from .torch_ops import _DTYPES, _array, _real, _tensor
+
+
+@torch.library.custom_op("manyhop::sparsek", mutates_args=())
+def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
+    p = torch.empty(z.shape, dtype=z.dtype)
+    tau = torch.empty(k.shape, dtype=torch.float64)
+    cuts = None if offsets is None else ragged(offsets.numpy(), z.numel())
+    _core.sparsek(_array(z), 0.0, _array(p), np.ascontiguousarray(_array(k)), cuts, temperature, _array(tau), ordered,
+                  torch.get_num_threads())
+    return p, tau
+
+
+@_sparsek.register_fake
+def _(z, k, offsets, temperature, ordered):
+    return z.new_empty(z.shape), k.new_empty(k.shape)
+
+
+@torch.library.custom_op("manyhop::sparsek_backward", mutates_args=())
+def _sparsek_backward(p: Tensor, g: Tensor, k: Tensor, offsets: Optional[Tensor],
+                      temperature: float) -> Tuple[Tensor, Tensor]:
+    dz, dk = torch.empty(p.shape, dtype=p.dtype), torch.empty(k.shape, dtype=torch.float64)
+    cuts = None if offsets is None else ragged(offsets.numpy(), p.numel())
+    _core.sparsek_vjp(_array(p), _array(g), _array(dz), _array(dk), cuts, temperature, torch.get_num_threads())
+    return dz, dk
+
+
+@_sparsek_backward.register_fake
+def _(p, g, k, offsets, temperature):
+    return p.new_empty(p.shape), k.new_empty(k.shape)
+
+
+def _setup_sparsek(ctx, inputs, output):
+    _, k, offsets, ctx.temperature, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[0], k, offsets)
+
+
+def _backward_sparsek(ctx, g, _):
+    p, k, offsets = ctx.saved_tensors
+    dz, dk = torch.ops.manyhop.sparsek_backward(p, g, k, offsets, ctx.temperature)
+    return dz, dk if ctx.needs_input_grad[1] else None, None, None, None
+
+
+_sparsek.register_autograd(_backward_sparsek, setup_context=_setup_sparsek)
+
+
+def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
+    """:func:`manyhop.sparsek` on torch tensors."""
+    z = _tensor(z, "z")
+    if z.dtype not in _DTYPES:
+        raise BadType(f"z: {z.dtype}, expected float64, float32 or bfloat16")
+    if z.dim() < 1:
+        raise BadValue("z: a single number, at least one axis is wanted")
+    shape = z.shape
+    if offsets is None:
+        flat = z.reshape(shape[:-1].numel(), shape[-1])
+        count = flat.shape[0]
+    else:
+        flat = z.reshape(-1)
+        if not isinstance(offsets, Tensor):
+            offsets = torch.from_numpy(ragged(offsets, flat.shape[0]))
+        elif offsets.dtype != torch.int64 or offsets.dim() != 1 or not offsets.numel():
+            raise BadType(f"offsets: {offsets.dtype} of shape {list(offsets.shape)}, int64 [rows + 1] is wanted")
+        count = offsets.numel() - 1
+    if isinstance(k, Tensor):
+        rows = k.to(torch.float64).reshape(-1)
+        if rows.numel() not in (1, count):
+            raise BadValue(f"k: {rows.numel()} numbers for {count} rows")
+        rows = rows.expand(count)
+    elif isinstance(k, (list, tuple, np.ndarray)):
+        rows = torch.as_tensor(k, dtype=torch.float64).reshape(-1)
+        if rows.numel() != count:
+            raise BadValue(f"k: {rows.numel()} numbers for {count} rows")
+    else:
+        rows = torch.full((count,), number(k, "k"), dtype=torch.float64)
+    p, tau = torch.ops.manyhop.sparsek(flat, rows, offsets, temperature, method == "sorted")
+    p = p.reshape(shape)
+    return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
+
+
+@torch.library.custom_op("manyhop::sparsek_attention", mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int], temperature: float, window: int,
+               sinks: int, gate: str, hops: int, teleport: float, scale: Optional[float]) -> Tensor:
+    check_shapes(q.shape, k.shape, v.shape, scores.shape)
+    options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
+    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    _core.sparsek_attention(_array(q), _array(k), _array(v), _array(scores), _array(out), options, torch.get_num_threads(),
+                            _settings._limit)
+    return out
+
+
+@_attention.register_fake
+def _(q, k, v, scores, keys, cap, temperature, window, sinks, gate, hops, teleport, scale):
+    check_shapes(q.shape, k.shape, v.shape, scores.shape)
+    return q.new_empty((*q.shape[:3], v.shape[3]))
+
+
+@torch.library.custom_op("manyhop::sparsek_attention_backward", mutates_args=())
+def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int],
+                        temperature: float, window: int, sinks: int, gate: str, hops: int, teleport: float,
+                        scale: Optional[float], needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
+    grads = [torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v, scores), needed)]
+    _core.sparsek_attention_backward(_array(q), _array(k), _array(v), _array(scores), _array(g),
+                                     *(_array(x) if want else None for x, want in zip(grads, needed)), options,
+                                     torch.get_num_threads(), _settings._limit)
+    return tuple(grads)
+
+
+@_attention_backward.register_fake
+def _(g, q, k, v, scores, keys, cap, temperature, window, sinks, gate, hops, teleport, scale, needed):
+    return tuple(torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v, scores), needed))
+
+
+def _setup_attention(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:4])
+    ctx.given = inputs[4:]
+
+
+def _backward_attention(ctx, g):
+    needed = [bool(x) for x in ctx.needs_input_grad[:4]]
+    grads = torch.ops.manyhop.sparsek_attention_backward(g, *ctx.saved_tensors, *ctx.given, needed)
+    return (*(x if want else None for x, want in zip(grads, needed)),) + (None,) * 9
+
+
+_attention.register_autograd(_backward_attention, setup_context=_setup_attention)
+
+
+def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, gate="values", temperature=1.0, hops=1,
+                      teleport=0.0, scale=None):
+    """:func:`manyhop.sparsek_attention` on torch tensors."""
+    q, k, v, scores = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v"), _tensor(scores, "scores")
+    if q.dtype not in _DTYPES:
+        raise BadType(f"q: {q.dtype}, expected float64, float32 or bfloat16")
+    for name, x in (("k", k), ("v", v)):
+        if x.dtype != q.dtype:
+            raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
+    for name, x, axes in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("scores", scores, 3)):
+        if x.dim() != axes:
+            raise BadValue(f"{name}: {x.dim()} axes, {axes} are wanted")
+    given = attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
+    return torch.ops.manyhop.sparsek_attention(q, k, v, scores.to(_real(q.dtype)), *given)
