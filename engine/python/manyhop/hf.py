@@ -8,6 +8,8 @@ pattern and hops from, later ones winning: what register() was given, ``model.co
 >>> mh.hf.register()                                                           # doctest: +SKIP
 >>> model = AutoModel.from_pretrained(name, attn_implementation="manyhop")     # doctest: +SKIP
 >>> model.config.manyhop = {"pattern": "window(64)|global(4)", "hops": 2}      # doctest: +SKIP
+
+:func:`sparsek` puts SparseK attention into a causal language model, :class:`SparseKCache` decodes it in constant memory.
 """
 
 import contextlib
@@ -26,10 +28,11 @@ except ImportError as error:  # pragma: no cover
 
 from ._attention import attention
 from ._graph import Graph, graph as make_graph
+from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
 from .errors import BadType, BadValue
 from .nn import lengths_of
 
-__all__ = ["register", "use"]
+__all__ = ["SparseKCache", "attention_modules", "register", "sparsek", "unplug", "use"]
 
 NAME = "manyhop"
 _DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
@@ -158,6 +161,8 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
     for name, nothing in _NO_OP.items():
         if kwargs.get(name, nothing) not in (nothing, None):
             raise BadValue(f"manyhop: the model wants {name}, which this attention has not; use attn_implementation='eager'")
+    if getattr(module, "sparsek", None) is not None:
+        return sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window)
     settings = {**_registered, **_checked(getattr(getattr(module, "config", None), NAME, None) or {}, "config.manyhop"),
                 **_used.get(), **_checked(kwargs.get(NAME) or {}, NAME)}
     q, kv = query.shape[2], key.shape[2]

@@ -30,11 +30,12 @@ except ImportError as error:  # pragma: no cover
 from ._attention import attention
 from ._diffusion import diffuse
 from ._graph import Graph, graph as make_graph
+from ._nn_sparsek import SparseKAttention, SparseKScores
 from .errors import BadType, BadValue
 
 __all__ = ["APPNP", "DiffuserAttention", "DiffuserConfig", "DiffuserEmbeddings", "DiffuserEncoder", "DiffuserForCausalLM",
            "DiffuserForMaskedLM", "DiffuserForSequenceClassification", "DiffuserLayer", "DiffuserModel", "DiffuserOutput",
-           "DiffuserSelfAttention", "graph_of", "lengths_of"]
+           "DiffuserSelfAttention", "SparseKAttention", "SparseKScores", "graph_of", "lengths_of"]
 
 _ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
 

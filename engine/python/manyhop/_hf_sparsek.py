@@ -1,0 +1,222 @@
+"""SparseK attention in pretrained causal language models, and a cache of constant memory for generation."""
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+
+from ._nn_sparsek import SparseKScores, SparseKSettings, step_all
+from .errors import BadType, BadValue
+
+
+class SparseK(nn.Module):
+    """The scores and settings of one layer; lies in its attention module as ``sparsek``."""
+
+    def __init__(self, hidden_size, heads, settings):
+        super().__init__()
+        self.scores = SparseKScores(hidden_size, heads)
+        self.settings = settings
+        self.seen = None  # (hidden states, layer of the cache) of the call that is running
+
+
+def attention_modules(model):
+    """Decoder attention modules in order of their layers."""
+    found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and
+             getattr(m, "is_causal", False) and hasattr(m, "head_dim") and hasattr(m, "k_proj")]
+    return sorted(found, key=lambda m: m.layer_idx)
+
+
+def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", temperature=1.0, layers=None, score_heads=None):
+    """Puts SparseK attention into a causal language model and returns the scores of its layers, a ModuleList to train.
+
+    Each query then sees `keys` keys by SparseK (of at most `cap` that are held), the last `window` tokens and the first
+    `sinks`; ``keys=0`` leaves sinks and window. Scores come from the layer's own input, one set for each key head
+    (`score_heads`); they start at 0. layers : numbers of the layers, None for all. Called again it changes the settings and
+    keeps the scores. gate : "scores" (log p joins the attention's scores: a key fades out as p falls) or "values".
+    Generation wants ``past_key_values=mh.hf.SparseKCache(model)``. :func:`unplug` takes it out.
+
+    >>> import manyhop as mh
+    >>> scores = mh.hf.sparsek(model, 224, cap=256, window=252, sinks=4)           # doctest: +SKIP
+    >>> torch.optim.Adam(scores.parameters(), 1e-2)                                # doctest: +SKIP
+    """
+    from . import hf
+
+    modules = attention_modules(model)
+    if not modules:
+        raise BadType(f"model: {type(model).__name__} has no causal attention with k_proj and layer_idx (Llama, Mistral, Qwen2, "
+                      "SmolLM and their like have)")
+    numbers = {m.layer_idx for m in modules}
+    wanted = numbers if layers is None else {int(x) for x in layers}
+    if not wanted <= numbers:
+        raise BadValue(f"layers: {min(wanted - numbers)}, the model has 0 to {max(numbers)}")
+    given = dict(cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
+    SparseKSettings(keys, **given)  # raises before anything has changed
+    hf.register(**{name: hf._registered[name] for name in hf._DEFAULTS})
+    model.set_attn_implementation(hf.NAME)
+    chosen = nn.ModuleList()
+    for module in modules:
+        if module.layer_idx not in wanted:
+            _unplug(module)
+            continue
+        settings = SparseKSettings(keys, **given)
+        weight = module.k_proj.weight
+        kv_heads = module.k_proj.out_features // module.head_dim
+        count = kv_heads if score_heads is None else score_heads
+        old = getattr(module, "sparsek", None)
+        if old is not None and old.scores.weight.shape[0] == count:
+            old.settings = settings
+        else:
+            _unplug(module)
+            heads = kv_heads * getattr(module, "num_key_value_groups", 1)
+            if count < 1 or heads % count:
+                raise BadValue(f"score_heads: {count}, a divisor of the model's {heads} heads is wanted")
+            module.sparsek = SparseK(module.k_proj.in_features, count, settings).to(weight.device)
+            module._sparsek_hook = module.register_forward_pre_hook(_note, with_kwargs=True)
+        chosen.append(module.sparsek.scores)
+    return chosen
+
+
+def _unplug(module):
+    if getattr(module, "sparsek", None) is not None:
+        module._sparsek_hook.remove()
+        del module.sparsek, module._sparsek_hook
+
+
+def unplug(model):
+    """Takes SparseK attention out of a model; it attends as :func:`register` says again."""
+    for module in attention_modules(model):
+        _unplug(module)
+
+
+def _note(module, args, kwargs):
+    """Before the attention runs: what its scores are made of, which transformers does not hand on."""
+    hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+    cache = kwargs.get("past_key_values", kwargs.get("past_key_value"))
+    layer = None
+    if isinstance(cache, SparseKCache):
+        layer = cache.layers[module.layer_idx]
+        if not isinstance(layer, SparseKCacheLayer):
+            raise BadValue(f"past_key_values: layer {module.layer_idx} was made before SparseK came into it; make a new "
+                           "SparseKCache")
+    module.sparsek.seen = hidden, layer
+
+
+def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None, **_):
+    """Attention of a layer with SparseK: [b, h, s, d] in, [b, s, h, d] out."""
+    if sliding_window is not None:
+        raise BadValue(f"manyhop: SparseK in layer {module.layer_idx}, which has a sliding window of {sliding_window}; leave it "
+                       "out of layers=")
+    if dropout:
+        raise BadValue(f"manyhop: SparseK attention has no dropout ({dropout} in the model's configuration)")
+    own = module.sparsek
+    hidden, layer = own.seen
+    own.seen = None
+    settings = own.settings
+    settings.scale = scaling
+    if layer is None:
+        if query.shape[2] != key.shape[2]:
+            raise BadValue(f"manyhop: {query.shape[2]} queries over {key.shape[2]} keys: SparseK decodes with "
+                           "past_key_values=mh.hf.SparseKCache(model), or with use_cache=False")
+        if attention_mask is not None:
+            from .nn import lengths_of
+
+            lengths_of(attention_mask)  # padding after the tokens is seen by none of them; other padding raises
+        out = settings.attend(query, key, value, own.scores(hidden))
+    else:
+        if attention_mask is not None:
+            raise BadValue("manyhop: a padded batch cannot be decoded with a cache; use_cache=False, or texts of one length")
+        out = layer.attend(settings, query, key, value, own.scores(hidden, layer.tokens))
+    return out.transpose(1, 2).contiguous(), None
+
+
+class SparseKCacheLayer(CacheLayerMixin):
+    """One layer: a window ring, sinks and kept keys for each item of the batch."""
+
+    is_sliding = False
+
+    def __init__(self):
+        super().__init__()
+        self.caches = []
+        self.tokens = 0
+
+    def lazy_initialization(self, key_states, value_states=None):
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """The new tokens as they are: the attention takes them in."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states)
+        return key_states, value_states
+
+    def attend(self, settings, q, k, v, scores):
+        if not self.caches:
+            out = settings.attend(q, k, v, scores)  # a prompt at once
+            self.caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]
+            for cache, *item in zip(self.caches, k, v, scores):
+                cache.extend(*(x.detach() for x in item))
+        else:
+            if len(self.caches) != len(q):
+                raise BadValue(f"past_key_values: made for a batch of {len(self.caches)}, here {len(q)}")
+            out = step_all(self.caches, q, k, v, scores)
+        self.tokens += q.shape[2]
+        return out
+
+    def get_mask_sizes(self, query_length):
+        return self.tokens + query_length, 0
+
+    def get_seq_length(self):
+        return self.tokens
+
+    def get_max_length(self):
+        return -1
+
+    def reset(self):
+        self.caches, self.tokens = [], 0
+
+    def offload(self):
+        pass
+
+    prefetch = offload
+
+    def reorder_cache(self, beam_idx):
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices):
+        if self.caches:
+            self.caches = [self.caches[i].__copy__() for i in indices.tolist()]
+
+    def batch_repeat_interleave(self, repeats):
+        self.caches = [c.__copy__() for c in self.caches for _ in range(repeats)]
+
+    def crop(self, tokens_to_remove):
+        if tokens_to_remove:
+            raise BadValue("SparseKCache: tokens cannot be taken back, keys that left are gone (no assisted decoding)")
+
+
+class SparseKCache(Cache):
+    """A transformers cache for a model with :func:`sparsek`: constant memory in its layers, the usual cache in others.
+
+    >>> model.generate(ids, past_key_values=mh.hf.SparseKCache(model), max_new_tokens=100)       # doctest: +SKIP
+    """
+
+    def __init__(self, model):
+        modules = attention_modules(model)
+        if not any(getattr(m, "sparsek", None) is not None for m in modules):
+            raise BadValue("SparseKCache: the model has no SparseK layer, mh.hf.sparsek(model, ...) comes first")
+        super().__init__(layers=[SparseKCacheLayer() if getattr(m, "sparsek", None) is not None else DynamicLayer()
+                                 for m in modules])
+
+    @property
+    def bytes(self):
+        """Memory of keys and values (of the layers with SparseK: constant once they have begun)."""
+        total = 0
+        for layer in self.layers:
+            if isinstance(layer, SparseKCacheLayer):
+                total += sum(c.bytes for c in layer.caches)
+            elif layer.is_initialized:
+                total += sum(x.numel() * x.element_size() for x in (layer.keys, layer.values))
+        return total
+
+    def kept(self, layer, item=0, score_head=0):
+        """(positions, gates) of the keys that a layer holds beside window and sinks."""
+        return self.layers[layer].caches[item].kept(score_head)

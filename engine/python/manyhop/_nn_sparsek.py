@@ -1,0 +1,118 @@
+"""SparseK as torch modules: scores of keys, and self-attention over the keys they choose."""
+
+import torch
+from torch import Tensor, nn
+
+from ._sparsek import SparseKCache, attention_arguments, causal_sparsek, whole
+from .errors import BadValue
+from .torch_sparsek import sparsek_attention
+
+
+class SparseKScores(nn.Module):
+    """Scores of keys, u = X w + slope * position / 1024: [b, n, hidden] -> [b, heads, n].
+
+    Both start at 0: equal scores, of which the later ones are kept.
+    """
+
+    def __init__(self, hidden_size, heads):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(heads, hidden_size))
+        self.slope = nn.Parameter(torch.zeros(heads))
+
+    def forward(self, hidden: Tensor, first: int = 0) -> Tensor:
+        """`first` is the position of the first token."""
+        place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=self.slope.dtype) / 1024
+        return (hidden.to(self.weight.dtype) @ self.weight.T).transpose(1, 2) + self.slope[:, None] * place
+
+    def extra_repr(self):
+        return f"hidden_size={self.weight.shape[1]}, heads={self.weight.shape[0]}"
+
+
+class SparseKSettings(nn.Module):
+    """What SparseK attention is called with; ``settings.window = 128`` changes it. See :func:`manyhop.sparsek_attention`."""
+
+    def __init__(self, keys=64, *, cap=None, window=0, sinks=0, gate="values", temperature=1.0, scale=None):
+        super().__init__()
+        self.keys, self.cap, self.window, self.sinks = keys, cap, window, sinks
+        self.gate, self.temperature, self.scale = gate, temperature, scale
+        attention_arguments(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale)
+        causal_sparsek([], keys, cap=cap, temperature=temperature)  # raises for what does not go together
+
+    def given(self):
+        return {name: getattr(self, name) for name in ("keys", "cap", "window", "sinks", "gate", "temperature", "scale")}
+
+    def pairs(self):
+        """Key/value pairs that a head holds at most while it decodes."""
+        cap = 2 * self.keys if self.cap is None else self.cap
+        return self.window + self.sinks + int(-(-cap // 1))
+
+    def attend(self, q, k, v, scores):
+        return sparsek_attention(q, k, v, scores, **self.given())
+
+    def cache(self, heads, kv_heads, score_heads, head_dim, dtype):
+        return SparseKCache(heads, kv_heads=kv_heads, score_heads=score_heads, head_dim=head_dim, dtype=dtype, **self.given())
+
+    def extra_repr(self):
+        return ", ".join(f"{name}={value!r}" for name, value in self.given().items() if value is not None)
+
+
+def step_all(caches, q, k, v, scores):
+    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]."""
+    return torch.stack([c.step(*(x.detach() for x in item)) for c, *item in zip(caches, q, k, v, scores)])
+
+
+class SparseKAttention(nn.Module):
+    """Causal self-attention over the keys that learned scores choose: [b, n, hidden_size] -> [b, n, hidden_size].
+
+    Each query sees `keys` keys by SparseK, the last `window` tokens and the first `sinks`. `score_heads` (a divisor of
+    `heads`; the key heads unless given) choose apart. With a list as `caches` tokens are decoded: it is filled by the first
+    call and carried from call to call, in constant memory.
+
+    Source: Lou et al., Sparser is Faster and Less is More, 2024 (arXiv 2406.16747).
+
+    >>> import torch, manyhop as mh
+    >>> layer = mh.nn.SparseKAttention(32, 4, keys=4, window=4)
+    >>> x, caches = torch.randn(2, 20, 32), []
+    >>> parts = [layer(part, caches) for part in x.split(5, dim=1)]
+    >>> torch.allclose(torch.cat(parts, 1), layer(x), atol=1e-5)
+    True
+    """
+
+    def __init__(self, hidden_size, heads, *, kv_heads=None, head_dim=None, score_heads=None, keys=64, cap=None, window=0,
+                 sinks=0, gate="values", temperature=1.0, bias=True):
+        super().__init__()
+        heads = whole(heads, "heads", 1)
+        self.heads, self.kv_heads = heads, heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
+        score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
+        for name, count in (("kv_heads", self.kv_heads), ("score_heads", score_heads)):
+            if heads % count:
+                raise BadValue(f"{name}: {count}, a divisor of the {heads} heads is wanted")
+        if head_dim is None and hidden_size % heads:
+            raise BadValue(f"hidden_size: {hidden_size} is no multiple of {heads} heads; give head_dim")
+        self.head_dim = hidden_size // heads if head_dim is None else whole(head_dim, "head_dim", 1)
+        self.query = nn.Linear(hidden_size, heads * self.head_dim, bias=bias)
+        self.key = nn.Linear(hidden_size, self.kv_heads * self.head_dim, bias=bias)
+        self.value = nn.Linear(hidden_size, self.kv_heads * self.head_dim, bias=bias)
+        self.output = nn.Linear(heads * self.head_dim, hidden_size, bias=bias)
+        self.scores = SparseKScores(hidden_size, score_heads)
+        # Equal scores would choose by place alone, and each by the same gradient.
+        nn.init.normal_(self.scores.weight, std=hidden_size**-0.5)
+        self.settings = SparseKSettings(keys, cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
+
+    def forward(self, hidden, caches=None):
+        if hidden.dim() != 3:
+            raise BadValue(f"hidden: {hidden.dim()} axes, [batch, tokens, width] is wanted")
+        q, k, v = (part(hidden).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+                   for part in (self.query, self.key, self.value))
+        first = caches[0].tokens if caches else 0
+        scores = self.scores(hidden, first)
+        if caches is None:
+            out = self.settings.attend(q, k, v, scores)
+        else:
+            if not caches:
+                caches.extend(self.settings.cache(self.heads, self.kv_heads, scores.shape[1], self.head_dim, q.dtype)
+                              for _ in range(len(hidden)))
+            if len(caches) != len(hidden):
+                raise BadValue(f"caches: {len(caches)} for a batch of {len(hidden)}")
+            out = step_all(caches, q, k, v, scores)
+        return self.output(out.transpose(1, 2).flatten(2))

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+
+import manyhop as mh
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+hf = mh.hf
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    hf.register()
+    yield
+    hf.register()
+
+
+def llama(name="Llama", **given):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                                    num_key_value_heads=2, intermediate_size=40, max_position_embeddings=128,
+                                                    **given)
+    return getattr(transformers, f"{name}ForCausalLM")(config).eval()
+
+
+def ids(b=2, n=40):
+    return torch.randint(2, 60, (b, n), generator=torch.Generator().manual_seed(1))
+
+
+def plugged(model, *args, seed=0, **given):
+    scores = hf.sparsek(model, *args, **given)
+    torch.manual_seed(seed)
+    for own in scores:
+        torch.nn.init.normal_(own.weight)
+    return scores
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2"])
+def test_enough_keys_are_the_model_itself(name):
+    model = llama(name, **({"sliding_window": None} if name == "Mistral" else {}))
+    want = model(ids()).logits
+    plugged(model, 60, gate="values")
+    assert (model(ids()).logits - want).abs().max() < 1e-5
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    assert (model(ids()).logits - want).abs().max() > 1e-3
+    hf.unplug(model)
+    assert (model(ids()).logits - want).abs().max() < 1e-5
+    assert not any("sparsek" in name for name in model.state_dict())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_decoding_is_the_whole_sequence(layers):
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4, sinks=1, layers=layers)
+    want = model(x, use_cache=False).logits
+    cache = hf.SparseKCache(model)
+    first = model(x[:, :12], past_key_values=cache).logits
+    sizes, parts = [], [first]
+    for part in x[:, 12:].split([1, 1, 20, 6], 1):
+        parts.append(model(part, past_key_values=cache).logits)
+        sizes.append(cache.bytes)
+    assert (torch.cat(parts, 1) - want).abs().max() < 1e-5
+    assert cache.get_seq_length() == 40
+    if layers is None:
+        assert len(set(sizes)) == 1
+    positions, gates = cache.kept(1, item=1, score_head=1)
+    assert len(positions) <= 5 and gates.sum() == pytest.approx(3) and (np.diff(positions) > 0).all()
+    cache.reset()
+    assert cache.get_seq_length() == 0 and (model(x, past_key_values=cache).logits - want).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("given", [{}, {"num_beams": 3}, {"do_sample": True}])
+def test_generate(given):
+    model, x = llama(), ids(n=12)
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    said = []
+    for more in ({"past_key_values": hf.SparseKCache(model)}, {"use_cache": False}):
+        torch.manual_seed(5)
+        said.append(model.generate(x, max_new_tokens=10, pad_token_id=0, **{"do_sample": False, **given}, **more))
+    assert torch.equal(*said)
+
+
+def test_scores_alone_learn():
+    model, x = llama(), ids()
+    model.requires_grad_(False)
+    scores = plugged(model, 3, cap=6, window=4, sinks=1)
+    before = [p.detach().clone() for p in scores.parameters()]
+    optimizer = torch.optim.Adam(scores.parameters(), 0.05)
+    losses = []
+    for _ in range(6):
+        loss = model(x, labels=x, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] and all((a != b).any() for a, b in zip(before, scores.parameters()))
+    assert all(p.grad is None for n, p in model.named_parameters() if "sparsek" not in n)
+    # Other settings keep what was learned; another number of scores begins anew.
+    assert hf.sparsek(model, 4, cap=6)[0] is scores[0]
+    assert hf.sparsek(model, 4, cap=6, score_heads=4)[0].weight.shape == (4, 32)
+    assert not any(p.requires_grad for n, p in model.named_parameters() if "sparsek" not in n)
+
+
+def test_gradient_checkpoints():
+    model, x = llama(), ids()
+    plugged(model, 3, cap=6, window=4)
+    grads = []
+    for on in (False, True):
+        if on:
+            model.gradient_checkpointing_enable()
+        model.train().zero_grad()
+        model(x, labels=x, use_cache=False).loss.backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads))
+
+
+@torch.no_grad()
+def test_padding_on_the_right_is_not_seen():
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4)
+    mask = torch.ones_like(x)
+    mask[0, 25:] = 0
+    got = model(x, attention_mask=mask, use_cache=False).logits
+    assert (got[0, :25] - model(x[:1, :25], use_cache=False).logits[0]).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="right"):
+        model(x, attention_mask=mask.flip(1), use_cache=False)
+    with pytest.raises(ValueError, match="padded batch"):
+        model(x, attention_mask=mask, past_key_values=hf.SparseKCache(model))
+
+
+@torch.no_grad()
+def test_what_cannot_be():
+    model, x = llama(), ids(n=12)
+    with pytest.raises(ValueError, match="no SparseK layer"):
+        hf.SparseKCache(model)
+    plugged(model, 3, window=4)
+    with pytest.raises(ValueError, match="SparseKCache"):
+        model.generate(x, max_new_tokens=3, pad_token_id=0)
+    cache = hf.SparseKCache(model)
+    model(x, past_key_values=cache)
+    with pytest.raises(ValueError, match="batch of 2"):
+        model(x[:1, :1], past_key_values=cache)
+    with pytest.raises(ValueError, match="taken back"):
+        cache.crop(2)
+    hf.sparsek(model, 3, cap=-1)
+    with pytest.raises(ValueError, match="no cap"):
+        model(x, past_key_values=hf.SparseKCache(model))
+    for given, text in ((dict(layers=[7]), "layers: 7"), (dict(score_heads=3), "score_heads"), (dict(keys=-1), "keys"),
+                        (dict(gate="both"), "gate"), (dict(keys=4, cap=2), "cap")):
+        with pytest.raises(ValueError, match=text):
+            hf.sparsek(model, **given)
+    with pytest.raises(TypeError, match="no causal attention"):
+        hf.sparsek(transformers.BertModel(transformers.BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+                                                                  num_attention_heads=1, intermediate_size=8)))
+    sliding = llama("Mistral", sliding_window=6)
+    hf.sparsek(sliding, 3)
+    with pytest.raises(ValueError, match="sliding window"):
+        sliding(x, use_cache=False)
