@@ -64,3 +64,44 @@ def test_learn_goes_on_where_it_was_left(tmp_path):
     assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step 6" not in again.stdout
     other = subprocess.run([*call, "--hops", "3"], capture_output=True, text=True)
     assert other.returncode != 0 and "other options" in other.stderr
+
+
+def tiny_llama(folder):
+    """A language model that knows nothing, with a tokenizer of bytes."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                      intermediate_size=40, max_position_embeddings=512)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_sparsek_lm_goes_on_where_it_was_left(tmp_path):
+    pytest.importorskip("transformers")
+    texts = []
+    for name in ("train", "test"):
+        texts.append(tmp_path / f"{name}.txt")
+        texts[-1].write_text("".join(chr(97 + i) for i in np.random.default_rng(len(texts)).integers(0, 26, 1500)))
+    call = [sys.executable, "-W", "ignore", str(EXAMPLES / "sparsek_lm.py"), "smollm2", "--model", str(tiny_llama(tmp_path / "model")),
+            "--train", str(texts[0]), "--test", str(texts[1]), "--skip", "0", "--out", str(tmp_path / "out"), "--length", "256",
+            "--budgets", "32", "--train-length", "128", "--fit-texts", "2", "--epochs", "2", "--steps", "2", "--generate", "4",
+            "--threads", "1"]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    arms = {"full", "window/32", "sinks/32", *(f"sparsek/32/{v}" for v in ("random", "fitted", "local", "trained"))}
+    assert {key for key in results if key[0] != "_"} == arms and results["_exact"]["difference"] < 1e-4
+    assert "trained: step 2 of 2" in done.stdout and done.stdout.count("MB of keys and values") == 6
+    again = subprocess.run([*call[:-4], "--threads", "1"], capture_output=True, text=True)
+    table = lambda text: text[text.index("loss per token by length"):]  # noqa: E731
+    assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step" not in again.stdout
+    other = subprocess.run([*call, "--share", "0.25"], capture_output=True, text=True)
+    assert other.returncode != 0 and "other options" in other.stderr
