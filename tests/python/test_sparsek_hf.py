@@ -72,6 +72,18 @@ def test_decoding_is_the_whole_sequence(layers):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype, most", [(torch.float64, 1e-12), (torch.bfloat16, 0.05)])
+def test_other_types(dtype, most):
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    model.to(dtype)
+    want = model(x, use_cache=False).logits
+    cache = hf.SparseKCache(model)
+    got = torch.cat([model(part, past_key_values=cache).logits for part in x.split([12, 1, 27], 1)], 1)
+    assert got.dtype == dtype and (got - want).norm() <= most * want.norm()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("given", [{}, {"num_beams": 3}, {"do_sample": True}])
 def test_generate(given):
     model, x = llama(), ids(n=12)

@@ -152,6 +152,7 @@ class SparseKCacheLayer(CacheLayerMixin):
         if not self.caches:
             out = settings.attend(q, k, v, scores)  # a prompt at once
             self.caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]
+            scores = scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
             for cache, *item in zip(self.caches, k, v, scores):
                 cache.extend(*(x.detach() for x in item))
         else:

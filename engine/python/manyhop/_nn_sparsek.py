@@ -21,8 +21,9 @@ class SparseKScores(nn.Module):
 
     def forward(self, hidden: Tensor, first: int = 0) -> Tensor:
         """`first` is the position of the first token."""
-        place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=self.slope.dtype) / 1024
-        return (hidden.to(self.weight.dtype) @ self.weight.T).transpose(1, 2) + self.slope[:, None] * place
+        kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32  # bfloat16 has too few places
+        place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=kind) / 1024
+        return (hidden.to(kind) @ self.weight.T.to(kind)).transpose(1, 2) + self.slope.to(kind)[:, None] * place
 
     def extra_repr(self):
         return f"hidden_size={self.weight.shape[1]}, heads={self.weight.shape[0]}"
@@ -58,6 +59,7 @@ class SparseKSettings(nn.Module):
 
 def step_all(caches, q, k, v, scores):
     """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]."""
+    scores = scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
     return torch.stack([c.step(*(x.detach() for x in item)) for c, *item in zip(caches, q, k, v, scores)])
 
 
