@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from . import _core, _settings
+from ._operator import operator
 from ._sparsek import attention_arguments, attention_options, check_shapes, number, ragged
 from .errors import BadType, BadValue
 from .torch_ops import _DTYPES, _array, _real, _tensor
 
 
-@torch.library.custom_op("manyhop::sparsek", mutates_args=())
+@operator("manyhop::sparsek")
 def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
     p = torch.empty(z.shape, dtype=z.dtype)
     tau = torch.empty(k.shape, dtype=torch.float64)
@@ -27,7 +28,7 @@ def _(z, k, offsets, temperature, ordered):
     return z.new_empty(z.shape), k.new_empty(k.shape)
 
 
-@torch.library.custom_op("manyhop::sparsek_backward", mutates_args=())
+@operator("manyhop::sparsek_backward")
 def _sparsek_backward(p: Tensor, g: Tensor, k: Tensor, offsets: Optional[Tensor],
                       temperature: float) -> Tuple[Tensor, Tensor]:
     dz, dk = torch.empty(p.shape, dtype=p.dtype), torch.empty(k.shape, dtype=torch.float64)
@@ -90,7 +91,7 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
 
 
-@torch.library.custom_op("manyhop::sparsek_attention", mutates_args=())
+@operator("manyhop::sparsek_attention")
 def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int], temperature: float, window: int,
                sinks: int, gate: str, hops: int, teleport: float, scale: Optional[float]) -> Tensor:
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
@@ -107,7 +108,7 @@ def _(q, k, v, scores, keys, cap, temperature, window, sinks, gate, hops, telepo
     return q.new_empty((*q.shape[:3], v.shape[3]))
 
 
-@torch.library.custom_op("manyhop::sparsek_attention_backward", mutates_args=())
+@operator("manyhop::sparsek_attention_backward")
 def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int],
                         temperature: float, window: int, sinks: int, gate: str, hops: int, teleport: float,
                         scale: Optional[float], needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
