@@ -242,7 +242,8 @@ TEST_CASE("sparsek attention: errors") {
 }
 
 TEST_CASE("sparsek attention where no key ever leaves") {
-  Data<float> x(Shape{.h = 1, .kv = 1, .s = 1, .n = 2900, .d = 2, .dv = 2});  // starts of chunks are looked for
+  Data<float> x(
+      Shape{.h = 1, .kv = 1, .s = 1, .n = 2900, .d = 2, .dv = 2});  // starts of chunks are looked for
   std::fill(x.u.begin(), x.u.end(), 1.0F);
   const SparsekAttentionOptions options{.select = {.k = 6, .cap = kUncapped}};
   const auto want = run(x, options, Backend::reference, 1, false);
