@@ -1,7 +1,12 @@
+import signal
+
 import numpy as np
 import pytest
 
 import manyhop as mh
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and its children too; the tests of Ctrl-C want it heard.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
