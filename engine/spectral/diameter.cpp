@@ -6,6 +6,7 @@
 
 #include "manyhop/engine/spectral/expansion.hpp"
 #include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/engine/spectral/twins.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop::spectral {
@@ -77,6 +78,25 @@ Sweeps four_sweeps(const SymmetricGraph& s, double cost) {
   return result;
 }
 
+/// What one vertex of each class sees of the others; twins of each other are as far apart as `between` says.
+SymmetricGraph classes_of(const Twins& twins, Offset& between) {
+  SymmetricGraph base;
+  base.graph = twins.base;
+  base.degree = row_sums(base.graph, false);
+  base.volume = static_cast<double>(base.graph.nnz());
+  base.parts.count = 1;
+  between = 0;
+  for (Offset c = 0; c < base.n(); ++c) {
+    if (twins.sizes[at(c)] < 2) continue;
+    Offset apart = 2;  // over any vertex that they see
+    base.graph.for_each_run(c, [&](Run run) {
+      if (run.begin <= c && c < run.end) apart = 1;
+    });
+    between = std::max(between, apart);
+  }
+  return base;
+}
+
 }  // namespace
 
 Diameter diameter(const Context& ctx, const SymmetricGraph& s, double max_work) {
@@ -87,6 +107,12 @@ Diameter diameter(const Context& ctx, const SymmetricGraph& s, double max_work) 
     return result;
   }
   if (!s.connected()) return result;
+  if (const auto twins = find_twins(s.graph)) {
+    Offset between = 0;
+    result = diameter(ctx, classes_of(*twins, between), max_work);
+    for (auto* bound : {&result.lower, &result.upper}) *bound = std::max(**bound, between);
+    return result;
+  }
   const auto cost = static_cast<double>(s.stored() + 2 * s.n());
   Sweeps sweeps = four_sweeps(s, cost);
   result.searches = sweeps.searches;

@@ -101,8 +101,9 @@ struct Diameter {
   Offset searches = 0;
 };
 /// Double sweeps and iFUB (Crescenzi et al., On computing the diameter of real-world undirected graphs, TCS
-/// 514, 2013), 64 sources at once where the diameter is small. Stops with bounds once about `max_work` edges
-/// have been visited.   Same result for any thread count.   Throws Interrupted.
+/// 514, 2013), 64 sources at once where the diameter is small; of classes of twins (blocks of `lift`) one
+/// vertex is searched. Stops with bounds once about `max_work` edges have been visited.   Same result for any
+/// thread count.   Throws Interrupted.
 Diameter diameter(const Context& ctx, const SymmetricGraph& s, double max_work = 2e9);
 
 /// 1/(n sum_v m_v^2), m = (1/K) sum_{t=1..K} (P^T)^t 1/n, P = D_r^-1 A of the graph as given (directed): 1

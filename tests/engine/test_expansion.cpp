@@ -229,6 +229,40 @@ TEST_CASE("diameters by brute force on random graphs") {
   }));
 }
 
+TEST_CASE("diameters of graphs with twins by brute force") {
+  CHECK(rc::check("twins", [] {
+    const auto classes = *rc::gen::inRange<Index>(1, 12);
+    std::vector<char> joined(static_cast<std::size_t>(classes) * static_cast<std::size_t>(classes));
+    const auto cell = [&](Index a, Index b) -> char& {
+      return joined[static_cast<std::size_t>(a) * static_cast<std::size_t>(classes) +
+                    static_cast<std::size_t>(b)];
+    };
+    for (Index a = 0; a < classes; ++a) {
+      cell(a, a) = *rc::gen::inRange<char>(0, 2);
+      if (a == 0) continue;
+      const Index b = *rc::gen::inRange<Index>(0, a);
+      cell(a, b) = cell(b, a) = 1;
+    }
+    std::vector<Index> label;
+    for (Index a = 0; a < classes; ++a) label.insert(label.end(), *rc::gen::inRange<std::size_t>(1, 6), a);
+    std::vector<Index> rows, cols;
+    for (std::size_t v = 0; v < label.size(); ++v)
+      for (std::size_t u = 0; u < label.size(); ++u)
+        if (cell(label[v], label[u]) != 0) {
+          rows.push_back(static_cast<Index>(v));
+          cols.push_back(static_cast<Index>(u));
+        }
+    const auto s = spectral::symmetric_graph({}, edges(static_cast<Offset>(label.size()), rows, cols));
+    RC_PRE(s.connected());
+    Offset expected = 0;
+    for (Index v = 0; v < s.n(); ++v)
+      expected = std::max<Offset>(expected, spectral::search(s.graph, v).eccentricity);
+    const auto found = spectral::diameter({}, s);
+    RC_ASSERT(*found.lower == expected);
+    RC_ASSERT(*found.upper == expected);
+  }));
+}
+
 TEST_CASE("diameters of known graphs") {
   const auto of = [](const Graph& graph) {
     return spectral::diameter({}, spectral::symmetric_graph({}, graph));
@@ -244,6 +278,12 @@ TEST_CASE("diameters of known graphs") {
   exact(pattern("window(1) - self", 500), 499);
   exact(pattern("full - self", 3000), 1);
   exact(pattern("full - self - global(1) | global(1) & window(1)", 300), 2);
+  exact(pattern("lift(window(1), 8)", 512), 63);
+  exact(pattern("lift(window(1) - self, 8)", 512), 63);
+  exact(pattern("full - lift(self, 100)", 300), 2);  // three parts: twins meet in any other one
+  exact(pattern("full - lift(self, 4)", 8), 2);
+  exact(pattern("global(1) - self", 400), 2);
+  exact(pattern("full", 400), 1);
   exact(pattern("self", 1), 0);
   CHECK_FALSE(of(pattern("self", 2)).lower);
   CHECK_FALSE(of(Graph()).upper);
