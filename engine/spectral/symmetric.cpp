@@ -20,10 +20,11 @@ namespace {
 
 constexpr int kStepsOfRestart = 40;  // `max_restarts` of them bound the products of a run
 // Steps of Lanczos before a factorisation is looked for, and steps of Lanczos that it may cost instead: a
-// narrow band at once, a wide one when Lanczos turns out to be slow, any that is possible at last.
+// narrow band at once, a wide one when Lanczos turns out to be slow, a wider one at last; more than that
+// takes longer than the steps that most graphs still need.
 constexpr struct {
   int after, worth;
-} kFactorings[] = {{0, 400}, {160, 1000}, {2000, 1 << 30}};
+} kFactorings[] = {{0, 400}, {160, 1000}, {2000, 20000}};
 constexpr int kLikelySteps = 500;  // of Lanczos, to size its basis
 constexpr std::size_t kBasisBytes = std::size_t{5} << 30;
 constexpr int kRefineSteps = 12;  // products that take rounding off a Ritz vector
