@@ -382,13 +382,20 @@ def key_of(arm, budget, variant):
     return "/".join(str(x) for x in (arm, budget, variant) if x is not None)
 
 
+def texts_of(results, options):
+    """Texts that every arm has been through that has begun at all."""
+    begun = [set(results[k]) for k in (key_of(*arm) for arm in arms_of(options)) if results.get(k)]
+    return sorted(set.intersection(*begun)) if begun else []
+
+
 def table(results, options):
     lengths = [n for n in (512, 1024, 2048, 4096, 8192) if n <= options.length]
-    texts = sorted({t for key, r in results.items() if key[0] != "_" for t in r})
+    texts = texts_of(results, options)
     if not texts:
         return print("nothing there yet")
-    print(f"loss per token by length of the input (mean of {len(texts)} texts: {', '.join(texts)}); last: the last 1024 tokens")
-    print(f"{'pairs':>6}  {'arm':18}" + "".join(f"{n:>9}" for n in lengths) + f"{'last':>9}")
+    print(f"loss per token by length of the input (mean of {len(texts)} texts: {', '.join(texts)}); last: the last 1024 tokens;")
+    print("wins: texts whose loss over all tokens is below that of sinks + window")
+    print(f"{'pairs':>6}  {'arm':18}" + "".join(f"{n:>9}" for n in lengths) + f"{'last':>9}{'wins':>6}")
     for arm, budget, variant in arms_of(options):
         found = results.get(key_of(arm, budget, variant), {})
         if not all(t in found for t in texts):
@@ -396,8 +403,13 @@ def table(results, options):
         sums = np.mean([found[t] for t in texts], 0)  # of blocks of 512 tokens; the very last block has 511
         tokens = np.minimum(np.arange(1, len(sums) + 1) * 512, options.length - 1)
         total = np.cumsum(sums)
-        shown = [total[n // 512 - 1] / tokens[n // 512 - 1] for n in lengths] + [sums[-2:].sum() / (tokens[-1] - max(0, options.length - 1024))]
-        print(f"{budget or '':>6}  {label(arm, variant):18}" + "".join(f"{x:9.4f}" for x in shown))
+        shown = [total[n // 512 - 1] / tokens[n // 512 - 1] for n in lengths]
+        shown.append(sums[-2:].sum() / (tokens[-1] - max(0, options.length - 1024)))
+        other = results.get(key_of("sinks", budget, None), {})
+        wins = ""
+        if arm == "sparsek" and all(t in other for t in texts):
+            wins = f"{sum(sum(found[t]) < sum(other[t]) for t in texts)}/{len(texts)}"
+        print(f"{budget or '':>6}  {label(arm, variant):18}" + "".join(f"{x:9.4f}" for x in shown) + f"{wins:>6}")
 
 
 def plot(results, options):
@@ -408,7 +420,7 @@ def plot(results, options):
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    texts = sorted({t for key, r in results.items() if key[0] != "_" for t in r})
+    texts = texts_of(results, options)
     figure, axes = pyplot.subplots(1, len(options.budgets), figsize=(4 * len(options.budgets), 3.6), sharey=True, layout="constrained",
                                    squeeze=False)
     for ax, budget in zip(axes[0], options.budgets):
