@@ -38,7 +38,7 @@ def by_bisection(z, k, steps=40):
     return (z - (lo + hi) / 2).clamp(0, 1)
 
 
-def by_newton(z, k, steps=12):
+def by_newton(z, k, steps=24):
     lo, hi = z.amin(-1, keepdim=True) - 1, z.amax(-1, keepdim=True)
     tau = z.mean(-1, keepdim=True)
     for _ in range(steps):
