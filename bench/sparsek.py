@@ -38,7 +38,7 @@ def by_bisection(z, k, steps=40):
     return (z - (lo + hi) / 2).clamp(0, 1)
 
 
-def by_newton(z, k, steps=24):
+def by_newton(z, k, steps=8):
     lo, hi = z.amin(-1, keepdim=True) - 1, z.amax(-1, keepdim=True)
     tau = z.mean(-1, keepdim=True)
     for _ in range(steps):
@@ -47,7 +47,7 @@ def by_newton(z, k, steps=24):
         lo, hi = torch.where(over > 0, tau, lo), torch.where(over > 0, hi, tau)
         slope = ((p > 0) & (p < 1)).sum(-1, keepdim=True)
         step = tau + over / slope.clamp(min=1)
-        tau = torch.where((slope > 0) & (step > lo) & (step < hi), step, (lo + hi) / 2)
+        tau = torch.where((slope > 0) & (step >= lo) & (step <= hi), step, (lo + hi) / 2)
     return (z - tau).clamp(0, 1)
 
 
