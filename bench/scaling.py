@@ -3,6 +3,7 @@
 
     python3 bench/scaling.py --program build/default/manyhop --from 10 --to 16
     python3 bench/scaling.py --to 20 --repeat 1 --plot bench/scaling.svg --json bench/scaling.json
+    python3 bench/scaling.py --from-json blocks.json edges.json --plot bench/scaling.svg
 
 Tokens are powers of two; q, k, v are new for every size, [n, heads, dim] in --dtype. Each row is one process: seconds of a run
 after its warm-up, nanoseconds a token and an edge, resident memory at most. Wants NumPy, and matplotlib for --plot.
@@ -32,6 +33,7 @@ parser.add_argument("--repeat", type=int, default=3, help="timed runs, the media
 parser.add_argument("--only", choices=sorted(PATTERNS), help="one of the patterns")
 parser.add_argument("--json", help="write the rows there")
 parser.add_argument("--plot", help="draw them there (.svg, .png)")
+parser.add_argument("--from-json", nargs="+", metavar="FILE", help="measure nothing, draw the rows of these files together")
 
 
 def write_qkv(file, n, options):
@@ -75,9 +77,9 @@ def draw(rows, path, options):
     for name in dict.fromkeys(row["pattern"] for row in rows):
         mine = [row for row in rows if row["pattern"] == name]
         axes.loglog([row["n"] for row in mine], [row["seconds"] for row in mine], "o-", base=2, label=name)
-    first = rows[0]
-    axes.loglog([row["n"] for row in rows], [first["seconds"] * row["n"] / first["n"] for row in rows], "--", color="gray",
-                base=2, label="linear")
+    first = min(rows, key=lambda row: row["seconds"])
+    sizes = sorted({row["n"] for row in rows})
+    axes.loglog(sizes, [first["seconds"] * n / first["n"] for n in sizes], "--", color="gray", base=2, label="linear")
     axes.set_yscale("log", base=10)
     axes.set_xlabel("tokens")
     axes.set_ylabel("seconds")
@@ -91,6 +93,16 @@ def draw(rows, path, options):
 def main():
     options = parser.parse_args()
     rows = []
+    if options.from_json:
+        for name in options.from_json:
+            with open(name) as file:
+                told = json.load(file)
+            rows += told["rows"]
+            for key in ("heads", "dim", "hops", "dtype", "threads"):
+                setattr(options, key, told[key])
+        if options.plot:
+            draw(rows, options.plot, options)
+        return
     print(f"{'tokens':>9s} {'pattern':14s} {'edges':>11s} {'seconds':>10s} {'us/token':>9s} {'ns/edge':>8s} {'resident MiB':>13s}")
     for power in range(options.first, options.last + 1):
         with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
