@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
-sources = $(shell git ls-files '*.cpp' '*.hpp')
+sources = $(shell git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' 'tests/ops/cuda/emulator/*.h')
 # A first `make run` leaves the tests (and the packages only they need) out; `make test` turns them on and they stay.
 first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF)
 

@@ -4,8 +4,10 @@ function(manyhop_target target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
                                               $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
   if(PROJECT_IS_TOP_LEVEL)
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
-                                             -Wold-style-cast -Wnon-virtual-dtor -Werror)
+    target_compile_options(
+      ${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion
+                        -Wold-style-cast -Wnon-virtual-dtor -Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall
+                        -Werror=all-warnings>)
   endif()
   if(MANYHOP_SANITIZE)
     target_compile_options(${target} PUBLIC -fsanitize=${MANYHOP_SANITIZE} -fno-omit-frame-pointer
@@ -13,5 +15,5 @@ function(manyhop_target target)
     target_link_options(${target} PUBLIC -fsanitize=${MANYHOP_SANITIZE})
   endif()
   # One rounding for a formula on every machine: no contraction behind the writer's back; kernels ask for FMA by name.
-  target_compile_options(${target} PRIVATE -ffp-contract=off)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 endfunction()

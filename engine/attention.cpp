@@ -6,6 +6,7 @@
 #include <chrono>
 #include <limits>
 
+#include "manyhop/engine/attention_device.hpp"
 #include "manyhop/engine/attention_internal.hpp"
 
 namespace manyhop {
@@ -17,6 +18,7 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
                TensorView<const T> v, TensorView<T> out, const AttentionOptions& options) {
   require_dtype<T>(plan);
   require_backend(ctx, "attention");
+  require_plan_of(ctx, plan);
   const ThreadScope scope(ctx.threads, ctx.stop);
   const Call<T> call(ctx, plan, q, k, v, options);
   const PlanOptions& o = plan.options();
@@ -32,6 +34,19 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
     throw ValueError(
         fmt::format("weights: shape {} is shared by {} heads and a batch of {}, values for each are wanted",
                     shape_text(weight_values.view), o.heads, o.batch));
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const auto finished = [&] {
+    lse_values.finish();
+    weight_values.finish();
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    plan.data().last_seconds = taken.count();
+  };
+  if (ctx.backend == Backend::cuda) {
+    if (options.state != nullptr) options.state->clear();
+    attention_on_device<T>(plan, call.device_call(), call.bias_view(), out, lse_values.view,
+                           weight_values.view);
+    return finished();
   }
   const Offset units = o.batch * o.heads;
   const Schedule schedule = call.keeping_schedule(units);
@@ -51,13 +66,9 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
     ctx.backend == Backend::reference ? ops::reference::attention_head(in, to)
                                       : ops::cpu::attention_head(in, to, resources);
   };
-  const auto start = std::chrono::steady_clock::now();
   try {
     call.for_units(units, schedule, false, head);
-    lse_values.finish();
-    weight_values.finish();
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    plan.data().last_seconds = taken.count();
+    finished();
   } catch (...) {  // half a state is none
     if (options.state != nullptr) options.state->clear();
     throw;
@@ -87,6 +98,7 @@ std::size_t state_bytes(const Context& ctx, const Plan& plan, AttentionOptions o
 
 std::size_t attention_state_bytes(const Context& ctx, const Plan& plan, const AttentionOptions& options) {
   require_backend(ctx, "attention");
+  require_plan_of(ctx, plan);
   const ThreadScope scope(ctx.threads, ctx.stop);
   switch (plan.options().dtype) {
     case DType::f64:

@@ -102,6 +102,7 @@ struct AttentionGradients {
   TensorView<T> q{}, k{}, v{};  // overwritten; empty ones are not computed
   RealOutput bias{};            // like options.bias
   double teleport = 0;          // overwritten
+  bool wants_teleport = true;   // cuda waits for the device to tell it; false: left 0 there
 };
 
 /// Gradients of sum(out * g) (+ sum(lse * g_lse) when given).

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "manyhop/engine/attention.hpp"
+#include "manyhop/engine/attention_device.hpp"
 #include "manyhop/engine/attention_internal.hpp"
 
 namespace manyhop {
@@ -14,6 +15,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
                         const AttentionOptions& options, const RealInput& g_lse) {
   require_dtype<T>(plan);
   require_backend(ctx, "attention");
+  require_plan_of(ctx, plan);
   const ThreadScope scope(ctx.threads, ctx.stop);
   const Call<T> call(ctx, plan, q, k, v, options);
   const PlanOptions& o = plan.options();
@@ -53,6 +55,19 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
         std::fill_n(all.data + shift, inner, C{0});
       }
     }
+  }
+  if (ctx.backend == Backend::cuda) {
+    ops::cuda::AttentionGradient<T> to;
+    to.g = g;
+    to.q = dq;
+    to.k = dk;
+    to.v = dv;
+    to.teleport = graph.square() && gradients.wants_teleport ? &gradients.teleport : nullptr;
+    to.mode = mode;
+    gradients.teleport = 0;
+    attention_backward_on_device<T>(plan, call.device_call(), call.bias_view(), to, lse_values.view,
+                                    bias_values.view);
+    return bias_values.finish();
   }
   const Offset group = o.heads / o.kv_heads;
   const Offset units = o.batch * o.kv_heads;

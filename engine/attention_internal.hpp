@@ -263,6 +263,30 @@ class Call {
     return in;
   }
 
+  /// All heads at once, for a device.
+  ops::cuda::AttentionCall<T> device_call() const {
+    ops::cuda::AttentionCall<T> to;
+    to.stream = ctx_.stream;
+    to.memory_limit = ctx_.memory_limit;
+    to.batch = o_.batch;
+    to.heads = o_.heads;
+    to.kv_heads = o_.kv_heads;
+    to.d = o_.head_dim;
+    to.d_value = o_.value_dim;
+    to.q = q_;
+    to.k = k_;
+    to.v = v_;
+    to.hops = options_.hops;
+    to.teleport = options_.teleport;
+    to.scale = options_.scale.value_or(1.0 / std::sqrt(static_cast<double>(o_.head_dim)));
+    to.lengths = options_.lengths;
+    to.edge_dropout = edge_dropout_;
+    to.hop_dropout = hop_dropout_;
+    to.seed = options_.seed;
+    return to;
+  }
+  TensorView<const C> bias_view() const { return bias_values_.view; }
+
   Offset rows(Offset batch) const {
     const Graph& graph = plan_.graph();
     return options_.lengths.empty() || !graph.square() ? graph.n_rows() : options_.lengths[at(batch)];
@@ -472,6 +496,12 @@ class RowValues {
 template <class T>
 constexpr DType dtype_of() {
   return std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, bf16> ? DType::bf16 : DType::f32;
+}
+
+inline void require_plan_of(const Context& ctx, const Plan& plan) {
+  if ((ctx.backend == Backend::cuda) == (plan.backend() == Backend::cuda)) return;
+  throw ValueError(fmt::format("attention: backend {}, the plan was made for {}", name_of(ctx.backend),
+                               name_of(plan.backend())));
 }
 
 template <class T>

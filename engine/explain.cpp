@@ -150,6 +150,14 @@ std::vector<std::string> Plan::explain() const {
                   o.heads, o.kv_heads, o.head_dim, o.value_dim, o.hops, name_of(o.dtype)));
   if (data_->backend == Backend::reference) {
     lines.emplace_back("kernel    reference: plain loops in double precision, A made again for each hop");
+  } else if (data_->backend == Backend::cuda) {
+    lines.emplace_back(
+        o.dtype == DType::bf16
+            ? "kernel    cuda: dense columns by bf16 products of the tensor cores, single edges as "
+              "gathers of a warp, fp32 sums"
+            : fmt::format("kernel    cuda: every edge as a gather of a warp, {} sums",
+                          o.dtype == DType::f64 ? "fp64" : "fp32"));
+    lines.emplace_back("weights   kept between hops");
   } else {
     lines.push_back(
         fmt::format("kernel    cpu, {}{}: dense columns as 32-row tiles, single edges as gathers{}, {} sums",

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 
+#include "manyhop/engine/attention_device.hpp"
 #include "manyhop/engine/schedule.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
@@ -79,7 +80,7 @@ std::size_t graph_bytes(const Plan::Data& data) {
   for (const Tiling& tiling : data.tilings) total += tiling.bytes();
   for (const RestByColumn& edges : data.by_column) total += edges.bytes();
   for (const Reordered& reordered : data.reordered) total += reordered.bytes();
-  return total;
+  return total + data.device.bytes();
 }
 
 Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend, Offset units, int threads,
@@ -89,7 +90,7 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   // A row of few features may be nearly zero, and then what rounding adds is large beside it.
   best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.kept && shape.d_value >= 16;
   best.shape.tiles = best.shape.half && !tiles_name().empty();
-  if (backend == Backend::reference) return best;  // plain loops hold a few rows of V
+  if (backend != Backend::cpu) return best;  // plain loops hold a few rows of V, a device has its own memory
   const bool wide = dtype == DType::f64;
   const std::size_t panel =
       wide ? ops::cpu::panel_bytes<double>(best.shape) : ops::cpu::panel_bytes<float>(best.shape);
@@ -128,6 +129,7 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
 
 Plan::Plan(std::shared_ptr<const Data> data) : data_(std::move(data)) {}
 const PlanOptions& Plan::options() const { return data_->options; }
+Backend Plan::backend() const { return data_->backend; }
 bool Plan::per_head() const { return data_->graphs.size() > 1; }
 const Graph& Plan::graph(int head) const {
   return data_->graphs[per_head() ? static_cast<std::size_t>(head) : 0];
@@ -146,7 +148,7 @@ MemoryEstimate Plan::memory() const {
   const Graph& graph = data_->graphs[0];
   return {.inputs = input_bytes(data_->options, graph.n_rows(), graph.n_cols()),
           .graph = graph_bytes(*data_),
-          .workspace = data_->schedule.workspace()};
+          .workspace = data_->device.empty() ? data_->schedule.workspace() : device_workspace(*data_)};
 }
 
 Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& given) {
@@ -161,7 +163,7 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
   data->graphs.assign(graphs.begin(), graphs.end());
   data->backend = ctx.backend;
   data->threads = thread_count();
-  if (options.reorder == Reorder::none || ctx.backend == Backend::reference) {
+  if (options.reorder == Reorder::none || ctx.backend != Backend::cpu) {
     for (const Graph& graph : data->graphs) data->tilings.push_back(make_tiling(graph));
   } else {
     for (const Graph& graph : data->graphs) {
@@ -175,6 +177,10 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
       data->by_column.push_back(rest_by_column(tiling, graphs[0].n_cols()));
       data->shape.by_column = std::max(data->shape.by_column, tiling.irregular_edges);
     }
+  }
+  if (ctx.backend == Backend::cuda) {
+    data->device = ops::cuda::upload(graphs, data->tilings, options.dtype, options.backward,
+                                     std::max<Offset>(1, options.batch * options.heads));
   }
   const std::size_t inputs = input_bytes(options, graphs[0].n_rows(), graphs[0].n_cols());
   data->schedule = make_schedule(data->shape, options.dtype, ctx.backend, options.batch * options.heads,

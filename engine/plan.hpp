@@ -45,6 +45,7 @@ class Plan {
   const PlanOptions& options() const;
   const Graph& graph(int head = 0) const;
   const Tiling& tiling(int head = 0) const;
+  Backend backend() const;  // of the context that made it; calls run there
   bool per_head() const;
   Offset edges() const;  // of all heads together when there is one graph per head, else of the one graph
   MemoryEstimate memory() const;

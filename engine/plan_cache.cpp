@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "manyhop/ops/cuda/attention.hpp"
+
 namespace manyhop {
 
 namespace {
@@ -14,9 +16,11 @@ bool same(const Graph& a, const Graph& b) {
 
 Plan PlanCache::get(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& options) {
   const std::size_t limit = ctx.limit();
+  const int device = ctx.backend == Backend::cuda ? ops::cuda::current_device() : 0;
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
     return e.options == options && e.backend == ctx.backend && e.threads == ctx.threads && e.limit == limit &&
+           e.device == device &&
            std::equal(graphs.begin(), graphs.end(), e.graphs.begin(), e.graphs.end(), same);
   });
   if (found != entries_.end()) {
@@ -29,7 +33,7 @@ Plan PlanCache::get(const Context& ctx, std::span<const Graph> graphs, const Pla
   if (capacity_ == 0) return made;
   if (entries_.size() == capacity_) entries_.pop_back();
   entries_.push_front(
-      {{graphs.begin(), graphs.end()}, options, ctx.backend, ctx.threads, limit, std::move(made)});
+      {{graphs.begin(), graphs.end()}, options, ctx.backend, ctx.threads, limit, device, std::move(made)});
   return entries_.front().plan;
 }
 

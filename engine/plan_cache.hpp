@@ -36,6 +36,7 @@ class PlanCache {
     Backend backend;
     int threads;
     std::size_t limit;
+    int device;
     Plan plan;
   };
   mutable std::mutex mutex_;

@@ -312,7 +312,7 @@ class Push {
 
 PprResult ppr(const Context& ctx, const Graph& graph, std::span<const Offset> seeds,
               const PprOptions& options) {
-  require_backend(ctx, "ppr");
+  require_host_backend(ctx, "ppr");
   const ThreadScope scope(ctx.threads, ctx.stop);
   check(graph, seeds, options);
   const std::size_t limit = ctx.limit();

@@ -8,6 +8,7 @@
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/ops/attention_head.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 
 namespace manyhop {
 
@@ -36,6 +37,7 @@ struct Plan::Data {
   std::vector<RestByColumn> by_column;  // for plans with a backward pass, as many as tilings
   ops::HeadShape shape;
   Schedule schedule;
+  ops::cuda::DeviceGraphs device;  // of plans for cuda
   Backend backend = Backend::cpu;
   int threads = 1;
   mutable std::atomic<double> last_seconds{0};  // of the last whole forward run, for explain()

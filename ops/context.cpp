@@ -6,6 +6,7 @@
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/memory.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 
 namespace manyhop {
 
@@ -47,7 +48,11 @@ std::size_t Context::limit() const {
   return static_cast<std::size_t>(pages) * static_cast<std::size_t>(page) / 2;
 }
 
-std::vector<std::string> available_backends() { return {"reference", "cpu"}; }
+std::vector<std::string> available_backends() {
+  std::vector<std::string> names{"reference", "cpu"};
+  if (ops::cuda::unavailable().empty()) names.emplace_back("cuda");
+  return names;
+}
 
 std::string_view name_of(Backend backend) {
   switch (backend) {
@@ -61,17 +66,43 @@ std::string_view name_of(Backend backend) {
   return "?";
 }
 
+namespace {
+
+/// What to say of a backend that cannot run; empty where it can.
+std::string missing(Backend backend, std::string_view name) {
+  std::string why;
+  if (backend == Backend::reference || backend == Backend::cpu) return why;
+  if (backend == Backend::cuda && ops::cuda::compiled()) {
+    why = ops::cuda::unavailable();
+    if (!why.empty()) why += fmt::format("; there are {}", fmt::join(available_backends(), ", "));
+    return why;
+  }
+  return fmt::format("'{}' is not in this build, which has {}", name, fmt::join(available_backends(), ", "));
+}
+
+}  // namespace
+
 void require_backend(const Context& ctx, std::string_view what) {
+  const std::string why = missing(ctx.backend, name_of(ctx.backend));
+  if (!why.empty()) throw ValueError(fmt::format("{}: backend {}", what, why));
+}
+
+void require_host_backend(const Context& ctx, std::string_view what) {
+  require_backend(ctx, what);
   if (ctx.backend == Backend::reference || ctx.backend == Backend::cpu) return;
-  throw ValueError(fmt::format("{}: backend '{}' is not in this build, which has {}", what,
-                               name_of(ctx.backend), fmt::join(available_backends(), ", ")));
+  throw ValueError(fmt::format("{}: backend '{}' has no such operation, reference and cpu have", what,
+                               name_of(ctx.backend)));
 }
 
 Backend backend_of(std::string_view name) {
   if (name == "reference") return Backend::reference;
   if (name == "cpu") return Backend::cpu;
-  throw ValueError(fmt::format("backend: '{}' is not in this build, which has {}", name,
-                               fmt::join(available_backends(), ", ")));
+  const bool cuda = name == "cuda";
+  const std::string why = cuda ? missing(Backend::cuda, name)
+                               : fmt::format("'{}' is not in this build, which has {}", name,
+                                             fmt::join(available_backends(), ", "));
+  if (!why.empty()) throw ValueError(fmt::format("backend: {}", why));
+  return Backend::cuda;
 }
 
 }  // namespace manyhop

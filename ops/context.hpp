@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,10 @@ struct Context {
   int threads = 0;               // 0: MANYHOP_THREADS, else the hardware's count
   std::size_t memory_limit = 0;  // bytes; 0: half of the machine's memory
   Backend backend = Backend::cpu;
+  // cuda: tensors lie in device memory, work is queued on this cudaStream_t and calls return at once
+  // (gradients to the teleport wait). Absent: tensors lie on the host; a call copies them, computes and
+  // waits.
+  std::optional<std::uintptr_t> stream = std::nullopt;
   const std::atomic<bool>* stop = nullptr;  // polled between tasks; raised: Interrupted
   std::function<void(std::string_view, double)> progress =
       {};  // stage, share done in [0, 1]; called from the caller's thread or a worker
@@ -49,12 +54,14 @@ struct Context {
   std::size_t limit() const;  // memory_limit resolved
 };
 
-/// Backends linked into this build, by name.
+/// Backends that can run: what is linked into this build and, for cuda, has a device.
 std::vector<std::string> available_backends();
 std::string_view name_of(Backend backend);
 /// Throws ValueError naming `what`, the backend and the available ones when this build lacks the context's
 /// backend.
 void require_backend(const Context& ctx, std::string_view what);
+/// The same for operations that only the reference and cpu backends have.
+void require_host_backend(const Context& ctx, std::string_view what);
 /// The instruction set that the cpu backend runs on: the best that machine and build have, or the one that
 /// MANYHOP_SIMD names (avx512, avx2, sse4, ...; read once). Bits differ between instruction sets, for sums
 /// are cut by vector width. Throws ValueError listing the available ones.

@@ -104,7 +104,7 @@ TensorView<T> edge_values(std::string_view op, std::string_view name, TensorView
 // The switch: runs the definition of the context's backend on the context's threads.
 template <class Reference, class Cpu>
 void dispatch(std::string_view op, const Context& ctx, Reference&& on_reference, Cpu&& on_cpu) {
-  require_backend(ctx, op);
+  require_host_backend(ctx, op);
   const ThreadScope scope(ctx.threads, ctx.stop);
   ctx.backend == Backend::reference ? on_reference() : on_cpu();
 }

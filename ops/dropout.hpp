@@ -55,6 +55,8 @@ class DropoutStream {
     key_ = {mixed[0], mixed[1]};
   }
 
+  /// What the draws depend on beside their place.
+  std::array<std::uint32_t, 2> key() const { return key_; }
   /// Draws of edges 4 block .. 4 block + 3.
   std::array<std::uint32_t, 4> edge_block(Offset block) const {
     return philox({word(block, 0), word(block, 1), 0, 0}, key_);

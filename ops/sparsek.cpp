@@ -113,7 +113,7 @@ void sparsek(const Context& ctx, TensorView<const T> z, double k, TensorView<T> 
     }
   }
   if (!options.tau.empty()) check_count(kOp, "tau", options.tau.size(), from.rows());
-  require_backend(ctx, kOp);
+  require_host_backend(ctx, kOp);
   const ThreadScope scope(ctx.threads, ctx.stop);
   const ops::SparsekCall call{k, options.row_k, options.temperature, options.method, options.tau};
   if (ctx.backend == Backend::reference) {

@@ -26,12 +26,15 @@ namespace detail {
 
 double nothing[8] = {};
 
-Layout layout_of(int device, std::size_t rank, const std::int64_t* shape, const std::int64_t* strides,
-                 const char* name) {
-  if (device != nb::device::cpu::value) {
+Layout layout_of(int device, int wanted, std::size_t rank, const std::int64_t* shape,
+                 const std::int64_t* strides, const char* name) {
+  if (device != wanted) {
     throw nb::type_error(
-        fmt::format("{}: lies on a device of kind {}, this call runs on the CPU: move it with .cpu()", name,
-                    device)
+        (wanted == nb::device::cpu::value
+             ? fmt::format("{}: lies on a device of kind {}, this call runs on the CPU: move it with .cpu()",
+                           name, device)
+             : fmt::format("{}: lies on a device of kind {}, this call runs on kind {} (CUDA)", name, device,
+                           wanted))
             .c_str());
   }
   if (rank < 1 || rank > 4)

@@ -29,16 +29,16 @@ struct Layout {
   std::array<Offset, 4> stride{0, 0, 0, 0};
   bool none = false;  // an axis of size 0
 };
-Layout layout_of(int device, std::size_t rank, const std::int64_t* shape, const std::int64_t* strides,
-                 const char* name);
+Layout layout_of(int device, int wanted, std::size_t rank, const std::int64_t* shape,
+                 const std::int64_t* strides, const char* name);
 extern double nothing[8];  // what views of no elements point at: a null pointer would be no view
 }  // namespace detail
 
-/// The view of an array whose type has been checked.
+/// The view of an array whose type has been checked. `device`: the DLPack kind of device where it must lie.
 template <class T, class Array>
-TensorView<T> view_of(const Array& array, const char* name) {
-  const detail::Layout layout =
-      detail::layout_of(array.device_type(), array.ndim(), array.shape_ptr(), array.stride_ptr(), name);
+TensorView<T> view_of(const Array& array, const char* name, int device = nb::device::cpu::value) {
+  const detail::Layout layout = detail::layout_of(array.device_type(), device, array.ndim(),
+                                                  array.shape_ptr(), array.stride_ptr(), name);
   TensorView<T> view;
   view.rank = layout.rank;
   view.extent = layout.extent;

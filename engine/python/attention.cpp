@@ -58,6 +58,10 @@ struct CallOptions {
   std::string backward = "stored";
   int threads = 0;
   std::size_t memory_limit = 0;
+  std::optional<std::uintptr_t> stream;  // tensors are on a device, work is queued here
+  bool wants_teleport = true;
+
+  int device() const { return stream ? nb::device::cuda::value : nb::device::cpu::value; }
 
   AttentionOptions attention() const {
     AttentionOptions o;
@@ -73,34 +77,34 @@ struct CallOptions {
   }
 };
 
-RealInput real_input(const std::optional<ReadArray>& array, const char* name) {
+RealInput real_input(const std::optional<ReadArray>& array, const char* name, int device) {
   if (!array) return {};
   switch (dtype_of(array->dtype(), name)) {
     case DType::f64:
-      return view_of<const double>(*array, name);
+      return view_of<const double>(*array, name, device);
     case DType::f32:
-      return view_of<const float>(*array, name);
+      return view_of<const float>(*array, name, device);
     default:
       throw nb::type_error(fmt::format("{}: a 16-bit type, float32 or float64 is wanted", name).c_str());
   }
 }
 
-RealOutput real_output(const std::optional<WriteArray>& array, const char* name) {
+RealOutput real_output(const std::optional<WriteArray>& array, const char* name, int device) {
   if (!array) return {};
   switch (dtype_of(array->dtype(), name)) {
     case DType::f64:
-      return view_of<double>(*array, name);
+      return view_of<double>(*array, name, device);
     case DType::f32:
-      return view_of<float>(*array, name);
+      return view_of<float>(*array, name, device);
     default:
       throw nb::type_error(fmt::format("{}: a 16-bit type, float32 or float64 is wanted", name).c_str());
   }
 }
 
 template <class T>
-TensorView<T> optional_view(const std::optional<WriteArray>& array, const char* name) {
+TensorView<T> optional_view(const std::optional<WriteArray>& array, const char* name, int device) {
   if (!array) return {};
-  return view_of<T>(*array, name);
+  return view_of<T>(*array, name, device);
 }
 
 void require_dtype(DType found, DType wanted, const char* name) {
@@ -144,9 +148,9 @@ void forward(const Plan& plan, const ReadArray& q, const ReadArray& k, const Rea
   require_dtype(dtype_of(v.dtype(), "v"), dtype, "v");
   require_dtype(dtype_of(out.dtype(), "out"), dtype, "out");
   AttentionOptions options = given.attention();
-  options.bias = real_input(bias, "bias");
-  options.lse = real_output(lse, "lse");
-  options.weights = real_output(weights, "weights");
+  options.bias = real_input(bias, "bias", given.device());
+  options.lse = real_output(lse, "lse", given.device());
+  options.weights = real_output(weights, "weights", given.device());
   const std::span<std::byte> kept = bytes_of(state);
   AttentionState held;
   if (!kept.empty()) {
@@ -155,12 +159,14 @@ void forward(const Plan& plan, const ReadArray& q, const ReadArray& k, const Rea
     options.state = &held;
   }
   dispatch(dtype, [&]<class T>(T) {
-    const auto q_view = view_of<const T>(q, "q");
-    const auto k_view = view_of<const T>(k, "k");
-    const auto v_view = view_of<const T>(v, "v");
-    const auto out_view = view_of<T>(out, "out");
-    run(given.threads, given.memory_limit,
-        [&](const Context& ctx) { attention<T>(ctx, plan, q_view, k_view, v_view, out_view, options); });
+    const auto q_view = view_of<const T>(q, "q", given.device());
+    const auto k_view = view_of<const T>(k, "k", given.device());
+    const auto v_view = view_of<const T>(v, "v", given.device());
+    const auto out_view = view_of<T>(out, "out", given.device());
+    run(
+        given.threads, given.memory_limit,
+        [&](const Context& ctx) { attention<T>(ctx, plan, q_view, k_view, v_view, out_view, options); },
+        plan.backend(), given.stream);
   });
 }
 
@@ -175,28 +181,30 @@ double backward(const Plan& plan, const ReadArray& q, const ReadArray& k, const 
   require_dtype(dtype_of(v.dtype(), "v"), dtype, "v");
   require_dtype(dtype_of(g.dtype(), "g"), dtype, "g");
   AttentionOptions options = given.attention();
-  options.bias = real_input(bias, "bias");
-  const RealInput from_lse = real_input(g_lse, "g_lse");
+  options.bias = real_input(bias, "bias", given.device());
+  const RealInput from_lse = real_input(g_lse, "g_lse", given.device());
   const std::span<std::byte> kept = bytes_of(state);
   double teleport = 0;
   dispatch(dtype, [&]<class T>(T) {
-    const auto q_view = view_of<const T>(q, "q");
-    const auto k_view = view_of<const T>(k, "k");
-    const auto v_view = view_of<const T>(v, "v");
-    const auto g_view = view_of<const T>(g, "g");
+    const auto q_view = view_of<const T>(q, "q", given.device());
+    const auto k_view = view_of<const T>(k, "k", given.device());
+    const auto v_view = view_of<const T>(v, "v", given.device());
+    const auto g_view = view_of<const T>(g, "g", given.device());
     AttentionGradients<T> gradients;
-    gradients.q = optional_view<T>(dq, "dq");
-    gradients.k = optional_view<T>(dk, "dk");
-    gradients.v = optional_view<T>(dv, "dv");
-    gradients.bias = real_output(dbias, "dbias");
-    run(given.threads, given.memory_limit, [&](const Context& ctx) {
+    gradients.q = optional_view<T>(dq, "dq", given.device());
+    gradients.k = optional_view<T>(dk, "dk", given.device());
+    gradients.v = optional_view<T>(dv, "dv", given.device());
+    gradients.bias = real_output(dbias, "dbias", given.device());
+    gradients.wants_teleport = given.wants_teleport;
+    const auto work = [&](const Context& ctx) {
       AttentionState held;
       if (!kept.empty()) {
         held = AttentionState::resume(ctx, plan, options, kept.data(), kept.size());
         options.state = &held;
       }
       attention_backward<T>(ctx, plan, q_view, k_view, v_view, g_view, gradients, options, from_lse);
-    });
+    };
+    run(given.threads, given.memory_limit, work, plan.backend(), given.stream);
     teleport = gradients.teleport;
   });
   return teleport;
@@ -216,7 +224,9 @@ void bind_attention(nb::module_& m) {
       .def_rw("seed", &CallOptions::seed)
       .def_rw("backward", &CallOptions::backward)
       .def_rw("threads", &CallOptions::threads)
-      .def_rw("memory_limit", &CallOptions::memory_limit);
+      .def_rw("memory_limit", &CallOptions::memory_limit)
+      .def_rw("stream", &CallOptions::stream, nb::arg().none())
+      .def_rw("wants_teleport", &CallOptions::wants_teleport);
 
   nb::class_<Plan>(m, "Plan")
       .def("explain", &Plan::explain)
@@ -233,8 +243,10 @@ void bind_attention(nb::module_& m) {
              return result;
            })
       .def("state_bytes", [](const Plan& plan, const CallOptions& given) {
-        return run(given.threads, given.memory_limit,
-                   [&](const Context& ctx) { return attention_state_bytes(ctx, plan, given.attention()); });
+        return run(
+            given.threads, given.memory_limit,
+            [&](const Context& ctx) { return attention_state_bytes(ctx, plan, given.attention()); },
+            plan.backend());
       });
 
   m.def(
@@ -253,14 +265,9 @@ void bind_attention(nb::module_& m) {
         options.backward = backward;
         options.reorder = reorder_named(reorder);
         const Backend chosen = backend_of(backend);
-        return run(threads, memory_limit, [&](const Context& shared) {
-          Context ctx;
-          ctx.threads = shared.threads;
-          ctx.memory_limit = shared.memory_limit;
-          ctx.stop = shared.stop;
-          ctx.backend = chosen;
-          return cache().get(ctx, graphs, options);
-        });
+        return run(
+            threads, memory_limit, [&](const Context& ctx) { return cache().get(ctx, graphs, options); },
+            chosen);
       },
       nb::arg("graphs"), nb::kw_only(), nb::arg("batch") = 1, nb::arg("heads") = 1, nb::arg("kv_heads") = 0,
       nb::arg("head_dim") = 64, nb::arg("value_dim") = 0, nb::arg("dtype") = "f32", nb::arg("hops") = 1,

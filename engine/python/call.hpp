@@ -49,8 +49,11 @@ class InterruptScope {
 
 /// f(context) without the interpreter's lock. Interrupted becomes what Python's handler of SIGINT raises.
 template <class F>
-auto run(int threads, std::size_t memory_limit, F&& f) {
+auto run(int threads, std::size_t memory_limit, F&& f, Backend backend = Backend::cpu,
+         std::optional<std::uintptr_t> stream = std::nullopt) {
   Lease lease(threads, memory_limit);
+  lease.context().backend = backend;
+  lease.context().stream = stream;
   const InterruptScope interrupt;
   lease.context().stop = interrupt.flag();
   const nb::gil_scoped_release unlocked;

@@ -180,7 +180,7 @@ template <class T>
 SparsekAttentionInfo sparsek_attention(const Context& ctx, TensorView<const T> q, TensorView<const T> k,
                                        TensorView<const T> v, TensorView<const EdgeValue<T>> scores,
                                        TensorView<T> out, const SparsekAttentionOptions& options) {
-  require_backend(ctx, "sparsek_attention");
+  require_host_backend(ctx, "sparsek_attention");
   Call<T> call(q, k, v, scores, options);
   out = batched(out, 4);
   require("out", out, {call.batch, call.heads, call.n, call.d_value}, 4);
@@ -217,7 +217,7 @@ void sparsek_attention_backward(const Context& ctx, TensorView<const T> q, Tenso
                                 TensorView<const T> v, TensorView<const EdgeValue<T>> scores,
                                 TensorView<const T> g, const SparsekAttentionGradients<T>& gradients,
                                 const SparsekAttentionOptions& options) {
-  require_backend(ctx, "sparsek_attention_backward");
+  require_host_backend(ctx, "sparsek_attention_backward");
   Call<T> call(q, k, v, scores, options);
   const std::array<Offset, 4> like_q{call.batch, call.heads, call.n, call.d};
   const std::array<Offset, 4> like_k{call.batch, call.kv_heads, call.n, call.d};

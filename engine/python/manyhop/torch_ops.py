@@ -4,6 +4,7 @@ The operators ``torch.ops.manyhop.*`` name graphs by number, since operators tak
 :func:`manyhop.attention` and :func:`manyhop.diffuse` call them.
 """
 
+import contextlib
 from typing import List, Optional, Tuple
 
 import numpy as np
@@ -32,8 +33,11 @@ def _real(dtype):
 
 
 def _array(tensor):
-    """What the extension takes: no copy, no gradient. bfloat16 has no NumPy type and goes as its bits."""
+    """What the extension takes: no copy, no gradient. bfloat16 has no NumPy type and goes as its bits; what lies on a GPU
+    goes as it is (DLPack)."""
     tensor = tensor.detach()
+    if tensor.is_cuda:
+        return tensor
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.view(torch.uint16)
     return tensor.numpy()
@@ -60,9 +64,20 @@ class _Call:
         self.n = sizes[0][2]
         self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward,
                                     torch.get_num_threads())
-        self.plan = _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
-                               dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend,
-                               threads=self.options.threads, memory_limit=self.options.memory_limit)
+        self.device = q.device if q.is_cuda else None
+        if self.device is not None:
+            self.options.stream = torch.cuda.current_stream(q.device).cuda_stream
+        with self.on_device():
+            self.plan = self._plan(q, kv, d, hops, train, reorder, backend)
+
+    def on_device(self):
+        """Where plans are made and calls run: the GPU that q lies on, or nowhere in particular."""
+        return contextlib.nullcontext() if self.device is None else torch.cuda.device(self.device)
+
+    def _plan(self, q, kv, d, hops, train, reorder, backend):
+        return _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
+                          dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend,
+                          threads=self.options.threads, memory_limit=self.options.memory_limit)
 
     def edges(self):
         sizes = {g.nnz for g in self.cores}
@@ -97,9 +112,10 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
                  seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep, pooled=True)
-    _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
-                    _array(lse) if want_lse else None, _array(weights) if want_weights else None,
-                    _array(state) if state.numel() else None, call.options)
+    with call.on_device():
+        _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
+                        _array(lse) if want_lse else None, _array(weights) if want_weights else None,
+                        _array(state) if state.numel() else None, call.options)
     return out, lse, weights, state
 
 
@@ -122,9 +138,13 @@ def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor
                  seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, True)
     grads = _gradients(q, k, v, bias, needed)
     arrays = [_array(x) if want else None for x, want in zip(grads, needed)]
-    rate = _core.attention_backward(call.plan, _array(q), _array(k), _array(v), _array(g), _optional(g_lse), _optional(bias),
-                                    *arrays, _array(state) if state.numel() else None, call.options)
-    return (*grads, torch.tensor(rate, dtype=torch.float64))
+    call.options.wants_teleport = needed[4]
+    with call.on_device():
+        if q.is_cuda and g_lse is not None:
+            g_lse = g_lse.contiguous()
+        rate = _core.attention_backward(call.plan, _array(q), _array(k), _array(v), _array(g), _optional(g_lse),
+                                        _optional(bias), *arrays, _array(state) if state.numel() else None, call.options)
+    return (*grads, q.new_full((), rate, dtype=torch.float64))
 
 
 def _gradients(q, k, v, bias, needed):
@@ -157,7 +177,7 @@ def _backward(ctx, g, g_lse, _weights, _state):
         return (None,) * 21
     if g is None:  # only lse was used
         g = q.new_zeros((*q.shape[:3], v.shape[3]))
-    needed = [bool(x) for x in ctx.needs_input_grad[:4]]
+    needed = [bool(x) for x in ctx.needs_input_grad[:5]]
     needed[3] = needed[3] and bias is not None
     dq, dk, dv, dbias, dteleport = torch.ops.manyhop.attention_backward(
         g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, *ctx.given, needed)
@@ -169,11 +189,17 @@ def _backward(ctx, g, g_lse, _weights, _state):
 _attention.register_autograd(_backward, setup_context=_setup)
 
 
-def _tensor(x, name, like=None):
+def _tensor(x, name, like=None, cuda=False):
     if not isinstance(x, Tensor):
         raise BadType(f"{name}: {type(x).__name__} beside torch tensors, a tensor is wanted")
-    if x.device.type not in ("cpu", "meta"):
+    if x.device.type == "cuda" and not cuda:
+        raise BadType(f"{name}: on {x.device}, this call runs on the CPU: move it with .cpu()")
+    if x.device.type not in ("cpu", "meta", "cuda"):
         raise BadType(f"{name}: on {x.device}, this build runs on the CPU: move it with .cpu()")
+    if x.device.type == "cuda" and "cuda" not in _core.available_backends():
+        raise BadType(f"{name}: on {x.device}, this build runs on the CPU: move it with .cpu()")
+    if like is not None and x.device != like.device:
+        raise BadType(f"{name}: on {x.device} where q is on {like.device}")
     if x.layout != torch.strided:
         raise BadType(f"{name}: layout {x.layout}, a dense tensor is wanted")
     return x
@@ -183,7 +209,10 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
               seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored", reorder="none",
               backend="cpu"):
     """:func:`manyhop.attention` on torch tensors; gradients reach q, k, v, bias and a teleport given as a tensor."""
-    q, k, v = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v")
+    q = _tensor(q, "q", cuda=True)
+    k, v = _tensor(k, "k", q, cuda=True), _tensor(v, "v", q, cuda=True)
+    if q.is_cuda:
+        backend = "cuda"
     teleport_tensor = teleport if isinstance(teleport, Tensor) else None
     if teleport_tensor is not None:
         if teleport_tensor.numel() != 1:
@@ -191,8 +220,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         teleport = 0.5
     check_call(layout, hops, teleport)
     given = q.dtype
-    if torch.is_autocast_enabled("cpu"):
-        cast = torch.get_autocast_dtype("cpu")
+    kind = "cuda" if q.is_cuda else "cpu"
+    if torch.is_autocast_enabled(kind):
+        cast = torch.get_autocast_dtype(kind)
         q, k, v = (x.to(cast) if x.dtype != torch.float64 and x.is_floating_point() else x for x in (q, k, v))
         given = q.dtype
     for name, x in (("k", k), ("v", v)):
@@ -217,7 +247,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     else:
         raise BadType(f"graph: {type(graph).__name__}, a Graph or a list of one for each head is wanted")
     if bias is not None:
-        bias = torch.as_tensor(bias).to(_real(q.dtype)).contiguous()
+        bias = torch.as_tensor(bias, device=q.device).to(_real(q.dtype)).contiguous()
     if isinstance(lengths, Tensor):
         lengths = lengths.tolist()
     elif lengths is not None:

@@ -1,0 +1,43 @@
+// In the place of the CUDA sources where a build has none.
+#include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
+
+namespace manyhop::ops::cuda {
+
+namespace {
+
+[[noreturn]] void missing() { throw ValueError("backend: " + unavailable()); }
+
+}  // namespace
+
+bool compiled() { return false; }
+std::string unavailable() { return "'cuda' is not in this build (configure with MANYHOP_CUDA=ON)"; }
+int current_device() { return 0; }
+std::size_t DeviceGraphs::bytes() const { return 0; }
+
+DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, Offset) { missing(); }
+
+template <class T>
+std::size_t workspace_bytes(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward) {
+  missing();
+}
+template <class T>
+void attention(const DeviceGraphs&, const AttentionCall<T>&, const AttentionResult<T>&) {
+  missing();
+}
+template <class T>
+void attention_backward(const DeviceGraphs&, const AttentionCall<T>&, const AttentionGradient<T>&) {
+  missing();
+}
+
+#define MANYHOP_INSTANTIATE(T)                                                                               \
+  template std::size_t workspace_bytes<T>(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward); \
+  template void attention<T>(const DeviceGraphs&, const AttentionCall<T>&, const AttentionResult<T>&);       \
+  template void attention_backward<T>(const DeviceGraphs&, const AttentionCall<T>&,                          \
+                                      const AttentionGradient<T>&)
+MANYHOP_INSTANTIATE(float);
+MANYHOP_INSTANTIATE(double);
+MANYHOP_INSTANTIATE(bf16);
+#undef MANYHOP_INSTANTIATE
+
+}  // namespace manyhop::ops::cuda

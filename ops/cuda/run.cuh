@@ -1,0 +1,472 @@
+// One call of attention on the device: its tensors as padded rows, and the launches that make weights, hops
+// and gradients of a group of heads.
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <type_traits>
+#include <vector>
+
+#include "manyhop/ops/cuda/graphs.hpp"
+#include "manyhop/ops/cuda/rows.cuh"
+
+namespace manyhop::ops::cuda {
+
+inline constexpr int kMostFeatures = 256;
+inline constexpr Offset kMostUnits = 65535;  // of a launch's second axis
+
+/// What the pool and the device can still give, at most `limit` (0: no limit).
+std::size_t memory_of_device(std::size_t limit);
+/// The most units, by halves from `units` down to `least`, whose bytes are within the limit. Throws
+/// LimitError.
+std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t limit,
+                           const std::function<std::size_t(std::int64_t)>& bytes);
+/// Throws ValueError for what kernels are not made for.
+void require_shape(int d, int d_value, Offset units);
+template <class T>
+std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& call, HeadBackward mode);
+
+/// Heads that run together: units first, first + step, ...
+struct Group {
+  std::int64_t first = 0;
+  std::int64_t step = 1;
+  std::int64_t count = 1;
+};
+
+/// f(integral_constant of the padded width).
+template <class F>
+void for_width(int padded, F&& f) {
+  switch (padded) {
+    case 32:
+      return f(std::integral_constant<int, 32>{});
+    case 64:
+      return f(std::integral_constant<int, 64>{});
+    case 128:
+      return f(std::integral_constant<int, 128>{});
+    default:
+      return f(std::integral_constant<int, 256>{});
+  }
+}
+
+/// Scratch of a group of heads over one layout.
+template <class T>
+struct SideMemory {
+  using C = EdgeValue<T>;
+  C* edge_values = nullptr;
+  SoftmaxSum<C>* edge_sums = nullptr;
+  std::uint32_t* tile_values = nullptr;
+  SoftmaxSum<float>* tile_sums = nullptr;
+  C* edge_parts = nullptr;
+  float* panel_parts = nullptr;
+
+  void take(Arena& arena, const Side& side, std::int64_t units, int padded) {
+    edge_values = arena.take<C>(units * side.edges);
+    edge_sums = arena.take<SoftmaxSum<C>>(units * side.edge_tasks.size());
+    if (side.tiled || side.split_rows.size() > 0) {
+      edge_parts = arena.take<C>(units * side.edge_tasks.size() * padded);
+    }
+    if (!side.tiled) return;
+    tile_values = arena.take<std::uint32_t>(units * side.chunks * (kChunkCells / 2));
+    tile_sums = arena.take<SoftmaxSum<float>>(units * side.tile_tasks.size() * kPanelRows);
+    panel_parts = arena.take<float>(units * side.slots * kPanelRows * padded);
+  }
+};
+
+template <class T>
+class Run {
+ public:
+  using C = EdgeValue<T>;
+
+  Run(DeviceGraphs::Data& graphs, const AttentionCall<T>& call)
+      : graphs_(graphs),
+        call_(call),
+        stream_(reinterpret_cast<cudaStream_t>(call.stream.value_or(0))),
+        n_rows_(graphs.graphs[0].n_rows()),
+        n_cols_(graphs.graphs[0].n_cols()),
+        units_(call.batch * call.heads),
+        kv_units_(call.batch * call.kv_heads),
+        share_(call.heads / call.kv_heads) {
+    if (const int device = current_device(); device != graphs.device) {
+      throw ValueError("plan: on device " + std::to_string(graphs.device) + ", the call is on device " +
+                       std::to_string(device));
+    }
+    const int widest = std::max(call.d, call.d_value);
+    padded_ = widest <= 32 ? 32 : widest <= 64 ? 64 : widest <= 128 ? 128 : kMostFeatures;
+    ordered_ = call.bias != nullptr || call.edge_dropout.active();
+  }
+
+  std::int64_t cells(std::int64_t units, std::int64_t n) const { return units * n * padded_; }
+  bool host() const { return !call_.stream.has_value(); }
+  bool per_head() const { return graphs_.graphs.size() > 1; }
+  int graph_count() const { return static_cast<int>(graphs_.graphs.size()); }
+
+  /// Heads that can run together, at most `count` of them, and in multiples of those that share keys.
+  std::vector<Group> groups(int graph, std::int64_t count) const {
+    if (per_head()) {
+      std::vector<Group> found;
+      for (std::int64_t first = 0; first < call_.batch; first += count) {
+        found.push_back(
+            {graph + first * call_.heads, call_.heads, std::min<std::int64_t>(count, call_.batch - first)});
+      }
+      return found;
+    }
+    std::vector<Group> found;
+    const std::int64_t step = std::max<std::int64_t>(1, count / share_) * share_;
+    for (std::int64_t first = 0; first < units_; first += step) {
+      found.push_back({first, 1, std::min(step, units_ - first)});
+    }
+    return found;
+  }
+
+  Units units(const Group& group, bool transposed = false) const {
+    Units u;
+    u.first = group.first;
+    u.step = group.step;
+    u.heads = call_.heads;
+    u.lengths = lengths_;
+    u.n_rows = transposed ? n_cols_ : n_rows_;
+    u.n_cols = transposed ? n_rows_ : n_cols_;
+    u.square = n_rows_ == n_cols_;
+    u.transposed = transposed;
+    return u;
+  }
+
+  Edges edges(const Side& side) const {
+    return {side.edge_tasks.data(), side.edge_tasks.size(), side.columns.data(), side.edge_order.data(),
+            side.edges};
+  }
+  Tiles tiles(const Side& side) const {
+    return {side.tile_tasks.data(),
+            side.tile_tasks.size(),
+            side.panel_rows.data(),
+            side.chunk_columns.data(),
+            side.chunk_masks.data(),
+            side.cell_order.data(),
+            side.chunks};
+  }
+  /// What edges of `graph` add to products.
+  Scores<C> scores(int graph) const {
+    Scores<C> s;
+    s.scale = static_cast<C>(call_.scale);
+    if (bias_ != nullptr) {
+      s.bias = bias_ + (call_.first_edge.empty() ? 0 : call_.first_edge[static_cast<std::size_t>(graph)]);
+      s.bias_batch = call_.bias_batch;
+      s.bias_head = call_.bias_head;
+    }
+    s.lse_n = n_rows_;
+    s.dropout = edge_dropout_;
+    return s;
+  }
+  DeviceDropout hop_dropout() const { return hop_dropout_; }
+
+  /// Weights of a layout from features and log-sum-exp; of the forward layout (lse not given) makes that too.
+  void make_weights(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> x,
+                    Rows<T> y, C* lse, bool transposed) const {
+    const Units u = units(group, transposed);
+    Scores<C> s = scores(graph);
+    if (transposed) {
+      s.lse = lse;
+      s.lse_by_column = true;
+    }
+    for_width(padded_, [&](auto width) {
+      EdgeScores<T> p{u, edges(side), x, y, s, memory.edge_values, transposed ? nullptr : memory.edge_sums};
+      launch_warps(edge_scores<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
+    });
+    if (transposed) return;
+    if constexpr (sizeof(T) == 2) {
+      for_width(padded_, [&](auto width) {
+        const TileScores p{u, tiles(side), x, y, s, memory.tile_sums};
+        launch_warps(tile_scores<width.value>, side.tile_tasks.size(), group.count, stream_, p);
+      });
+    }
+    CombineLse<C> c;
+    c.units = u;
+    c.row_tasks = side.row_tasks.data();
+    c.edge_sums = side.edge_tasks.size() > 0 ? memory.edge_sums : nullptr;
+    c.edge_tasks = side.edge_tasks.size();
+    if constexpr (sizeof(T) == 2) {
+      c.tile_sums = side.tiled ? memory.tile_sums : nullptr;
+      c.tile_tasks = side.tile_tasks.size();
+      c.row_places = side.row_places.data();
+      c.panel_tasks = side.panel_tasks.data();
+    }
+    c.lse = lse;
+    launch_threads(combine_lse<C>, n_rows_, group.count, stream_, c);
+    s.lse = lse;
+    const EdgeWeights<C> w{u, edges(side), s, memory.edge_values};
+    launch_warps(edge_weights<C>, side.edge_tasks.size(), group.count, stream_, w);
+  }
+
+  /// One hop. `made` false: weights of tiles are made on the way, from x, y and lse.
+  void hop(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
+           Finish<T> finish, bool made, Rows<T> x, Rows<T> y, const C* lse, bool transposed) const {
+    const Units u = units(group, transposed);
+    const Parts<C> edge_parts{memory.edge_parts, side.edge_tasks.size(), padded_};
+    const TaskRange* row_tasks = side.row_tasks.data();
+    finish.n = u.n_rows;
+    finish.width = padded_;
+    for_width(padded_, [&](auto width) {
+      const EdgeHop<T> p{u,          edges(side), memory.edge_values, z, side.tiled ? nullptr : row_tasks,
+                         edge_parts, finish};
+      launch_warps(edge_hop<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
+    });
+    if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
+    if constexpr (sizeof(T) == 2) {
+      Scores<float> s = scores(graph);
+      s.lse = lse;
+      s.lse_by_column = transposed;
+      const Parts<float> panel_parts{memory.panel_parts, side.slots * kPanelRows, padded_};
+      TileHop p;
+      p.units = u;
+      p.tiles = tiles(side);
+      p.x = x;
+      p.y = y;
+      p.scores = s;
+      p.values = memory.tile_values;
+      p.z = z;
+      p.row_tasks = row_tasks;
+      p.edge_parts = side.edge_tasks.size() > 0 ? edge_parts : Parts<float>{};
+      p.panel_parts = panel_parts;
+      p.finish = finish;
+      for_width(padded_, [&](auto width) {
+        constexpr int kSlab = width.value < 64 ? width.value : 64;
+        for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
+          if (!made && p.feature == 0) {
+            launch_warps(tile_hop<width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+          } else {
+            launch_warps(tile_hop<0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+          }
+        }
+      });
+      combine_split_panels(side, p.edge_parts, panel_parts, u, group, finish);
+    }
+  }
+
+  /// See Gradient: of scores, and of the features of the layout's rows, into finish.out.
+  void gradient(const Side& side, const SideMemory<T>& memory, const Group& group, Gradient<T> g,
+                Finish<T> finish, bool transposed) const {
+    const Units u = units(group, transposed);
+    const Parts<C> edge_parts{memory.edge_parts, side.edge_tasks.size(), padded_};
+    const TaskRange* row_tasks = side.row_tasks.data();
+    finish.n = u.n_rows;
+    finish.width = padded_;
+    for_width(padded_, [&](auto width) {
+      const EdgeGradient<T> p{u, edges(side), g, side.tiled ? nullptr : row_tasks, edge_parts, finish};
+      launch_warps(edge_gradient<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
+    });
+    if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
+    if constexpr (sizeof(T) == 2) {
+      TileGradient p;
+      p.units = u;
+      p.tiles = tiles(side);
+      p.gradient = g;
+      p.row_tasks = row_tasks;
+      p.edge_parts = side.edge_tasks.size() > 0 ? edge_parts : Parts<float>{};
+      p.panel_parts = {memory.panel_parts, side.slots * kPanelRows, padded_};
+      p.finish = finish;
+      p.width = padded_;
+      for_width(padded_, [&](auto width) {
+        constexpr int kSlab = width.value < 64 ? width.value : 64;
+        for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
+          launch_warps(tile_gradient<kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+        }
+      });
+      combine_split_panels(side, p.edge_parts, p.panel_parts, u, group, finish);
+    }
+  }
+
+  // Inputs of the call, on the device and padded; the memory lies in the arena of the caller's choice.
+  void take_inputs(Arena& arena);
+  void read_inputs();
+  void want_order() { ordered_ = true; }
+  void make_order() const {
+    if (ordered_) graphs_.order_edges(stream_);
+  }
+  /// The caller's rows as padded rows; `raw` is scratch for host tensors, of as many elements as the view
+  /// has.
+  void pack(TensorView<const T> view, std::int64_t units, int heads, std::int64_t n, int width, T* raw, T* to,
+            DeviceDropout dropout = {}, int hop_number = 0) const;
+  void unpack(const T* from, TensorView<T> view, std::int64_t units, int heads, std::int64_t n, int width,
+              T* raw) const;
+  /// Elements of scratch that pack() and unpack() want for a tensor.
+  std::int64_t raw(std::int64_t units, std::int64_t n, int width) const {
+    return host() ? units * n * width : 0;
+  }
+  template <class X>
+  void to_device(X* to, const X* from, std::int64_t count) const {
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(X), cudaMemcpyHostToDevice,
+                          stream_),
+          "cudaMemcpyAsync");
+  }
+  template <class X>
+  void to_host(X* to, const X* from, std::int64_t count) const {
+    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(X), cudaMemcpyDeviceToHost,
+                          stream_),
+          "cudaMemcpyAsync");
+    wait();
+  }
+  void wait() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+  DeviceGraphs::Data& graphs_;
+  const AttentionCall<T>& call_;
+  cudaStream_t stream_;
+  std::int64_t n_rows_;
+  std::int64_t n_cols_;
+  std::int64_t units_;
+  std::int64_t kv_units_;
+  int share_;
+  int padded_ = 64;
+  bool ordered_ = false;
+  T* raw_ = nullptr;
+  T* q_ = nullptr;
+  T* k_ = nullptr;
+  T* v_ = nullptr;
+  C* bias_memory_ = nullptr;
+  const C* bias_ = nullptr;
+  std::int64_t* lengths_ = nullptr;
+  std::uint32_t* keys_ = nullptr;
+  DeviceDropout edge_dropout_{};
+  DeviceDropout hop_dropout_{};
+
+  Rows<T> q() const { return {q_, n_rows_, padded_, 1}; }
+  Rows<T> k() const { return {k_, n_cols_, padded_, share_}; }
+  Rows<T> v() const { return {v_, n_cols_, padded_, share_}; }
+
+ private:
+  void combine_split_rows(const Side& side, const Parts<C>& parts, const Units& u, const Group& group,
+                          const Finish<T>& finish) const {
+    const CombineRows<T> p{
+        u, side.split_rows.data(), side.split_rows.size(), side.row_tasks.data(), parts, finish};
+    launch_threads(combine_rows<T>, side.split_rows.size() * (padded_ / Piece<T>::kSize), group.count,
+                   stream_, p);
+  }
+  void combine_split_panels(const Side& side, const Parts<float>& edge_parts, const Parts<float>& panel_parts,
+                            const Units& u, const Group& group, const Finish<bf16>& finish) const {
+    const CombinePanels<bf16> p{u,
+                                side.split_panels.data(),
+                                side.split_panels.size(),
+                                side.panel_tasks.data(),
+                                side.tile_tasks.data(),
+                                side.panel_rows.data(),
+                                side.row_tasks.data(),
+                                edge_parts,
+                                panel_parts,
+                                finish};
+    launch_threads(combine_panels<bf16>,
+                   side.split_panels.size() * kPanelRows * (padded_ / Piece<bf16>::kSize), group.count,
+                   stream_, p);
+  }
+};
+
+template <class T>
+void Run<T>::take_inputs(Arena& arena) {
+  raw_ = arena.take<T>(std::max({raw(units_, n_rows_, std::max(call_.d, call_.d_value)),
+                                 raw(kv_units_, n_cols_, std::max(call_.d, call_.d_value))}));
+  q_ = arena.take<T>(cells(units_, n_rows_));
+  k_ = arena.take<T>(cells(kv_units_, n_cols_));
+  v_ = arena.take<T>(cells(kv_units_, n_cols_));
+  bias_memory_ = arena.take<C>(host() && call_.bias != nullptr ? call_.bias_count : 0);
+  lengths_ = arena.take<std::int64_t>(static_cast<std::int64_t>(call_.lengths.size()));
+  keys_ =
+      arena.take<std::uint32_t>(call_.edge_dropout.active() || call_.hop_dropout.active() ? 4 * units_ : 0);
+}
+
+template <class T>
+void Run<T>::read_inputs() {
+  if (!call_.lengths.empty()) {
+    std::vector<std::int64_t> lengths(call_.lengths.begin(), call_.lengths.end());
+    to_device(lengths_, lengths.data(), static_cast<std::int64_t>(lengths.size()));
+    wait();
+  }
+  if (keys_ != nullptr) {
+    std::vector<std::uint32_t> keys;
+    for (const auto use : {DropoutStream::Use::edges, DropoutStream::Use::hops}) {
+      for (std::int64_t u = 0; u < units_; ++u) {
+        for (const std::uint32_t word :
+             DropoutStream(call_.seed, use, u / call_.heads, u % call_.heads).key()) {
+          keys.push_back(word);
+        }
+      }
+    }
+    to_device(keys_, keys.data(), static_cast<std::int64_t>(keys.size()));
+    wait();
+    if (call_.edge_dropout.active()) {
+      edge_dropout_ = {keys_, call_.edge_dropout.threshold, call_.edge_dropout.scale64};
+    }
+    if (call_.hop_dropout.active()) {
+      hop_dropout_ = {keys_ + 2 * units_, call_.hop_dropout.threshold, call_.hop_dropout.scale64};
+    }
+  }
+  bias_ = call_.bias;
+  if (host() && call_.bias != nullptr) {
+    to_device(bias_memory_, call_.bias, call_.bias_count);
+    bias_ = bias_memory_;
+  }
+  pack(call_.q, units_, call_.heads, n_rows_, call_.d, raw_, q_);
+  pack(call_.k, kv_units_, call_.kv_heads, n_cols_, call_.d, raw_, k_);
+  pack(call_.v, kv_units_, call_.kv_heads, n_cols_, call_.d_value, raw_, v_);
+}
+
+/// Calls f(element of the view) in the order batch, head, row, feature.
+template <class T, class F>
+void for_each_value(TensorView<T> view, F&& f) {
+  for (Offset b = 0; b < view.extent[0]; ++b) {
+    for (Offset h = 0; h < view.extent[1]; ++h) {
+      for (Offset i = 0; i < view.extent[2]; ++i) {
+        for (Offset c = 0; c < view.extent[3]; ++c) f(view(b, h, i, c));
+      }
+    }
+  }
+}
+
+template <class T>
+Strided<T> strided(T* data, int heads, std::int64_t n, int width) {
+  return {data, heads * n * width, n * width, width, 1};
+}
+
+template <class T>
+void Run<T>::pack(TensorView<const T> view, std::int64_t units, int heads, std::int64_t n, int width, T* raw,
+                  T* to, DeviceDropout dropout, int hop_number) const {
+  Copy<T> p;
+  if (host()) {
+    std::vector<T> values;
+    values.reserve(static_cast<std::size_t>(units * n * width));
+    for_each_value(view, [&](const T& value) { values.push_back(value); });
+    to_device(raw, values.data(), units * n * width);
+    wait();
+    p.outside = strided(raw, heads, n, width);
+  } else {
+    p.outside = {const_cast<T*>(view.data), view.stride[0], view.stride[1], view.stride[2], view.stride[3]};
+  }
+  p.inside = to;
+  p.n = n;
+  p.heads = heads;
+  p.width = width;
+  p.padded = padded_;
+  p.lengths = n == n_cols_ ? lengths_ : nullptr;
+  p.dropout = dropout;
+  p.hop = hop_number;
+  launch_threads(pack_rows<T>, n * padded_, units, stream_, p);
+}
+
+template <class T>
+void Run<T>::unpack(const T* from, TensorView<T> view, std::int64_t units, int heads, std::int64_t n,
+                    int width, T* raw) const {
+  Copy<T> p;
+  p.outside = host() ? strided(raw, heads, n, width)
+                     : Strided<T>{view.data, view.stride[0], view.stride[1], view.stride[2], view.stride[3]};
+  p.inside = const_cast<T*>(from);
+  p.n = n;
+  p.heads = heads;
+  p.width = width;
+  p.padded = padded_;
+  p.lengths = n == n_cols_ ? lengths_ : nullptr;
+  launch_threads(unpack_rows<T>, n * width, units, stream_, p);
+  if (!host()) return;
+  std::vector<T> values(static_cast<std::size_t>(units * n * width));
+  to_host(values.data(), raw, units * n * width);
+  std::size_t at = 0;
+  for_each_value(view, [&](T& value) { value = values[at++]; });
+}
+
+}  // namespace manyhop::ops::cuda

@@ -1,0 +1,67 @@
+#include "manyhop/ops/cuda/runtime.hpp"
+
+#include "manyhop/ops/cuda/attention.hpp"
+
+namespace manyhop::ops::cuda {
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  const std::string text = std::string(call) + ": " + cudaGetErrorString(status);
+  cudaGetLastError();  // an error that sticks would be found again by a call that has nothing to do with it
+  if (status == cudaErrorMemoryAllocation) throw LimitError("device memory: " + text);
+  throw Error("cuda: " + text);
+}
+
+Buffer::Buffer(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(stream) {
+  if (bytes == 0) return;
+  void* memory = nullptr;
+  check(cudaMallocAsync(&memory, bytes, stream), "cudaMallocAsync");
+  data_ = static_cast<std::byte*>(memory);
+}
+
+Buffer::~Buffer() {
+  if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      stream_(other.stream_) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    stream_ = other.stream_;
+  }
+  return *this;
+}
+
+bool compiled() { return true; }
+
+int current_device() {
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) cudaGetLastError();
+  return device;
+}
+
+std::string unavailable() {
+  int devices = 0;
+  const cudaError_t status = cudaGetDeviceCount(&devices);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    return std::string("'cuda' has no device that can be used: ") + cudaGetErrorString(status);
+  }
+  if (devices == 0) return "'cuda' has no device that can be used: 0 were found";
+  int device = 0;
+  int major = 0;
+  if (cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major < 8) {
+    return "'cuda' wants compute capability 8.0 or newer, device " + std::to_string(device) + " has " +
+           std::to_string(major) + ".x";
+  }
+  return "";
+}
+
+}  // namespace manyhop::ops::cuda

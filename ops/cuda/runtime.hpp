@@ -1,0 +1,98 @@
+// The CUDA runtime behind a few owners: every status is checked where it comes up, destructors do not throw.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "manyhop/graphs/base/error.hpp"
+
+namespace manyhop::ops::cuda {
+
+/// Throws LimitError where the device has not the memory, else Error, naming the call. The device's own
+/// record of the error is taken, so that the next call starts clean.
+void check(cudaError_t status, const char* call);
+
+/// Memory from the device's stream-ordered pool, given back on the same stream.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(std::size_t bytes, cudaStream_t stream);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+  cudaStream_t stream_ = nullptr;
+};
+
+/// Cuts one block into arrays: a first pass without memory finds the size, a second hands out the places.
+class Arena {
+ public:
+  explicit Arena(std::byte* base = nullptr) : base_(base) {}
+  template <class X>
+  X* take(std::int64_t count) {
+    constexpr std::size_t kAlign = 256;
+    const std::size_t at = used_;
+    used_ += (static_cast<std::size_t>(count) * sizeof(X) + kAlign - 1) / kAlign * kAlign;
+    return base_ == nullptr || count == 0 ? nullptr : reinterpret_cast<X*>(base_ + at);
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  std::size_t used_ = 0;
+};
+
+/// A vector's copy on the device.
+template <class X>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  DeviceArray(const std::vector<X>& values, cudaStream_t stream)
+      : buffer_(values.size() * sizeof(X), stream), size_(static_cast<std::int64_t>(values.size())) {
+    if (!values.empty()) {
+      check(cudaMemcpyAsync(buffer_.data(), values.data(), buffer_.bytes(), cudaMemcpyHostToDevice, stream),
+            "cudaMemcpyAsync");
+    }
+  }
+  const X* data() const { return reinterpret_cast<const X*>(buffer_.data()); }
+  X* data() { return reinterpret_cast<X*>(buffer_.data()); }
+  std::int64_t size() const { return size_; }
+  std::size_t bytes() const { return buffer_.bytes(); }
+
+ private:
+  Buffer buffer_;
+  std::int64_t size_ = 0;
+};
+
+/// Runs kernel(arguments) with `warps` warps (of 32 threads, four to a block) for each of `units`.
+template <class P>
+void launch_warps(void (*kernel)(P), std::int64_t warps, std::int64_t units, cudaStream_t stream,
+                  const P& arguments) {
+  constexpr unsigned kThreads = 128;
+  if (warps <= 0 || units <= 0) return;
+  const dim3 grid(static_cast<unsigned>((warps + 3) / 4), static_cast<unsigned>(units));
+#ifdef __CUDACC__
+  kernel<<<grid, kThreads, 0, stream>>>(arguments);
+#else
+  static_cast<void>(stream);
+  emulator::launch(grid, kThreads, [&] { kernel(arguments); });
+#endif
+  check(cudaGetLastError(), "kernel launch");
+}
+template <class P>
+void launch_threads(void (*kernel)(P), std::int64_t threads, std::int64_t units, cudaStream_t stream,
+                    const P& arguments) {
+  launch_warps(kernel, (threads + 31) / 32, units, stream, arguments);
+}
+
+}  // namespace manyhop::ops::cuda

@@ -1,0 +1,88 @@
+"""mh.attention on a GPU's tensors against dense torch in float64: values, gradients, layouts, repeatability, errors.
+
+    PYTHONPATH=... python3 tests/gpu/check.py
+
+Prints a line for each check; without a GPU one line, 'skipped: no GPU', and exit status 0.
+"""
+import sys
+
+import torch
+
+import manyhop as mh
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def dense(q, k, v, graph, hops, teleport):
+    """The definition, in float64 on the CPU."""
+    q, k, v = (x.double().cpu() for x in (q, k, v))
+    mask = torch.zeros(graph.shape, dtype=torch.bool)
+    rows = torch.repeat_interleave(torch.arange(graph.shape[0]), torch.from_numpy(graph.indptr.copy()).diff())
+    mask[rows, torch.from_numpy(graph.indices.astype("int64"))] = True
+    group = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(group, 1) for x in (k, v))
+    scores = (q @ k.transpose(-1, -2) / q.shape[-1]**0.5).masked_fill(~mask, -torch.inf)
+    weights = torch.nan_to_num(scores.softmax(-1))
+    z = v
+    for _ in range(hops):
+        z = (1 - teleport) * (weights @ z) + teleport * v
+    return z
+
+
+def error(got, want):
+    return float((got.double().cpu() - want).norm() / want.norm().clamp_min(1e-30))
+
+
+def check(name, dtype, text, n, heads, kv_heads, d, hops, teleport, backward="stored"):
+    torch.manual_seed(1)
+    graph = mh.graph(text, n)
+    made = [torch.randn(2, h, n, d, dtype=torch.float64).to(dtype) for h in (heads, kv_heads, kv_heads)]
+    on_gpu = [x.cuda().requires_grad_() for x in made]
+    exact = [x.double().requires_grad_() for x in made]
+    out = mh.attention(*on_gpu, graph, hops=hops, teleport=teleport, backward=backward)
+    want = dense(*exact, graph, hops, teleport)
+    g = torch.randn(want.shape, dtype=torch.float64).to(dtype)
+    out.backward(g.cuda())
+    want.backward(g.double())
+    errors = [error(out.detach(), want.detach())] + [error(a.grad, b.grad) for a, b in zip(on_gpu, exact)]
+    again = mh.attention(*on_gpu, graph, hops=hops, teleport=teleport, backward=backward)
+    same = bool((again == out).all())
+    passed = max(errors) < TOLERANCE[dtype] and same
+    print(f"{'passed' if passed else 'FAILED'} {name}: out {errors[0]:.1e}, gradients {max(errors[1:]):.1e}, repeats {same}")
+    return passed
+
+
+def refused(name, call, words):
+    try:
+        call()
+    except Exception as found:  # any type: the words count
+        passed = words in str(found)
+        print(f"{'passed' if passed else 'FAILED'} {name}: {type(found).__name__}: {found}")
+        return passed
+    print(f"FAILED {name}: nothing was raised")
+    return False
+
+
+def main():
+    if not torch.cuda.is_available() or "cuda" not in mh._core.available_backends():
+        print("skipped: no GPU")
+        return 0
+    passed = []
+    for dtype in TOLERANCE:
+        for text, n in (("diffuser(16,16,8,seed=1)", 300), ("overlap(32,16)|global(8)", 513), ("random(9,seed=2)", 200)):
+            for hops, teleport, mode in ((1, 0.0, "stored"), (5, 0.1, "stored"), (5, 0.1, "checkpointed")):
+                passed.append(check(f"{dtype} {text} hops {hops} {mode}", dtype, text, n, 4, 2, 64, hops, teleport, mode))
+    q = torch.randn(1, 2, 64, 32, device="cuda")
+    graph = mh.graph("window(4)", 64)
+    passed.append(refused("another device", lambda: mh.attention(q, q.cpu(), q, graph), "where q is on cuda"))
+    huge = mh.graph("window(2)", 1 << 22)
+    wide = torch.empty(1, 1, 1 << 22, 1, device="cuda").expand(1, 64, -1, 256)
+    passed.append(refused("too little memory", lambda: mh.attention(wide, wide, wide, huge, hops=3), "memory"))
+    after = mh.attention(q, q, q, graph)
+    passed.append(bool(torch.isfinite(after).all()))
+    print(f"{sum(passed)} passed, {len(passed) - sum(passed)} failed")
+    return 0 if all(passed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+// Enough of CUDA to run the kernels of ops/cuda on the host, lane by lane: what a test links in place of the
+// toolkit.
+//
+// A warp is 32 fibers. A fiber runs until it meets an exchange (shuffle, tensor-core product), leaves its
+// operands in its slot and waits; when every lane of the warp has come, each takes what it wants from the
+// others' slots. Lanes run in another order in every round, so that nothing can hang on an order. A warp of
+// which some lanes wait while others have ended, or that meet different exchanges, stops the test. Device
+// memory is host memory with guards, filled with NaN.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <stdexcept>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3() = default;
+  dim3(unsigned a, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) double2 {
+  double x, y;
+};
+
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+
+/// What a lane shows the others: up to 64 bytes, and which exchange it is in.
+struct Slot {
+  std::array<std::byte, 64> bytes;
+  int kind = 0;
+};
+
+/// Leaves `bytes` in this lane's slot and returns when every lane of the warp has done so.
+void exchange(const void* bytes, std::size_t count, int kind);
+/// The slot of a lane in the exchange that this lane has just come out of.
+const Slot& slot(int lane);
+int lane();
+
+/// Runs `body` for every thread of the grid. Throws std::logic_error where a warp falls apart.
+void launch(dim3 grid, unsigned threads, const std::function<void()>& body);
+/// Kernel launches since the program started.
+long launches();
+/// The next so many allocations succeed, those after them fail; negative: all succeed.
+void fail_allocations_after(int count);
+/// Bytes that are allocated now, and the most that were since reset_peak().
+std::size_t allocated();
+std::size_t peak();
+void reset_peak();
+
+/// The tensor cores' m16n8k16 product by its definition, with the operands' places as in the PTX ISA.
+inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  const std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  exchange(mine, sizeof(mine), 2);
+  const auto word = [](int from, int which) {
+    std::uint32_t bits;
+    std::memcpy(&bits, slot(from).bytes.data() + 4 * which, 4);
+    return bits;
+  };
+  const auto half = [](std::uint32_t pair, int which) {
+    return std::bit_cast<float>(which == 0 ? pair << 16 : pair & 0xffff0000U);
+  };
+  const int g = lane() / 4;
+  const int t = lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2);
+    const int column = 2 * t + i % 2;
+    for (int k = 0; k < 16; ++k) {
+      const float left = half(word(row % 8 * 4 + k % 8 / 2, row / 8 + 2 * (k / 8)), k % 2);
+      const float right = half(word(column * 4 + k % 8 / 2, 4 + k / 8), k % 2);
+      c[i] += left * right;
+    }
+  }
+}
+
+}  // namespace emulator
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int lanes) {
+  emulator::exchange(&value, sizeof(value), 1);
+  T other;
+  std::memcpy(&other, emulator::slot(emulator::lane() ^ lanes).bytes.data(), sizeof(other));
+  return other;
+}
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+enum cudaMemPoolAttr {
+  cudaMemPoolAttrReleaseThreshold = 4,
+  cudaMemPoolAttrReservedMemCurrent = 5,
+  cudaMemPoolAttrUsedMemCurrent = 7
+};
+using cudaStream_t = struct CUstream_st*;
+using cudaMemPool_t = struct CUmemPoolHandle_st*;
+
+cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream);
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  if (bytes > 0) std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t status) {
+  return status == cudaErrorMemoryAllocation ? "out of memory" : "an error";
+}
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 8;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+inline cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr, void* value) {
+  std::memset(value, 0, sizeof(std::uint64_t));
+  return cudaSuccess;
+}

@@ -1,0 +1,205 @@
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulator {
+
+namespace {
+
+constexpr int kLanes = 32;
+constexpr std::size_t kStack = std::size_t{256} << 10;
+
+enum class State { runs, waits, ended };
+
+struct Lane {
+  ucontext_t
+      first;  // entered once; later switches are jumps, which do not ask the system for the signal mask
+  jmp_buf place;
+  std::unique_ptr<char[]> stack;
+  bool entered = false;
+  State state = State::ended;
+  int round = 0;  // exchanges it has met
+  std::exception_ptr error;
+};
+
+struct Warp {
+  jmp_buf scheduler;
+  std::array<Lane, kLanes> lanes;
+  std::array<std::array<Slot, kLanes>, 2>
+      slots;  // of even and odd exchanges: one lane may be an exchange ahead
+  const std::function<void()>* body = nullptr;
+  int current = 0;
+};
+
+void fiber();
+
+Warp& warp() {
+  static thread_local std::unique_ptr<Warp> one;
+  if (!one) {
+    one = std::make_unique<Warp>();
+    for (Lane& each : one->lanes) {
+      each.stack = std::make_unique<char[]>(kStack);
+      getcontext(&each.first);
+      each.first.uc_stack.ss_sp = each.stack.get();
+      each.first.uc_stack.ss_size = kStack;
+      each.first.uc_link = nullptr;
+      makecontext(&each.first, fiber, 0);
+    }
+  }
+  return *one;
+}
+
+long launched = 0;
+int allowed_allocations = -1;
+std::size_t held = 0;
+std::size_t most = 0;
+std::map<void*, std::size_t>& blocks() {
+  static std::map<void*, std::size_t> all;
+  return all;
+}
+
+/// Back to the scheduler, and on from here when the lane's turn comes again.
+void leave(Lane& mine) {
+  if (_setjmp(mine.place) == 0) _longjmp(warp().scheduler, 1);
+}
+
+void enter(Lane& next) {
+  if (_setjmp(warp().scheduler) != 0) return;
+  if (next.entered) _longjmp(next.place, 1);
+  next.entered = true;
+  setcontext(&next.first);
+}
+
+void fiber() {
+  for (;;) {
+    Warp& w = warp();
+    Lane& mine = w.lanes[static_cast<std::size_t>(w.current)];
+    try {
+      (*w.body)();
+    } catch (...) {
+      mine.error = std::current_exception();
+    }
+    mine.state = State::ended;
+    leave(mine);
+  }
+}
+
+void run_warp(unsigned first_thread, const std::function<void()>& body, std::mt19937& order) {
+  Warp& w = warp();
+  w.body = &body;
+  for (Lane& each : w.lanes) {
+    each.state = State::runs;
+    each.round = 0;
+    each.error = nullptr;
+  }
+  std::array<int, kLanes> sequence;
+  for (int i = 0; i < kLanes; ++i) sequence[static_cast<std::size_t>(i)] = i;
+  std::shuffle(sequence.begin(), sequence.end(), order);
+  for (;;) {
+    std::rotate(sequence.begin(), sequence.begin() + 1 + static_cast<int>(order() % (kLanes - 1)),
+                sequence.end());
+    for (const int next : sequence) {
+      Lane& each = w.lanes[static_cast<std::size_t>(next)];
+      if (each.state == State::ended) continue;
+      each.state = State::runs;
+      w.current = next;
+      threadIdx = dim3(first_thread + static_cast<unsigned>(next));
+      enter(each);
+      if (each.error) std::rethrow_exception(each.error);
+    }
+    int ended = 0;
+    for (const Lane& each : w.lanes) ended += each.state == State::ended;
+    if (ended == kLanes) return;
+    if (ended > 0) throw std::logic_error("emulator: some lanes of a warp wait for others that have ended");
+    const int round = w.lanes[0].round;
+    const int kind = w.slots[static_cast<std::size_t>(round % 2)][0].kind;
+    for (int i = 0; i < kLanes; ++i) {
+      if (w.lanes[static_cast<std::size_t>(i)].round != round ||
+          w.slots[static_cast<std::size_t>(round % 2)][static_cast<std::size_t>(i)].kind != kind) {
+        throw std::logic_error("emulator: the lanes of a warp meet in different exchanges");
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int lane() { return warp().current; }
+
+void exchange(const void* bytes, std::size_t count, int kind) {
+  Warp& w = warp();
+  const auto me = static_cast<std::size_t>(w.current);
+  Lane& mine = w.lanes[me];
+  ++mine.round;
+  Slot& to = w.slots[static_cast<std::size_t>(mine.round % 2)][me];
+  std::memcpy(to.bytes.data(), bytes, count);
+  to.kind = kind;
+  mine.state = State::waits;
+  leave(mine);
+}
+
+const Slot& slot(int from) {
+  Warp& w = warp();
+  const Lane& mine = w.lanes[static_cast<std::size_t>(w.current)];
+  return w.slots[static_cast<std::size_t>(mine.round % 2)][static_cast<std::size_t>(from)];
+}
+
+void launch(dim3 grid, unsigned threads, const std::function<void()>& body) {
+  ++launched;
+  std::mt19937 order(static_cast<unsigned>(launched));
+  gridDim = grid;
+  blockDim = dim3(threads);
+  for (unsigned y = 0; y < grid.y; ++y) {
+    for (unsigned x = 0; x < grid.x; ++x) {
+      blockIdx = dim3(x, y);
+      for (unsigned first = 0; first < threads; first += kLanes) run_warp(first, body, order);
+    }
+  }
+}
+
+long launches() { return launched; }
+void fail_allocations_after(int count) { allowed_allocations = count; }
+std::size_t allocated() { return held; }
+std::size_t peak() { return most; }
+void reset_peak() { most = held; }
+
+}  // namespace emulator
+
+cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
+  if (emulator::allowed_allocations == 0) return cudaErrorMemoryAllocation;
+  if (emulator::allowed_allocations > 0) --emulator::allowed_allocations;
+  constexpr std::size_t kAlign = 256;
+  void* block = std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  if (block == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(block, 0xff, bytes);  // NaN in every type, and no index
+  emulator::blocks()[block] = bytes;
+  emulator::held += bytes;
+  emulator::most = std::max(emulator::most, emulator::held);
+  *memory = block;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+  auto& blocks = emulator::blocks();
+  const auto found = blocks.find(memory);
+  if (found == blocks.end()) throw std::logic_error("emulator: memory is freed that was not allocated");
+  emulator::held -= found->second;
+  blocks.erase(found);
+  std::free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *total = std::size_t{1} << 32;
+  *free = *total - emulator::held;
+  return cudaSuccess;
+}
