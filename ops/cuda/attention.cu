@@ -1,6 +1,6 @@
 #include "manyhop/ops/cuda/attention.hpp"
 
-#include "manyhop/ops/cuda/run.cuh"
+#include "manyhop/ops/cuda/run_tensors.cuh"
 
 namespace manyhop::ops::cuda {
 

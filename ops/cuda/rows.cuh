@@ -2,7 +2,7 @@
 // backward pass needs of each row. A thread for each piece or row.
 #pragma once
 
-#include "manyhop/ops/cuda/tiles.cuh"
+#include "manyhop/ops/cuda/edges.cuh"
 
 namespace manyhop::ops::cuda {
 
