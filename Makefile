@@ -4,9 +4,11 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
+MANYHOP_CUDA ?= AUTO
 sources = $(shell git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' 'tests/ops/cuda/emulator/*.h')
-# A first `make run` leaves the tests (and the packages only they need) out; `make test` turns them on and they stay.
-first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF)
+# A first `make run` leaves out the tests (and the packages only they need) and what nvcc takes minutes for; `make test`
+# turns them on and they stay.
+first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF -DMANYHOP_CUDA=OFF)
 
 help:
 	@echo 'make run      attention on a real text and diffusion on a real citation graph; writes out/'
@@ -33,7 +35,7 @@ test: test-cpp test-python
 
 test-cpp:
 	@tools/setup test
-	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON
+	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON -DMANYHOP_CUDA=$(MANYHOP_CUDA)
 	@ctest --preset default
 
 # MANYHOP_TORCH=2.13.0 installs that torch beside it and tests its operators too.

@@ -248,3 +248,35 @@ TEST_CASE("attend: no tokens") {
   CHECK(json["edges"] == 0);
   CHECK(json["error"]["coverage"].is_null());
 }
+
+// A build without CUDA, one without a device, and one with a device are all right: nothing but a crash or a
+// wrong number is not.
+TEST_CASE("attend: cuda runs where there is a device, else says what is missing") {
+  const Folder folder;
+  write_small(folder / "in.safetensors");
+  const auto arguments = [&](const std::string& backend) {
+    return std::vector<std::string>{"attend",
+                                    "--qkv",
+                                    folder / "in.safetensors",
+                                    "--pattern",
+                                    "window(1)",
+                                    "--hops",
+                                    "3",
+                                    "--teleport",
+                                    "0.1",
+                                    "--backend",
+                                    backend,
+                                    "-o",
+                                    folder / (backend + ".safetensors")};
+  };
+  if (run_program(arguments("cuda")).code != 0) {
+    CHECK(refused(arguments("cuda"), "'cuda' ").find("reference, cpu") != std::string::npos);
+    return;
+  }
+  run_program(arguments("cpu"));
+  Tensor got = manyhop::load_safetensors(folder / "cuda.safetensors").tensors.at("out");
+  Tensor want = manyhop::load_safetensors(folder / "cpu.safetensors").tensors.at("out");
+  for (Offset i = 0; i < want.size(); ++i) {
+    CHECK(got.as<float>()[i] == doctest::Approx(want.as<float>()[i]).epsilon(1e-5));
+  }
+}
