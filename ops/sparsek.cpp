@@ -10,6 +10,7 @@
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/ops/cuda/sparsek.hpp"
 #include "manyhop/ops/edge_value.hpp"
 #include "manyhop/ops/sparsek_backends.hpp"
 
@@ -88,6 +89,25 @@ void for_rows(const RowsOf<T>& rows, F&& body) {
 }
 
 template <class T>
+ops::cuda::ScoreRows<T> score_rows(const RowsOf<T>& rows) {
+  const auto& view = rows.view;
+  return {view.data, view.rank == 1 ? (rows.offsets.empty() ? 0 : view.stride[0]) : view.stride[0],
+          rows.step()};
+}
+
+template <class T>
+ops::cuda::SparsekRows on_device(const Context& ctx, const RowsOf<T>& rows, const SparsekOptions& options) {
+  ops::cuda::SparsekRows call;
+  call.stream = ctx.stream;
+  call.memory_limit = ctx.memory_limit;
+  call.rows = rows.rows();
+  call.size = rows.offsets.empty() && call.rows > 0 ? rows.size(0) : 0;
+  call.offsets = options.offsets;
+  call.temperature = options.temperature;
+  return call;
+}
+
+template <class T>
 bool inside(T gate) {
   return gate > 0 && gate < 1;
 }
@@ -113,8 +133,16 @@ void sparsek(const Context& ctx, TensorView<const T> z, double k, TensorView<T> 
     }
   }
   if (!options.tau.empty()) check_count(kOp, "tau", options.tau.size(), from.rows());
-  require_host_backend(ctx, kOp);
+  require_backend(ctx, kOp);
   const ThreadScope scope(ctx.threads, ctx.stop);
+  if (ctx.backend == Backend::cuda) {
+    ops::cuda::SparsekRows rows = on_device(ctx, from, options);
+    rows.k = k;
+    rows.row_k = options.row_k;
+    ops::cuda::sparsek<T>(rows, score_rows(from), score_rows(to),
+                          options.tau.empty() ? nullptr : options.tau.data());
+    return;
+  }
   const ops::SparsekCall call{k, options.row_k, options.temperature, options.method, options.tau};
   if (ctx.backend == Backend::reference) {
     ops::reference::sparsek<T>(call, from, to);
@@ -134,7 +162,13 @@ void sparsek_jvp(const Context& ctx, TensorView<const T> p, TensorView<const T> 
   const auto to = rows_of(kOp, "dp", dp, options.offsets);
   check_temperature(kOp, options.temperature);
   if (!dk.empty()) check_count(kOp, "dk", dk.size(), gates.rows());
+  require_backend(ctx, kOp);
   const ThreadScope scope(ctx.threads, ctx.stop);
+  if (ctx.backend == Backend::cuda) {
+    ops::cuda::sparsek_derivative<T>(on_device(ctx, gates, options), score_rows(gates), score_rows(from),
+                                     score_rows(to), {}, dk, nullptr, nullptr);
+    return;
+  }
   for_rows(gates, [&](Offset r) {
     const T* gate = gates.row(r);
     const T* change = from.row(r);
@@ -179,7 +213,16 @@ void sparsek_vjp(const Context& ctx, TensorView<const T> p, TensorView<const T> 
   }
   const RowsOf<T> to{gradients.z, options.offsets};
   const RowsOf<const T> scores{gradients.scores, options.offsets};
+  require_backend(ctx, kOp);
   const ThreadScope scope(ctx.threads, ctx.stop);
+  if (ctx.backend == Backend::cuda) {
+    ops::cuda::sparsek_derivative<T>(on_device(ctx, gates, options), score_rows(gates), score_rows(from),
+                                     wants_z ? score_rows(to) : ops::cuda::ScoreRows<T>{},
+                                     wants_temperature ? score_rows(scores) : ops::cuda::ScoreRows<const T>{},
+                                     {}, gradients.k.empty() ? nullptr : gradients.k.data(),
+                                     wants_temperature ? gradients.temperature.data() : nullptr);
+    return;
+  }
   for_rows(gates, [&](Offset r) {
     const T* gate = gates.row(r);
     const T* change = from.row(r);

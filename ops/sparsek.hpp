@@ -36,6 +36,7 @@ struct SparsekOptions {
 ///          of +inf get 1, or k / count each where they are more than k. Equal scores get equal shares. A row
 ///          with a NaN becomes NaN (tau too) and no other; a row without scores, or of -inf only, is 0 with
 ///          tau = -inf whatever k is.
+/// cuda     with a stream z, p and tau lie on the device; row_k and offsets on the host in any case.
 /// Throws   ValueError for a k that is negative or NaN, offsets that do not cover z in order, sizes that
 ///          disagree, a temperature that is not positive; Interrupted.
 /// Order    same bits for any thread count. Error: 1e-6 (float), 1e-12 (double) for |z| <= 16.

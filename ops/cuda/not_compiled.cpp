@@ -1,6 +1,7 @@
 // In the place of the CUDA sources where a build has none.
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/sparsek.hpp"
 
 namespace manyhop::ops::cuda {
 
@@ -29,12 +30,25 @@ template <class T>
 void attention_backward(const DeviceGraphs&, const AttentionCall<T>&, const AttentionGradient<T>&) {
   missing();
 }
+template <class T>
+void sparsek(const SparsekRows&, ScoreRows<const T>, ScoreRows<T>, double*) {
+  missing();
+}
+template <class T>
+void sparsek_derivative(const SparsekRows&, ScoreRows<const T>, ScoreRows<const T>, ScoreRows<T>,
+                        ScoreRows<const T>, std::span<const double>, double*, double*) {
+  missing();
+}
 
 #define MANYHOP_INSTANTIATE(T)                                                                               \
   template std::size_t workspace_bytes<T>(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward); \
   template void attention<T>(const DeviceGraphs&, const AttentionCall<T>&, const AttentionResult<T>&);       \
   template void attention_backward<T>(const DeviceGraphs&, const AttentionCall<T>&,                          \
-                                      const AttentionGradient<T>&)
+                                      const AttentionGradient<T>&);                                          \
+  template void sparsek<T>(const SparsekRows&, ScoreRows<const T>, ScoreRows<T>, double*);                   \
+  template void sparsek_derivative<T>(const SparsekRows&, ScoreRows<const T>, ScoreRows<const T>,            \
+                                      ScoreRows<T>, ScoreRows<const T>, std::span<const double>, double*,    \
+                                      double*)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 MANYHOP_INSTANTIATE(bf16);
