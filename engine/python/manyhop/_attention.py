@@ -133,28 +133,41 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     """Attention over the edges of a graph, then K hops of diffusion.
 
     A = softmax over the edges of a row of (scale q.k + bias); Z_0 = V, Z_{t+1} = (1 - teleport) A Z_t + teleport V; the
-    result is Z_hops. ``hops=1, teleport=0`` is plain sparse attention, ``hops=0`` returns v. Rows without edges give 0
-    (plus teleport V).
+    result is Z_hops. ``hops=1, teleport=0`` is plain sparse attention, ``hops=0`` returns v. Rows without edges give
+    teleport V, 0 by default (and log-sum-exp -inf).
 
     q : [b, h, s, d]; k : [b, h_kv, s_k, d]; v : [b, h_kv, s_k, d_v], h_kv a divisor of h. ``layout="bshd"`` swaps heads
         and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch, float64,
         float32, bfloat16 (sums in float32) or float16 (computed in float32); any strides, nothing is copied.
     graph : one Graph (s rows, s_k columns), or a list of one for each head.
+    hops : an integer from 0. teleport : in [0, 1]; with torch it may be a tensor of one value. Graphs that are not square
+        take hops=1 and teleport=0 only.
     scale : of the scores; 1 / sqrt(d) by default.
     bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
     lengths : [b]; positions at or past a length are not read, and are 0 in the result.
-    dropout_p, hop_dropout_p : on A once, and on Z in every hop; masks follow from `seed` alone.
+    dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m].
     backward : torch: "stored" keeps A and Z, "checkpointed" about sqrt(hops) of the Z, "implicit" differentiates the fixed
         point.
+    reorder : "none", "degree", "rcm", "cluster" or "auto": tokens are renumbered inside so that edges fall into tiles; results
+        keep your order.
+    backend : "cpu", or "reference" (plain loops).
 
+    Cost: 2 m h (d + hops d_v) flops for m edges; memory linear in tokens and edges. The same bits for any number of threads.
+    Errors: BadValue for shapes that do not fit, naming both sizes; BadType for other kinds or element types; LimitError.
     Source: Feng et al., Diffuser, 2022 (arXiv 2210.11794).
 
     >>> import numpy as np, manyhop as mh
     >>> x = np.eye(4, dtype=np.float32).reshape(1, 1, 4, 4)
     >>> mh.attention(x, x, x, mh.graph("window(1)", 4), hops=2).shape
     (1, 1, 4, 4)
+
+    Equal scores make it a mean over whom a token hears:
+
+    >>> v = np.array([0.0, 0, 0, 12]).reshape(1, 1, 4, 1)
+    >>> mh.attention(0 * v, 0 * v, v, mh.graph("window(1)", 4)).reshape(4).tolist()
+    [0.0, 0.0, 4.0, 6.0]
     """
     if _is_torch(q) or _is_torch(k) or _is_torch(v):
         from . import torch_ops
@@ -199,7 +212,14 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
 
 
 class Plan:
-    """Tiles, kernels and memory for a graph and a shape, chosen once. Made by :func:`plan`."""
+    """Tiles, kernels and memory for a graph and a shape, chosen once. Made by :func:`plan`.
+
+    >>> import numpy as np, manyhop as mh
+    >>> p = mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16, hops=3)
+    >>> x = np.ones((1, 2, 256, 16), np.float32)
+    >>> bool(np.allclose(p.run(x, x, x), 1)), sorted(p.memory())
+    (True, ['graph', 'inputs', 'total', 'workspace'])
+    """
 
     def __init__(self, core, graph, settings):
         self._core = core
@@ -207,22 +227,44 @@ class Plan:
         self._settings = settings
 
     def run(self, q, k, v, **options):
-        """:func:`attention` with this plan's graph; q, k, v of its shape and type. Takes what attention takes."""
+        """:func:`attention` with this plan's graph and hops; q, k, v of its shape and type. Takes what attention takes.
+
+        >>> import numpy as np, manyhop as mh
+        >>> p = mh.plan(mh.graph("full", 4), heads=1, head_dim=2, dtype="f64")
+        >>> out, lse = p.run(*np.zeros((3, 1, 1, 4, 2)), return_lse=True)
+        >>> lse.round(4).tolist()
+        [[[1.3863, 1.3863, 1.3863, 1.3863]]]
+        """
         options.setdefault("hops", self._settings["hops"])
         options.setdefault("reorder", self._settings["reorder"])
         options.setdefault("backend", self._settings["backend"])
         return attention(q, k, v, self._graph, **options)
 
     def explain(self):
-        """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time."""
+        """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time.
+
+        >>> import manyhop as mh
+        >>> print(mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16).explain().splitlines()[0])
+        graph     256 x 256, 4280 edges
+        """
         return "\n".join(self._core.explain())
 
     def memory(self):
-        """Bytes: {"inputs", "graph", "workspace", "total"}."""
+        """Bytes: {"inputs", "graph", "workspace", "total"}; inputs are q, k, v and the result.
+
+        >>> import manyhop as mh
+        >>> mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16).memory()["inputs"] == 4 * 256 * 2 * 16 * 4
+        True
+        """
         return self._core.memory()
 
     def predicted_seconds(self):
-        """Time of one run on the CPU by rates that are measured on first use."""
+        """Time of one run on the CPU by rates that are measured on first use.
+
+        >>> import manyhop as mh
+        >>> mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16).predicted_seconds() > 0
+        True
+        """
         return self._core.predicted_seconds()
 
     def __repr__(self):
@@ -233,6 +275,12 @@ class Plan:
 def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1, kv_heads=None, value_dim=None,
          reorder="none", backward=False):
     """Plans attention for a graph (or one for each head) and a shape; :func:`attention` finds the same plan by itself.
+
+    heads, kv_heads : of q, and of k and v (the same by default). head_dim, value_dim : widths of q and k, and of v.
+    dtype : "f32", "f64", "bf16", or the type of NumPy or torch. backward : whether gradients will be asked for.
+
+    Cost: linear in the edges, once; plans of the same graph and shape are kept. Errors: BadValue, BadType; LimitError where
+    inputs, graph and the least workspace pass the memory limit.
 
     >>> import manyhop as mh
     >>> p = mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16, hops=3)

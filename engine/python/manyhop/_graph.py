@@ -61,6 +61,12 @@ class Graph:
     Graph('window(1) | global(1)', 4 x 4, 14 edges)
     >>> g.indices[g.indptr[3]:g.indptr[4]].tolist()
     [0, 2, 3]
+
+    ``a | b`` unites edges, ``a & b`` intersects, ``a - b`` removes; weights are dropped. ``a == b`` compares shape, edges and
+    weights. Graphs pickle, and hash by shape and edges.
+
+    >>> (g - mh.graph("global(1)", 4)).nnz, g == mh.graph("window(1)", 4) | mh.graph("global(1)", 4)
+    (7, True)
     """
 
     __slots__ = ("_core", "_number", "__weakref__")
@@ -75,72 +81,159 @@ class Graph:
     # Structure
     @property
     def shape(self):
-        """(n_rows, n_cols)"""
+        """(n_rows, n_cols).
+
+        >>> import manyhop as mh
+        >>> mh.graph("full", 2, 5).shape
+        (2, 5)
+        """
         return (self._core.n_rows, self._core.n_cols)
 
     @property
     def nnz(self):
-        """Edges."""
+        """Number of edges. Counted, not enumerated, for graphs such as ``full``.
+
+        >>> import manyhop as mh
+        >>> mh.graph("causal", 100000).nnz
+        5000050000
+        """
         return self._core.nnz
 
     @property
     def indptr(self):
+        """int64 [n_rows + 1]: row i has the edges indptr[i] .. indptr[i + 1] - 1. A read-only view of the graph's memory.
+
+        >>> import manyhop as mh
+        >>> mh.graph("window(1)", 4).indptr.tolist()
+        [0, 2, 5, 8, 10]
+        """
         return self._core.indptr
 
     @property
     def indices(self):
+        """int32 [nnz]: the columns, increasing within a row. A read-only view of the graph's memory.
+
+        >>> import manyhop as mh
+        >>> mh.graph("window(1)", 3).indices.tolist()
+        [0, 1, 0, 1, 2, 1, 2]
+        """
         return self._core.indices
 
     @property
     def weights(self):
+        """float64 [nnz] in the order of ``indices``, or None. A read-only view of the graph's memory.
+
+        >>> import manyhop as mh
+        >>> mh.graph("self", 2).with_weights([3, 4]).weights.tolist(), mh.graph("self", 2).weights
+        ([3.0, 4.0], None)
+        """
         return self._core.weights
 
     @property
     def text(self):
-        """The pattern text it was made from; empty for arrays and files."""
+        """The pattern text it was made from; empty for arrays and files.
+
+        >>> import manyhop as mh
+        >>> mh.graph("window(2)|global(1)", 9).text
+        'window(2) | global(1)'
+        """
         return self._core.text
 
     @property
     def nbytes(self):
-        """Bytes held. Graphs such as ``full`` hold runs, until ``indices`` is asked for."""
+        """Bytes held. Graphs such as ``full`` hold runs, until ``indices`` is asked for.
+
+        >>> import manyhop as mh
+        >>> mh.graph("full", 10000).nbytes < 10000 * 10000
+        True
+        """
         return self._core.nbytes
 
     @property
     def row_offsets(self):
-        """Rows offsets[s] .. offsets[s + 1] belong to sequence s of a batch."""
+        """int64 [sequences + 1]: rows offsets[s] .. offsets[s + 1] - 1 belong to sequence s of a :func:`batch`.
+
+        >>> import manyhop as mh
+        >>> mh.batch([mh.graph("self", 2), mh.graph("self", 3)]).row_offsets.tolist(), mh.graph("self", 2).row_offsets.tolist()
+        ([0, 2, 5], [0, 2])
+        """
         return np.asarray(self._core.row_offsets(), dtype=np.int64)
 
     @property
     def col_offsets(self):
+        """int64 [sequences + 1]: as ``row_offsets``, of columns.
+
+        >>> import manyhop as mh
+        >>> mh.batch([mh.graph("full", 2, 4), mh.graph("full", 3)]).col_offsets.tolist()
+        [0, 4, 7]
+        """
         return np.asarray(self._core.col_offsets(), dtype=np.int64)
 
     def rows(self, i, j):
-        """Rows i .. j - 1 over the same columns, as in decoding."""
+        """Rows i .. j - 1 over the same columns, as in decoding. BadValue outside 0 <= i <= j <= n_rows.
+
+        >>> import manyhop as mh
+        >>> last = mh.graph("causal & window(2)", 8).rows(7, 8)
+        >>> last.shape, last.indices.tolist()
+        ((1, 8), [5, 6, 7])
+        """
         return Graph(self._core.rows(_size(i, "rows"), _size(j, "rows")))
 
     def transpose(self):
-        """Columns send where rows received; weights follow."""
+        """Columns send where rows received; weights follow. Cost: linear in the edges.
+
+        >>> import manyhop as mh
+        >>> mh.graph("causal", 3).transpose().to_dense().tolist()
+        [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
+        """
         return Graph(self._core.transpose())
 
     def symmetrised(self):
-        """Edges in both directions, without weights."""
+        """Edges in both directions, without weights; square graphs only.
+
+        >>> import manyhop as mh
+        >>> mh.graph("causal & window(1)", 3).symmetrised() == mh.graph("window(1)", 3)
+        True
+        """
         return Graph(self._core.symmetrised())
 
     def with_weights(self, weights):
-        """The same edges with other weights [nnz], or without (None)."""
+        """The same edges with other weights [nnz] in the order of ``indices``, or without (None).
+
+        >>> import manyhop as mh
+        >>> mh.graph("self", 2).with_weights([3, 4]).to_dense().tolist()
+        [[3.0, 0.0], [0.0, 4.0]]
+        """
         if weights is None:
             return Graph(self._core.without_weights())
         return Graph(self._core.with_weights(_vector(weights, np.float64, "weights")))
 
     def is_symmetric(self):
+        """Whether each edge (i, j) has (j, i) of the same weight beside it.
+
+        >>> import manyhop as mh
+        >>> mh.graph("window(1)", 4).is_symmetric(), mh.graph("causal", 4).is_symmetric()
+        (True, False)
+        """
         return self._core.is_symmetric()
 
     def components(self):
-        """(number of weak components, isolated vertices, label of each vertex)"""
+        """(number of weak components, isolated vertices, label of each vertex); directions do not matter.
+
+        >>> import manyhop as mh
+        >>> count, isolated, labels = mh.graph("block(2)", 4).components()
+        >>> count, isolated, labels.tolist()
+        (2, 0, [0, 0, 1, 1])
+        """
         return self._core.components()
 
     def degrees(self):
-        """Edges of each row [n_rows]."""
+        """int64 [n_rows]: the edges of each row, itself included where it is one.
+
+        >>> import manyhop as mh
+        >>> mh.graph("window(1)", 4).degrees().tolist()
+        [2, 3, 3, 2]
+        """
         return np.diff(self.indptr)
 
     def _other(self, other, operator):
@@ -193,20 +286,40 @@ class Graph:
     def load(cls, path, n=None, *, undirected=False, compact=False, base=0):
         """A graph from a file: .mtx, .npz (SciPy CSR), .graph (METIS), .el .txt .tsv .edgelist.
 
-        Edge lists: `n` vertices (default: largest id + 1), `undirected` mirrors every arc, `compact` renumbers the ids in
-        use, `base` is the first id.
+        Edge lists (`u v [weight]`: u sends to v): `n` vertices (default: largest id + 1), `undirected` mirrors every arc,
+        `compact` renumbers the ids in use, `base` is the first id. FileError names the line or byte and what was expected.
+
+        >>> import manyhop as mh, os, tempfile
+        >>> name = os.path.join(tempfile.mkdtemp(), "arcs.txt")
+        >>> _ = open(name, "w").write("# u sends to v\\n0 1\\n1 2\\n")
+        >>> mh.Graph.load(name).to_dense().tolist()
+        [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
         """
         return cls(_core.Graph.load(str(path), None if n is None else _size(n, "n"), bool(undirected), bool(compact),
                                     _size(base, "base")))
 
     def save(self, path):
-        """Writes the graph in the format of the path's suffix; the file appears whole or not at all."""
+        """Writes the graph in the format of the path's suffix; the file appears whole or not at all.
+
+        >>> import manyhop as mh, os, tempfile
+        >>> name = os.path.join(tempfile.mkdtemp(), "window.mtx")
+        >>> mh.graph("window(1)", 5).save(name)
+        >>> mh.Graph.load(name) == mh.graph("window(1)", 5)
+        True
+        """
         self._core.save(str(path))
 
     # Other libraries
     @classmethod
     def from_csr(cls, indptr, indices, weights=None, *, shape=None):
-        """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square."""
+        """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square.
+
+        Integers that fit are converted; BadValue names the first row that is not in order.
+
+        >>> import manyhop as mh
+        >>> mh.Graph.from_csr([0, 2, 3], [0, 1, 1])
+        Graph(2 x 2, 3 edges)
+        """
         indptr = _vector(indptr, np.int64, "indptr")
         indices = _vector(indices, np.int32, "indices")
         if shape is None:
@@ -216,14 +329,25 @@ class Graph:
 
     @classmethod
     def from_edges(cls, rows, cols, weights=None, *, shape):
-        """From edges in any order: rows[e] receives from cols[e]. Duplicates merge, their weights add."""
+        """From edges in any order: rows[e] receives from cols[e]. Duplicates merge, their weights add.
+
+        >>> import manyhop as mh
+        >>> mh.Graph.from_edges([1, 0, 1], [0, 1, 0], [2.0, 5.0, 3.0], shape=(2, 2)).weights.tolist()
+        [5.0, 5.0]
+        """
         weights = None if weights is None else _vector(weights, np.float64, "weights")
         return cls(_core.Graph.from_edges(_size(shape[0], "shape"), _size(shape[1], "shape"),
                                           _vector(rows, np.int32, "rows"), _vector(cols, np.int32, "cols"), weights))
 
     @classmethod
     def from_scipy(cls, matrix, *, weights=True):
-        """From a SciPy sparse matrix or array: entry (i, j) is an edge, i receives. Duplicates add."""
+        """From a SciPy sparse matrix or array: entry (i, j) is an edge, i receives. Duplicates add; stored zeros stay edges.
+
+        >>> import manyhop as mh, numpy as np, scipy.sparse
+        >>> mask = np.tri(4, dtype=bool)
+        >>> mh.Graph.from_scipy(scipy.sparse.csr_array(mask), weights=False) == mh.graph("causal", 4)
+        True
+        """
         sparse = _need("scipy.sparse", "from_scipy").sparse
         if not sparse.issparse(matrix):
             raise BadType(f"from_scipy: {type(matrix).__name__}, a SciPy sparse matrix is wanted")
@@ -236,7 +360,12 @@ class Graph:
         return cls.from_csr(csr.indptr, csr.indices, csr.data if weights else None, shape=csr.shape)
 
     def to_scipy(self):
-        """scipy.sparse.csr_array; weights, or ones (float64)."""
+        """scipy.sparse.csr_array of weights, or ones (float64); a copy.
+
+        >>> import manyhop as mh, scipy.sparse
+        >>> mh.graph("window(1)", 3).to_scipy().toarray().tolist()
+        [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+        """
         sparse = _need("scipy.sparse", "to_scipy").sparse
         data = np.ones(self.nnz) if self.weights is None else self.weights.copy()
         matrix = sparse.csr_array((data, self.indices.copy(), self.indptr.copy()), shape=self.shape)
@@ -244,14 +373,27 @@ class Graph:
         return matrix
 
     def to_dense(self):
-        """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory."""
+        """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory.
+
+        >>> import manyhop as mh
+        >>> mh.graph("self", 2).to_dense().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        """
         dense = np.zeros(self.shape)
         dense[np.repeat(np.arange(self.shape[0]), self.degrees()), self.indices] = 1.0 if self.weights is None else self.weights
         return dense
 
     @classmethod
     def from_edge_index(cls, edge_index, n=None, edge_weight=None):
-        """From PyTorch Geometric's edge_index [2, m]: edge_index[0] sends to edge_index[1]."""
+        """From PyTorch Geometric's edge_index [2, m]: edge_index[0] sends to edge_index[1].
+
+        n : vertices, or (sources, targets); the largest number + 1 by default. NumPy or torch; duplicates merge and their
+            weights add.
+
+        >>> import manyhop as mh
+        >>> mh.Graph.from_edge_index([[0, 0], [1, 2]], 3).to_dense().tolist()   # 0 sends to 1 and 2
+        [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+        """
         pair = _numpy(edge_index)
         if pair.ndim != 2 or pair.shape[0] != 2:
             raise BadValue(f"edge_index: shape {list(pair.shape)}, [2, edges] is wanted")
@@ -262,13 +404,23 @@ class Graph:
         return cls.from_edges(pair[1], pair[0], weights, shape=shape)
 
     def to_edge_index(self):
-        """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is)."""
+        """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).
+
+        >>> import manyhop as mh
+        >>> mh.graph("causal", 2).to_edge_index().tolist()
+        [[0, 0, 1], [0, 1, 1]]
+        """
         rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), self.degrees())
         return np.stack([self.indices.astype(np.int64), rows])
 
     @classmethod
     def from_torch(cls, tensor, *, weights=True):
-        """From a torch sparse tensor (COO, CSR, CSC): entry (i, j) is an edge, i receives."""
+        """From a torch sparse tensor (COO, CSR, CSC): entry (i, j) is an edge, i receives. Duplicates add.
+
+        >>> import manyhop as mh, torch
+        >>> mh.Graph.from_torch(torch.ones(3, 3).tril().to_sparse(), weights=False) == mh.graph("causal", 3)
+        True
+        """
         torch = _need("torch", "from_torch")
         if not isinstance(tensor, torch.Tensor) or tensor.layout == torch.strided:
             raise BadType("from_torch: a sparse torch tensor is wanted")
@@ -280,7 +432,12 @@ class Graph:
         return cls.from_edges(rows, cols, values, shape=tuple(tensor.shape))
 
     def to_torch(self, dtype=None):
-        """torch.sparse_csr tensor of weights (or ones); float32 unless `dtype` is given."""
+        """torch.sparse_csr tensor of weights (or ones); float32 unless `dtype` is given.
+
+        >>> import manyhop as mh, torch
+        >>> mh.graph("self", 2).to_torch().to_dense().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        """
         torch = _need("torch", "to_torch")
         data = np.ones(self.nnz) if self.weights is None else self.weights
         return torch.sparse_csr_tensor(torch.from_numpy(self.indptr.copy()), torch.from_numpy(self.indices.astype(np.int64)),
@@ -290,7 +447,12 @@ class Graph:
     def from_networkx(cls, graph, *, weight=None, nodes=None):
         """From a NetworkX graph: arc u -> v means v receives from u; undirected edges count in both directions.
 
-        Vertices are numbered in the order of `nodes` (default: the graph's own). `weight` names the edge attribute.
+        Vertices are numbered in the order of `nodes` (default: the graph's own). `weight` names the edge attribute; an edge
+        without it weighs 1.
+
+        >>> import manyhop as mh, networkx
+        >>> mh.Graph.from_networkx(networkx.cycle_graph(5)) == mh.graph("window(1, ring=true) - self", 5)
+        True
         """
         _need("networkx", "from_networkx")
         nodes = list(graph.nodes) if nodes is None else list(nodes)
@@ -304,7 +466,12 @@ class Graph:
         return cls.from_edges(rows, cols, None if weight is None else weights, shape=(len(nodes), len(nodes)))
 
     def to_networkx(self):
-        """networkx.DiGraph with an arc from sender to receiver for each edge, attribute "weight" where weighted."""
+        """networkx.DiGraph with an arc from sender to receiver for each edge, attribute "weight" where weighted.
+
+        >>> import manyhop as mh, networkx
+        >>> list(mh.graph("causal - self", 3).to_networkx().edges)
+        [(0, 1), (0, 2), (1, 2)]
+        """
         networkx = _need("networkx", "to_networkx")
         if self.shape[0] != self.shape[1]:
             raise BadValue(f"to_networkx: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
@@ -319,7 +486,12 @@ class Graph:
 
     @classmethod
     def from_dgl(cls, graph, *, weight=None):
-        """From a homogeneous DGL graph: source sends to destination. `weight` names the edge feature."""
+        """From a homogeneous DGL graph: source sends to destination. `weight` names the edge feature [m].
+
+        >>> import manyhop as mh, dgl
+        >>> mh.Graph.from_dgl(dgl.graph(([0, 0], [1, 2]))).transpose().indices.tolist()   # whom 0 sends to
+        [1, 2]
+        """
         senders, receivers = (_numpy(x) for x in graph.edges(order="eid"))
         n = graph.num_nodes()
         weights = None if weight is None else _numpy(graph.edata[weight]).astype(np.float64)
@@ -327,14 +499,28 @@ class Graph:
 
     @classmethod
     def from_igraph(cls, graph, *, weight=None):
-        """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions."""
+        """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions. `weight` names the
+        edge attribute.
+
+        >>> import manyhop as mh, igraph
+        >>> mh.Graph.from_igraph(igraph.Graph.Ring(5)) == mh.graph("window(1, ring=true) - self", 5)
+        True
+        """
         pairs = np.asarray(graph.get_edgelist(), dtype=np.int64).reshape(-1, 2)
         weights = None if weight is None else np.asarray(graph.es[weight], dtype=np.float64)
         return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
 
     @classmethod
     def from_networkit(cls, graph):
-        """From a networkit.Graph, with its weights where it has them."""
+        """From a networkit.Graph, with its weights where it has them: arc u -> v means v receives; undirected edges count in
+        both directions.
+
+        >>> import manyhop as mh, networkit
+        >>> path = networkit.Graph(3)
+        >>> _ = path.addEdge(0, 1), path.addEdge(1, 2)
+        >>> mh.Graph.from_networkit(path) == mh.graph("window(1) - self", 3)
+        True
+        """
         pairs, weights = [], []
         for u, v, w in graph.iterEdgesWeights():
             pairs.append((u, v))
@@ -354,7 +540,12 @@ class Graph:
 
     # Pictures
     def spy(self, columns=64, rows=32):
-        """A picture of the edges in braille characters, for a terminal."""
+        """A picture of the edges in braille characters, at most `columns` by `rows` of them, for a terminal.
+
+        >>> import manyhop as mh
+        >>> print(mh.graph("window(1)", 8).spy(8, 4).splitlines()[-1])
+        window(1): n = 8, 22 edges, 2.75 per token
+        """
         return self._core.spy_text(columns, rows)
 
     def _repr_svg_(self):
@@ -386,12 +577,21 @@ def _unpickle_batch(items):
 def graph(text, n=None, n_cols=None, *, seed=0):
     """The graph of a pattern text on `n` tokens (rows) by `n_cols` (default `n`), or of a graph file.
 
-    ``n`` may be left out where the text fixes it (``lps(5, 13)``, ``file("...")``). `seed` is for random parts that name
-    none. Raises BadValue pointing at the column of the text.
+    text : ``term | term - term``, a term ``atom & atom``: `|` unites, `-` removes, `&` intersects and binds tighter. The
+        README lists the atoms. Text with a `/` or the suffix of a graph file is a file.
+    n, n_cols : 0 to 2^31 - 1; ``n`` may be left out where the text fixes it (``lps(5, 13)``, ``file("...")``). ``causal`` on
+        a rectangle is bottom-right: j <= i + n_cols - n.
+    seed : for random parts that name none; the same graph on every machine for the same seed.
+
+    Cost: linear in the edges; ``full``, ``causal`` and what is left of them by ``-`` keep runs of columns instead. Errors:
+    BadValue pointing at the column of the text; LimitError before memory is asked for that is not there.
 
     >>> import manyhop as mh
     >>> mh.graph("causal & window(2)", 5).nnz
     12
+    >>> mh.graph("windw(2)", 5)                                                 # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    manyhop.errors.BadValue: ...windw...
     """
     if isinstance(text, Graph):
         return text
@@ -413,6 +613,9 @@ def graph(text, n=None, n_cols=None, *, seed=0):
 
 def batch(graphs):
     """Sequences of unequal length side by side without padding: for layout="thd".
+
+    Rows and columns of the result are those of the graphs one after another, edges stay within a sequence. An empty list is a
+    graph of 0 x 0.
 
     >>> import manyhop as mh
     >>> mh.batch([mh.graph("full", 2), mh.graph("full", 3)]).row_offsets.tolist()

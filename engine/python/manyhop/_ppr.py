@@ -10,7 +10,17 @@ from .errors import BadType, BadValue
 
 
 class PprResult(NamedTuple):
-    """What :func:`ppr` returns."""
+    """What :func:`ppr` returns.
+
+    scores : Graph [seeds x n], a row of scores (``scores.weights``) for each seed.
+    bound : float64 [seeds], on ||exact - row|| in the 1-norm ("sym": 2-norm), what `topk` left out included.
+    visited : int64 [seeds], arcs that were looked at.
+
+    >>> import manyhop as mh
+    >>> r = mh.ppr(mh.graph("self", 3), 1)
+    >>> r.scores.to_dense().round(3).tolist(), r.bound.shape, r.visited.shape
+    ([[0.0, 1.0, 0.0]], (1,), (1,))
+    """
 
     scores: Graph  #: [seeds x n], a row of scores (``scores.weights``) for each seed
     bound: np.ndarray  #: [seeds], on ||exact - row|| in the 1-norm (sym: 2-norm), what `topk` left out included
@@ -48,6 +58,8 @@ def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col",
     tol : a vertex passes its residual on while that is above tol times its number of arcs.
     topk : keeps the k largest scores of a seed.
     dangling : what a walk does at a vertex without arcs: "zero" ends it, "self" stays, "restart" goes back to the seed.
+
+    Errors: BadValue for a seed that is no vertex, tol that is not above 0, teleport outside (0, 1]; BadType. No seeds: a graph of 0 rows.
 
     Returns :class:`PprResult`; scores are below the exact ones, by at most ``bound`` in sum.
 

@@ -11,7 +11,13 @@ _limit = 0
 def set_threads(count):
     """Threads of calls on NumPy arrays; 0: MANYHOP_THREADS, else all cores. (torch tensors follow torch.get_num_threads.)
 
-    Results have the same bits for any number.
+    Results have the same bits for any number. BadValue outside 0 .. 4096.
+
+    >>> import manyhop as mh
+    >>> mh.set_threads(1)
+    >>> mh.get_threads()
+    1
+    >>> mh.set_threads(0)
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 4096:
         raise BadValue(f"threads: {count!r}, an integer from 0 to 4096 is wanted")
@@ -19,12 +25,24 @@ def set_threads(count):
 
 
 def get_threads():
-    """Threads that a call on NumPy arrays uses."""
+    """Threads that a call on NumPy arrays uses.
+
+    >>> import manyhop as mh
+    >>> mh.get_threads() >= 1
+    True
+    """
     return _core.thread_count()
 
 
 def set_memory_limit(nbytes):
-    """Work that needs more than this many bytes is split or refused; 0: half of the machine's memory."""
+    """Work that needs more than this many bytes is split or refused (LimitError); 0: half of the machine's memory.
+
+    >>> import manyhop as mh
+    >>> mh.set_memory_limit(2**30)
+    >>> mh.get_memory_limit()
+    1073741824
+    >>> mh.set_memory_limit(0)
+    """
     global _limit
     if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 0:
         raise BadValue(f"memory limit: {nbytes!r}, a number of bytes from 0 is wanted")
@@ -32,13 +50,26 @@ def set_memory_limit(nbytes):
 
 
 def get_memory_limit():
-    """What set_memory_limit() set; 0: half of the machine's memory."""
+    """What set_memory_limit() set, in bytes; 0: half of the machine's memory.
+
+    >>> import manyhop as mh
+    >>> mh.get_memory_limit()
+    0
+    """
     return _limit
 
 
 @contextmanager
 def memory_limit(nbytes):
-    """``with mh.memory_limit(2**30): ...``"""
+    """A memory limit in bytes for the calls inside a ``with``; the one before comes back after it.
+
+    >>> import numpy as np, manyhop as mh
+    >>> x = np.ones((1, 1, 256, 16))
+    >>> with mh.memory_limit(1000):
+    ...     mh.attention(x, x, x, mh.graph("window(8)", 256))                   # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    manyhop.errors.LimitError: memory limit: ...
+    """
     before = _limit
     set_memory_limit(nbytes)
     try:
@@ -48,6 +79,10 @@ def memory_limit(nbytes):
 
 
 def release_memory():
-    """Gives scratch memory that idle calls keep warm back to the system, and forgets cached plans."""
+    """Gives scratch memory that idle calls keep warm back to the system, and forgets cached plans.
+
+    >>> import manyhop as mh
+    >>> mh.release_memory()
+    """
     _core.release_memory()
     _core.clear_plans()

@@ -59,6 +59,19 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
 
     pattern : a pattern text, a Graph (for one length), or a list of one for each layer. Decoders keep its causal part.
         Defaults to plain full attention.
+    hops, teleport : as in :func:`manyhop.attention`. With a cache of keys only hops=1 and teleport=0.
+    hop_dropout : on Z in every hop, where the model drops attention weights too. backward : as in :func:`manyhop.attention`.
+
+    Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed.
+
+    >>> import torch, transformers, manyhop as mh
+    >>> mh.hf.register()
+    >>> config = transformers.BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                                  intermediate_size=64, attn_implementation="manyhop")
+    >>> model = transformers.BertModel(config).eval()
+    >>> model.config.manyhop = {"pattern": "window(4)|global(1)", "hops": 2, "teleport": 0.1}
+    >>> model(torch.arange(20)[None]).last_hidden_state.shape
+    torch.Size([1, 20, 32])
     """
     _registered.update(pattern=pattern, hops=hops, teleport=teleport, hop_dropout=hop_dropout, backward=backward)
     AttentionInterface.register(NAME, attention_forward)
@@ -67,7 +80,20 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
 
 @contextlib.contextmanager
 def use(**settings):
-    """``with mh.hf.use(pattern="window(32)", hops=3): model(...)``"""
+    """Other settings for the calls of models inside a ``with``: pattern, hops, teleport, hop_dropout, backward.
+
+    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names.
+
+    >>> import torch, transformers, manyhop as mh
+    >>> mh.hf.register()
+    >>> config = transformers.BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                                  intermediate_size=64, attn_implementation="manyhop")
+    >>> model, ids = transformers.BertModel(config).eval(), torch.arange(20)[None]
+    >>> with mh.hf.use(pattern="window(2)"):
+    ...     sparse = model(ids).last_hidden_state
+    >>> torch.equal(sparse, model(ids).last_hidden_state)
+    False
+    """
     token = _used.set({**_used.get(), **_checked(settings, "use")})
     try:
         yield

@@ -48,7 +48,11 @@ def _cached_graph(text, n):
 def graph_of(pattern, n, causal=False):
     """The graph on n tokens of a pattern text (made once and kept), or a Graph of n tokens as it is.
 
-    `causal` keeps the edges to the token itself and to earlier ones.
+    `causal` keeps the edges to the token itself and to earlier ones. BadValue for a Graph of another size.
+
+    >>> import manyhop as mh
+    >>> mh.nn.graph_of("window(1)", 5, causal=True).nnz
+    9
     """
     if isinstance(pattern, str):
         return _cached_graph(f"({pattern}) & causal" if causal else pattern, n)
@@ -60,7 +64,14 @@ def graph_of(pattern, n, causal=False):
 
 
 def lengths_of(attention_mask):
-    """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding."""
+    """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
+
+    BadValue where padding comes before or between tokens.
+
+    >>> import torch, manyhop as mh
+    >>> mh.nn.lengths_of(torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
+    [3, 2]
+    """
     if attention_mask is None:
         return None
     if attention_mask.dim() != 2:
@@ -82,6 +93,11 @@ class DiffuserConfig:
         plain Transformer.
     pooling : what the classifier sees: the "first" token or the "mean" of all.
     backward : "stored", "checkpointed" or "implicit" (see :func:`manyhop.attention`).
+
+    >>> import manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(num_hidden_layers=2, pattern=["window(64)", "regular(64)"])
+    >>> config.hops, config.teleport, config.pattern_of(1)
+    (5, 0.1, 'regular(64)')
     """
 
     vocab_size: int = 50265
@@ -119,6 +135,10 @@ class DiffuserConfig:
         """From a dictionary such as the reference code's config.json; keys that mean nothing here are left out.
 
         A configuration of the reference code (``attention_mode`` "diffuser") gets the pattern ``diffuser_ref``.
+
+        >>> import manyhop as mh
+        >>> mh.nn.DiffuserConfig.from_dict({"attention_mode": "diffuser", "gradient_checkpointing": False}, hops=3).pattern
+        'diffuser_ref(4096)'
         """
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
@@ -128,16 +148,29 @@ class DiffuserConfig:
 
     @classmethod
     def from_json(cls, path, **changes):
-        """:meth:`from_dict` of a JSON file."""
+        """:meth:`from_dict` of a JSON file.
+
+        >>> import manyhop as mh, os, tempfile
+        >>> name = os.path.join(tempfile.mkdtemp(), "config.json")
+        >>> _ = open(name, "w").write('{"hidden_size": 96}')
+        >>> mh.nn.DiffuserConfig.from_json(name).hidden_size
+        96
+        """
         with open(path, encoding="utf-8") as file:
             return cls.from_dict(json.load(file), **changes)
 
     def pattern_of(self, layer):
+        """The pattern of a layer, counted from 0."""
         return self.pattern[layer] if isinstance(self.pattern, (list, tuple)) else self.pattern
 
 
 class DiffuserOutput(NamedTuple):
-    """What the models return; what was not asked for is None."""
+    """What the models return: loss, logits (None where not asked for) and hidden [b, n, hidden_size] of the last layer.
+
+    >>> import torch, manyhop as mh
+    >>> mh.nn.DiffuserOutput(None, None, torch.zeros(1, 4, 8)).hidden.shape
+    torch.Size([1, 4, 8])
+    """
 
     loss: Optional[Tensor]
     logits: Optional[Tensor]
@@ -148,7 +181,11 @@ class DiffuserSelfAttention(nn.Module):
     """query, key, value projections and attention with hops: [b, n, hidden_size] -> [b, n, hidden_size].
 
     A = softmax over the edges of (q.k / sqrt(d)); Z_0 = V, Z_{t+1} = (1 - teleport) A Z_t + teleport V. In training, dropout
-    with probability `dropout` on A once and on Z in every hop.
+    with probability `dropout` on A once and on Z in every hop. `causal` keeps edges to earlier tokens only.
+
+    >>> import torch, manyhop as mh
+    >>> mh.nn.DiffuserSelfAttention(32, 4, "window(2)|global(1)", hops=3)(torch.zeros(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
     """
 
     def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
@@ -208,6 +245,7 @@ class DiffuserAttention(nn.Module):
         self.output = _Residual(hidden_size, hidden_size, hidden_dropout, layer_norm_eps)
 
     def forward(self, hidden, graph=None, lengths=None):
+        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
         return self.output(self.self(hidden, graph, lengths), hidden)
 
 
@@ -222,7 +260,14 @@ class _Intermediate(nn.Module):
 
 
 class DiffuserLayer(nn.Module):
-    """Attention block and feed-forward block, each with a residual and a norm after it."""
+    """Attention block and feed-forward block, each with a residual and a norm after it; layer number `layer` of a config.
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> mh.nn.DiffuserLayer(config)(torch.zeros(2, 10, 32)).shape
+    torch.Size([2, 10, 32])
+    """
 
     def __init__(self, config, layer=0, causal=False):
         super().__init__()
@@ -243,7 +288,13 @@ class DiffuserLayer(nn.Module):
 class DiffuserEncoder(nn.Module):
     """The layers of a Diffuser: [b, n, hidden_size] -> [b, n, hidden_size]. :class:`DiffuserModel` puts embeddings before it.
 
-    Takes a :class:`DiffuserConfig`, or its fields: ``DiffuserEncoder(hidden_size=64, num_hidden_layers=2, ...)``.
+    Takes a :class:`DiffuserConfig`, or its fields.
+
+    >>> import torch, manyhop as mh
+    >>> encoder = mh.nn.DiffuserEncoder(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    ...                                 pattern="window(4)")
+    >>> encoder(torch.zeros(2, 10, 32), lengths=[10, 7]).shape
+    torch.Size([2, 10, 32])
     """
 
     def __init__(self, config=None, *, causal=False, **fields):
@@ -260,7 +311,16 @@ class DiffuserEncoder(nn.Module):
 
 
 class DiffuserEmbeddings(nn.Module):
-    """Words, positions and types, summed and normed. Positions count tokens from pad_token_id + 1; padding has none."""
+    """Words, positions and types, summed and normed: ids [b, n] -> [b, n, hidden_size].
+
+    Positions count tokens from pad_token_id + 1; padding has none. BadValue for more tokens than positions.
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> mh.nn.DiffuserEmbeddings(config)(torch.tensor([[2, 3, 4, 1]])).shape
+    torch.Size([1, 4, 32])
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -296,7 +356,19 @@ class _Pooler(nn.Module):
 
 
 class DiffuserModel(nn.Module):
-    """Embeddings and encoder: ids [b, n] -> [b, n, hidden_size]."""
+    """Embeddings and encoder: ids [b, n] -> [b, n, hidden_size]. Takes a :class:`DiffuserConfig`, or its fields.
+
+    Its state dictionary has the names of the reference code.
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> model = mh.nn.DiffuserModel(config)
+    >>> model(torch.tensor([[2, 3, 4, 5], [6, 7, 1, 1]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])).shape
+    torch.Size([2, 4, 32])
+    >>> next(name for name in model.state_dict() if "query" in name)
+    'encoder.layer.0.attention.self.query.weight'
+    """
 
     def __init__(self, config=None, *, add_pooling_layer=False, causal=False, **fields):
         super().__init__()
@@ -351,7 +423,15 @@ class _WithHead(nn.Module):
 
 
 class DiffuserForSequenceClassification(_WithHead):
-    """A class for each sequence: ``model(ids, labels=...)`` gives loss, logits [b, num_labels] and hidden states."""
+    """A class for each sequence: ``model(ids, labels=...)`` gives loss, logits [b, num_labels] and hidden states.
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> out = mh.nn.DiffuserForSequenceClassification(config)(torch.arange(2, 18).reshape(2, 8), labels=torch.tensor([0, 1]))
+    >>> out.logits.shape, out.loss.ndim
+    (torch.Size([2, 2]), 0)
+    """
 
     def __init__(self, config=None, **fields):
         super().__init__(config, **fields)
@@ -375,7 +455,15 @@ class DiffuserForSequenceClassification(_WithHead):
 
 
 class DiffuserForMaskedLM(_WithHead):
-    """Words at masked places: ``labels`` [b, n], -100 where nothing is asked."""
+    """Words at masked places: ``labels`` [b, n], -100 where nothing is asked; logits [b, n, vocab_size].
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> ids = torch.arange(2, 18).reshape(2, 8)
+    >>> mh.nn.DiffuserForMaskedLM(config)(ids, labels=ids).logits.shape
+    torch.Size([2, 8, 50])
+    """
 
     def __init__(self, config=None, **fields):
         super().__init__(config, **fields)
@@ -389,7 +477,18 @@ class DiffuserForMaskedLM(_WithHead):
 
 
 class DiffuserForCausalLM(_WithHead):
-    """The next word: edges to the token itself and earlier ones only. ``labels`` are the ids; they are shifted here."""
+    """The next word: edges to the token itself and earlier ones only. ``labels`` are the ids; they are shifted here.
+
+    >>> import torch, manyhop as mh
+    >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+    >>> model = mh.nn.DiffuserForCausalLM(config).eval()
+    >>> ids = torch.arange(2, 10).reshape(1, 8)
+    >>> before = model(ids).logits
+    >>> ids[0, 5] = 30
+    >>> torch.allclose(model(ids).logits[:, :5], before[:, :5], atol=1e-6)       # the past does not hear the future
+    True
+    """
 
     causal = True
 
@@ -407,7 +506,8 @@ class DiffuserForCausalLM(_WithHead):
 class APPNP(nn.Module):
     """Predict, then propagate: personalised PageRank of x [n, c] over a graph, by ``hops`` or to ``tol``.
 
-    Z_{t+1} = (1 - teleport) A Z_t + teleport X, dropout on X in training. `learn` makes the teleport a parameter (its logit).
+    Z_{t+1} = (1 - teleport) A Z_t + teleport X, dropout on X in training. `learn` makes the teleport a parameter (its logit);
+    it starts inside (0, 1) then. A has no loops of its own: put ``| self`` into the graph where they are wanted.
 
     Source: Gasteiger, Bojchevski, Guennemann, Predict then propagate, ICLR 2019.
 
@@ -429,6 +529,7 @@ class APPNP(nn.Module):
 
     @property
     def teleport(self):
+        """A number, or a tensor where it is learned."""
         return self.fixed if self.logit is None else torch.sigmoid(self.logit)
 
     def forward(self, x, graph):

@@ -39,7 +39,11 @@ def _title(ax, graph):
 def spy(graph, ax=None, *, cells=256):
     """Where the edges are: rows receive, columns send; a pixel is darker the more of its pairs are edges.
 
-    cells : pixels along the longer side, at most.
+    cells : pixels along the longer side, at most; the shade is the square root of the share of edges.
+
+    >>> import manyhop as mh
+    >>> mh.plot.spy(mh.graph("window(2)|global(1)", 40)).get_xlabel()
+    'column (sends)'
     """
     _want_graph(graph)
     if not 1 <= cells <= _MOST_PIXELS * 8:
@@ -55,7 +59,7 @@ def spy(graph, ax=None, *, cells=256):
     pairs = np.outer(np.minimum(block, rows - np.arange(height) * block), np.minimum(block, cols - np.arange(width) * block))
     share = counts.reshape(height, width) / np.maximum(pairs, 1)
     # Square roots keep single edges of a large graph visible.
-    ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest", 
+    ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
               extent=(-0.5, max(cols, 1) - 0.5, max(rows, 1) - 0.5, -0.5))
     ax.set_xlabel("column (sends)")
     ax.set_ylabel("row (receives)")
@@ -64,7 +68,12 @@ def spy(graph, ax=None, *, cells=256):
 
 
 def degree(graph, ax=None):
-    """How many rows hear how many columns, and how many columns are heard how often; logarithmic where hubs stand out."""
+    """How many rows hear how many columns, and how many columns are heard how often; logarithmic where hubs stand out.
+
+    >>> import manyhop as mh
+    >>> mh.plot.degree(mh.graph("window(2)|random(2)", 40)).get_xlabel()
+    'edges'
+    """
     _want_graph(graph)
     ax = _axes(ax, (5, 3.2))
     rows = graph.degrees()
@@ -88,7 +97,12 @@ def degree(graph, ax=None):
 
 
 def reach(graphs, ax=None, *, hops=5):
-    """Mean share of the tokens that a token hears within 1 .. hops hops, a line for each graph. `graphs`: one or a list."""
+    """Mean share of the tokens that a token hears within 1 .. hops hops, a line for each graph. `graphs`: one or a list.
+
+    >>> import manyhop as mh
+    >>> len(mh.plot.reach([mh.graph("window(2)", 40), mh.graph("regular(4)", 40)], hops=3).lines)
+    2
+    """
     graphs = [graphs] if isinstance(graphs, Graph) else list(graphs)
     ax = _axes(ax, (5, 3.2))
     for number, graph in enumerate(graphs):
@@ -107,6 +121,10 @@ def spectrum(graph, ax=None):
     """Density of the eigenvalues of the normalised adjacency, from random probes, beside the law of a random graph.
 
     The dotted line is lambda2: what is left of it to 1 is the gap.
+
+    >>> import manyhop as mh
+    >>> mh.plot.spectrum(mh.graph("regular(6)", 64)).get_xlabel()
+    'eigenvalue'
     """
     _want_graph(graph)
     ax = _axes(ax, (5, 3.2))
@@ -133,6 +151,12 @@ def attention_text(tokens, q, k, graph, token, ax=None, *, hops=5, teleport=0.1,
     tokens : the n words. q, k : [n, d] of one head. token : the row that is shown.
 
     The weights are a sum over paths of all lengths; they add up to 1 for a row whose paths all have edges.
+
+    >>> import numpy as np, manyhop as mh
+    >>> words = "a row receives and a column sends".split()
+    >>> q, k = np.random.default_rng(0).standard_normal((2, 7, 4))
+    >>> mh.plot.attention_text(words, q, k, mh.graph("window(1)", 7), 2, hops=3).get_title()
+    "heard by 'receives' within 3 hops"
     """
     _want_graph(graph)
     n = len(tokens)

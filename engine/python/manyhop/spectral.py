@@ -4,9 +4,17 @@ from . import _core, _settings
 from ._graph import Graph
 from .errors import BadType
 
+__all__ = ["Result", "design", "gap", "reach", "survey"]
+
 
 class Result(dict):
-    """A dictionary whose keys are attributes too."""
+    """A dictionary whose keys are attributes too.
+
+    >>> import manyhop as mh
+    >>> r = mh.spectral.gap(mh.graph("full", 8))
+    >>> r.n, r["edges"], "lambda2" in r
+    (8, 64, True)
+    """
 
     def __getattr__(self, name):
         try:
@@ -27,13 +35,27 @@ def _checked(graph):
 def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterations=1000, vectors=False, reach_hops=0):
     """Second and last eigenvalue of an operator of a square graph, each to `tol` in ||A x - l x||.
 
-    operator: "normalized" D^-1/2 S D^-1/2 (S = A or A^T), "adjacency", "laplacian", "transition", "singular", "chung".
-    Keys: n, edges, operator, method, lambda2, lambda_n, gap, residual, converged, iterations, seconds, symmetrised,
-    components, isolated, applies, reason, reach, vectors [n, 2]. Undefined numbers are None.
+    operator : which matrix, and what its gap is. S = A or A^T as 0/1, or (W + W^T)/2 if `weighted`; loops are kept.
 
-    >>> import manyhop as mh
+        - "normalized" D^-1/2 S D^-1/2: gap 1 - lambda2
+        - "adjacency" S: lambda1 - lambda2
+        - "laplacian" I - D^-1/2 S D^-1/2: gap lambda2, the second smallest
+        - "transition" D_r^-1 A as given: lambda2 of the second largest modulus (complex where it is), gap 1 - |lambda2|
+        - "singular" D_r^-1/2 A D_c^-1/2: gap 1 - sigma2
+        - "chung" I - (Pi^1/2 P Pi^-1/2 + its transpose)/2, for strongly connected graphs (else ``applies`` is False)
+    tol : on the residual, with ||x|| = 1. max_iterations : of 40 products each.
+    vectors : also the two eigenvectors [n, 2]. reach_hops : also :func:`reach` of that many hops.
+
+    Keys: n, edges, operator, method, lambda2, lambda_n, gap, residual, converged, iterations, seconds, symmetrised,
+    components, isolated, applies, reason, reach, vectors. Undefined numbers (fewer than two vertices) are None; gap is 0 with
+    more than one component. Not converging is data. Errors: BadValue for rectangles and tol that is not positive; LimitError.
+
+    >>> import math, manyhop as mh
     >>> round(mh.spectral.gap(mh.graph("full", 8)).gap, 6)
     1.0
+    >>> ring = mh.spectral.gap(mh.graph("window(1, ring=true) - self", 12), operator="laplacian")
+    >>> math.isclose(ring.gap, 1 - math.cos(2 * math.pi / 12))
+    True
     """
     return Result(_core.gap(_checked(graph), operator, tol, weighted, max_iterations, vectors, reach_hops, 0,
                             _settings._limit))
@@ -41,17 +63,51 @@ def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iteration
 
 def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterations=1000, everything=False,
            eps=(0.1, 0.01, 0.001), teleport=0.1, seed=0):
-    """:func:`gap` and how the graph expands: Cheeger bounds and cut, Ramanujan verdict, mixing time, diameter, reach,
-    capacity, hops_for, and (small graphs, or `everything`) spectral density, resistance, discrepancy, effective rank."""
+    """:func:`gap` and how the graph expands.
+
+    Further keys: cheeger {lower, upper} and cut (the sweep cut of the second eigenvector, its ``conductance`` between them),
+    ramanujan {applies, bound, verdict, ...}, mixing {eps, lower, upper, simulated} (steps of the lazy walk), hops_for {eps:
+    {walk, ppr}}, diameter (lower, upper), capacity (1: all tokens carry alike after 5 hops; about hubs / n: a few carry all),
+    without_hubs, reach; for small graphs, or with `everything`, density, kirchhoff, mean_resistance, discrepancy,
+    effective_rank and complete_distance. What does not apply is None.
+
+    eps : of hops_for. teleport : of its ppr. seed : of random probes.
+
+    >>> import manyhop as mh
+    >>> s = mh.spectral.survey(mh.graph("hypercube", 16))
+    >>> s.cheeger["lower"] <= s.cut["conductance"] <= s.cheeger["upper"], s.diameter, round(s.capacity, 6)
+    (True, (4, 4), 1.0)
+    """
     return Result(_core.survey(_checked(graph), operator, tol, weighted, max_iterations, everything, list(eps), teleport,
                                seed, 0, _settings._limit))
 
 
 def reach(graph, hops, *, exact_rows=4096, seed=0):
-    """Mean and least share of columns that a row reaches in 1 .. hops steps: a list of {hop, mean, min}."""
+    """Mean and least share of columns that a row reaches in 1 .. hops steps, or by itself: a list of {hop, mean, min}.
+
+    Exact up to `exact_rows` rows, else over that many rows drawn by `seed`. Cost: linear in hops and edges for every 64 rows.
+
+    >>> import manyhop as mh
+    >>> [round(r["mean"], 2) for r in mh.spectral.reach(mh.graph("window(1, ring=true)", 10), 3)]
+    [0.3, 0.5, 0.7]
+    """
     return _core.reach(_checked(graph), hops, exact_rows, seed)
 
 
 def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, seeds=2, heads=1, head_dim=64, tol=1e-8):
-    """Searches for the pattern that mixes best within `edges_per_token`; keys: chosen, designs, ceiling, tried."""
+    """Searches for the pattern that mixes best within `edges_per_token` edges a token on average.
+
+    align : blocks are multiples of this many tokens. causal : edges to earlier tokens only, judged by reach instead of gap.
+    keep : pattern text that every design contains. max_ms : slower designs are left out; 0: none. seeds : tried for each
+    random part. heads, head_dim : of the timed attention.
+
+    Keys: chosen and designs (each {pattern, gap, capacity, reach, edges, padding, predicted_seconds, measured_seconds, pareto,
+    baseline}; the Pareto set and, for comparison, bigbird, longformer and diffuser of as many edges), ceiling (1 - 2 sqrt(d - 1)/d,
+    d = edges_per_token / align) and tried. The search is the same on every machine, the times are not.
+
+    >>> import manyhop as mh
+    >>> best = mh.spectral.design(64, 8).chosen
+    >>> mh.graph(best["pattern"], 64).nnz <= 8 * 64
+    True
+    """
     return Result(_core.design(n, float(edges_per_token), align, causal, keep, float(max_ms), seeds, heads, head_dim, tol, 0))
