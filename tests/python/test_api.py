@@ -70,3 +70,14 @@ def test_pages_are_those_of_the_docstrings():
     if not tool.FOLDER.exists():
         pytest.skip(f"no {tool.FOLDER}")
     assert tool.stale() == [], "run tools/api_pages.py"
+
+
+def test_coming_from():
+    """The examples of the page for newcomers, one session from top to bottom."""
+    page = TOOL.parents[1] / "docs" / "coming_from.md"
+    pytest.importorskip("scipy")
+    text = "\n".join("" if line.startswith("```") else line for line in page.read_text().splitlines())
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert len(test.examples) > 10
+    said = []
+    assert doctest.DocTestRunner().run(test, out=said.append).failed == 0, "".join(said)

@@ -19,7 +19,15 @@ class SparseK(nn.Module):
 
 
 def attention_modules(model):
-    """Decoder attention modules in order of their layers."""
+    """Decoder attention modules in order of their layers.
+
+    >>> import transformers, manyhop as mh
+    >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+    ...                                   vocab_size=32)
+    >>> model = transformers.LlamaForCausalLM(config)
+    >>> [module.layer_idx for module in mh.hf.attention_modules(model)]
+    [0, 1]
+    """
     found = [m for m in model.modules() if isinstance(getattr(m, "layer_idx", None), int) and
              getattr(m, "is_causal", False) and hasattr(m, "head_dim") and hasattr(m, "k_proj")]
     return sorted(found, key=lambda m: m.layer_idx)
@@ -34,9 +42,14 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
     keeps the scores. gate : "scores" (log p joins the attention's scores: a key fades out as p falls) or "values".
     Generation wants ``past_key_values=mh.hf.SparseKCache(model)``. :func:`unplug` takes it out.
 
-    >>> import manyhop as mh
-    >>> scores = mh.hf.sparsek(model, 224, cap=256, window=252, sinks=4)           # doctest: +SKIP
-    >>> torch.optim.Adam(scores.parameters(), 1e-2)                                # doctest: +SKIP
+    >>> import torch, transformers, manyhop as mh
+    >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+    ...                                   vocab_size=32)
+    >>> model = transformers.LlamaForCausalLM(config)
+    >>> scores = mh.hf.sparsek(model, 8, cap=16, window=4, sinks=1)
+    >>> optimiser = torch.optim.Adam(scores.parameters(), 1e-2)
+    >>> model(torch.arange(12)[None]).logits.shape
+    torch.Size([1, 12, 32])
     """
     from . import hf
 
@@ -82,7 +95,19 @@ def _unplug(module):
 
 
 def unplug(model):
-    """Takes SparseK attention out of a model; it attends as :func:`register` says again."""
+    """Takes SparseK attention out of a model; it attends as :func:`register` says again.
+
+    >>> import transformers, manyhop as mh
+    >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+    ...                                   vocab_size=32)
+    >>> model = transformers.LlamaForCausalLM(config)
+    >>> scores = mh.hf.sparsek(model, 8, window=4)
+    >>> len(scores), hasattr(model.model.layers[0].self_attn, "sparsek")
+    (2, True)
+    >>> mh.hf.unplug(model)
+    >>> hasattr(model.model.layers[0].self_attn, "sparsek")
+    False
+    """
     for module in attention_modules(model):
         _unplug(module)
 

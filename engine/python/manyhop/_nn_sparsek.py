@@ -12,6 +12,10 @@ class SparseKScores(nn.Module):
     """Scores of keys, u = X w + slope * position / 1024: [b, n, hidden] -> [b, heads, n].
 
     Both start at 0: equal scores, of which the later ones are kept.
+
+    >>> import torch, manyhop as mh
+    >>> mh.nn.SparseKScores(16, heads=2)(torch.zeros(1, 5, 16)).shape
+    torch.Size([1, 2, 5])
     """
 
     def __init__(self, hidden_size, heads):

@@ -150,6 +150,10 @@ def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
 
     The result holds ``tau`` [n], ``until`` [n] (key j is kept in rows j .. until[j] - 1), ``score`` [n], ``edges``,
     ``capped_rows``, and ``to_graph(window, sinks)``. cap : None for twice k, -1 for no cap.
+
+    >>> import manyhop as mh
+    >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).to_graph().to_dense().tolist()
+    [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.75, 0.0, 0.25]]
     """
     values = real(scores, np.float64)
     return Selection(_core.causal_sparsek(values, number(k, "k"), 0 if cap is None else whole(cap, "cap", -1),
@@ -157,7 +161,15 @@ def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
 
 
 class Selection:
-    """What :func:`causal_sparsek` returns."""
+    """What :func:`causal_sparsek` returns: the keys and gates of every prefix, held as when each key leaves.
+
+    >>> import manyhop as mh
+    >>> selection = mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1)
+    >>> selection
+    Selection(4 rows, 5 keys)
+    >>> selection.tau.tolist()
+    [-inf, 0.1, 0.2, 2.25]
+    """
 
     def __init__(self, core):
         self._core = core
