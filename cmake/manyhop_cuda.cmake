@@ -13,6 +13,7 @@ if(MANYHOP_CUDA STREQUAL "ON" OR (MANYHOP_CUDA STREQUAL "AUTO" AND NOT MANYHOP_S
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
     set(MANYHOP_HAS_CUDA ON)
   elseif(MANYHOP_CUDA STREQUAL "ON")
     message(FATAL_ERROR "MANYHOP_CUDA=ON: no CUDA compiler was found; put nvcc on PATH or set CUDACXX")
@@ -23,5 +24,7 @@ endif()
 function(manyhop_cuda_target target)
   target_compile_options(${target} PRIVATE
     $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -diag-suppress=554>)  # a view's conversion to itself
-  set_target_properties(${target} PROPERTIES CUDA_STANDARD_REQUIRED OFF CUDA_RUNTIME_LIBRARY Static)
+  # Named, not implied by the language: who links the installed library need not know CUDA.
+  set_target_properties(${target} PROPERTIES CUDA_RUNTIME_LIBRARY None LINKER_LANGUAGE CXX)
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static)
 endfunction()

@@ -4,7 +4,7 @@
 cmake_minimum_required(VERSION 3.25)
 
 file(GLOB_RECURSE files RELATIVE ${ROOT} ${ROOT}/graphs/*.hpp ${ROOT}/graphs/*.cpp ${ROOT}/ops/*.hpp ${ROOT}/ops/*.cpp
-     ${ROOT}/engine/*.hpp ${ROOT}/engine/*.cpp)
+     ${ROOT}/ops/*.cu ${ROOT}/ops/*.cuh ${ROOT}/engine/*.hpp ${ROOT}/engine/*.cpp)
 list(LENGTH files count)
 if(count LESS 20)
   message(FATAL_ERROR "only ${count} source files found under ${ROOT}")
@@ -26,6 +26,7 @@ foreach(file IN LISTS files)
     rule("the one header of the package is for its users" "^engine/cli/" "manyhop/manyhop\\.hpp")
     rule("oneTBB only in graphs/base/tasks.cpp" "^graphs/base/tasks\\.cpp$" "[<\"](oneapi/)?tbb/")
     rule("Highway only in ops/cpu" "^ops/cpu/" "[<\"]hwy/")
+    rule("CUDA only in ops/cuda" "^ops/cuda/" "[<\"]cu(da|sparse)[^/]*\\.h")
     rule("Boost only in graphs/bgl.hpp" "^graphs/bgl\\.hpp$" "[<\"]boost/")
     rule("graphs/bgl.hpp is included by users only" "^$" "graphs/bgl\\.hpp")
     rule("Eigen and Spectra only in engine/spectral/*.cpp" "^engine/spectral/[^/]*\\.cpp$" "[<\"](Eigen|Spectra)/")

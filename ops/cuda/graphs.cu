@@ -1,4 +1,4 @@
-#include "manyhop/ops/cuda/graphs.hpp"
+#include "manyhop/ops/cuda/graphs.cuh"
 
 #include <algorithm>
 

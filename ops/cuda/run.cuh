@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "manyhop/ops/cuda/graphs.hpp"
+#include "manyhop/ops/cuda/graphs.cuh"
 #include "manyhop/ops/cuda/rows.cuh"
 #include "manyhop/ops/cuda/tile_gradient.cuh"
 #include "manyhop/ops/cuda/tile_kernels.cuh"

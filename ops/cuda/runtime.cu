@@ -1,4 +1,4 @@
-#include "manyhop/ops/cuda/runtime.hpp"
+#include "manyhop/ops/cuda/runtime.cuh"
 
 #include "manyhop/ops/cuda/attention.hpp"
 

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "manyhop/ops/cuda/runtime.hpp"
+#include "manyhop/ops/cuda/runtime.cuh"
 
 namespace manyhop::ops::cuda {
 

@@ -6,7 +6,7 @@
 
 #include "manyhop/ops/cuda/attention.hpp"
 #include "manyhop/ops/cuda/layout.hpp"
-#include "manyhop/ops/cuda/runtime.hpp"
+#include "manyhop/ops/cuda/runtime.cuh"
 
 namespace manyhop::ops::cuda {
 
