@@ -167,13 +167,14 @@ DEVICE_CASE("backward: stored, checkpointed and implicit") {
     for (const auto& [hops, teleport] : {std::pair{0, 0.3}, {1, 0.0}, {5, 0.1}, {3, 1.0}}) {
       for (const AttentionBackward mode : {AttentionBackward::stored, AttentionBackward::checkpointed}) {
         if (named.graph.n_rows() > 300 && hops != 1) continue;
+        if (mode == AttentionBackward::checkpointed && hops != 5) continue;
         compare<double>(case_of<double>(named.graph, hops, teleport, 7, 5), named.name, hops % 4, true, mode);
       }
     }
     compare<bf16>(case_of<bf16>(named.graph, 3, 0.1, 24, 32), named.name, 0, true,
                   AttentionBackward::checkpointed);
     compare<float>(case_of<float>(named.graph, 3, 0.1, 24, 32), named.name, 1, true);
-    if (named.graph.n_rows() > 300 || !named.graph.square()) continue;
+    if (named.name != "empty rows" && named.name != "one token") continue;
     compare<double>(case_of<double>(named.graph, 120, 0.3, 7, 5), named.name, 1, true,
                     AttentionBackward::implicit);
   }
