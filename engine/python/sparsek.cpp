@@ -21,7 +21,8 @@ namespace manyhop::python {
 
 namespace {
 
-using Doubles = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Doubles = nb::ndarray<double, nb::ndim<1>, nb::c_contig>;  // where the tensors are
+using StreamNumber = std::optional<std::uintptr_t>;
 using ReadDoubles = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ReadOffsets = nb::ndarray<const Offset, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Indices = nb::ndarray<Index, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -30,6 +31,17 @@ template <class T, class Array>
 std::span<T> span_of(const std::optional<Array>& array) {
   if (!array) return {};
   return {array->data(), array->shape(0)};
+}
+
+/// The DLPack kind of device of a call's tensors.
+int device_of(const StreamNumber& stream) {
+  return stream ? nb::device::cuda::value : nb::device::cpu::value;
+}
+Backend backend_of(const StreamNumber& stream) { return stream ? Backend::cuda : Backend::cpu; }
+
+void require_there(const std::optional<Doubles>& array, const StreamNumber& stream, const char* name) {
+  if (!array || array->device_type() == device_of(stream)) return;
+  throw nb::type_error(fmt::format("{}: on another device than the scores", name).c_str());
 }
 
 template <class F>
@@ -154,37 +166,44 @@ void bind_sparsek(nb::module_& m) {
       "sparsek",
       [](const ReadArray& z, double k, const WriteArray& p, const std::optional<ReadDoubles>& row_k,
          const std::optional<ReadOffsets>& offsets, double temperature, const std::optional<Doubles>& tau,
-         bool sorted, int threads) {
+         bool sorted, int threads, const StreamNumber& stream) {
+        require_there(tau, stream, "tau");
         SparsekOptions options = options_of(temperature, row_k, offsets, tau);
         options.method = sorted ? SparsekMethod::sorted : SparsekMethod::linear;
         const DType dtype = dtype_of(z.dtype(), "z");
         dispatch(dtype, [&]<class T>(T) {
-          const auto from = view_of<const T>(z, "z");
-          const auto to = view_of<T>(p, "p");
-          run(threads, 0, [&](const Context& ctx) { sparsek<T>(ctx, from, k, to, options); });
+          const auto from = view_of<const T>(z, "z", device_of(stream));
+          const auto to = view_of<T>(p, "p", device_of(stream));
+          run(
+              threads, 0, [&](const Context& ctx) { sparsek<T>(ctx, from, k, to, options); },
+              backend_of(stream), stream);
         });
       },
       nb::arg("z"), nb::arg("k"), nb::arg("p"), nb::arg("row_k").none(), nb::arg("offsets").none(),
-      nb::arg("temperature"), nb::arg("tau").none(), nb::arg("sorted"), nb::arg("threads"));
+      nb::arg("temperature"), nb::arg("tau").none(), nb::arg("sorted"), nb::arg("threads"),
+      nb::arg("stream") = nb::none());
   m.def(
       "sparsek_vjp",
       [](const ReadArray& p, const ReadArray& g, const std::optional<WriteArray>& dz,
          const std::optional<Doubles>& dk, const std::optional<ReadOffsets>& offsets, double temperature,
-         int threads) {
+         int threads, const StreamNumber& stream) {
+        require_there(dk, stream, "dk");
         const DType dtype = dtype_of(p.dtype(), "p");
         require_same(g, dtype, "g");
         const SparsekOptions options = options_of(temperature, std::nullopt, offsets, std::nullopt);
         dispatch(dtype, [&]<class T>(T) {
           SparsekGradients<T> gradients;
-          if (dz) gradients.z = view_of<T>(*dz, "dz");
+          if (dz) gradients.z = view_of<T>(*dz, "dz", device_of(stream));
           gradients.k = span_of<double>(dk);
-          const auto at = view_of<const T>(p, "p");
-          const auto given = view_of<const T>(g, "g");
-          run(threads, 0, [&](const Context& ctx) { sparsek_vjp<T>(ctx, at, given, gradients, options); });
+          const auto at = view_of<const T>(p, "p", device_of(stream));
+          const auto given = view_of<const T>(g, "g", device_of(stream));
+          run(
+              threads, 0, [&](const Context& ctx) { sparsek_vjp<T>(ctx, at, given, gradients, options); },
+              backend_of(stream), stream);
         });
       },
       nb::arg("p"), nb::arg("g"), nb::arg("dz").none(), nb::arg("dk").none(), nb::arg("offsets").none(),
-      nb::arg("temperature"), nb::arg("threads"));
+      nb::arg("temperature"), nb::arg("threads"), nb::arg("stream") = nb::none());
   m.def(
       "topk",
       [](const ReadArray& z, Offset k, const Indices& indices, int threads) {

@@ -52,6 +52,22 @@ def check(name, dtype, text, n, heads, kv_heads, d, hops, teleport, backward="st
     return passed
 
 
+def check_sparsek(dtype, tolerance):
+    torch.manual_seed(2)
+    z = torch.randn(50, 3000, dtype=torch.float64).to(dtype)
+    g = torch.randn(z.shape, dtype=torch.float64).to(dtype)
+    found = []
+    for device in ("cpu", "cuda"):
+        scores = z.to(device).detach().requires_grad_()
+        p = mh.sparsek(scores, 64)
+        p.backward(g.to(device))
+        found.append((p.detach().double().cpu(), scores.grad.double().cpu()))
+    errors = [float((a - b).abs().max()) for a, b in zip(*found)]
+    passed = max(errors) < tolerance
+    print(f"{'passed' if passed else 'FAILED'} sparsek {dtype}: gates {errors[0]:.1e}, gradient {errors[1]:.1e}")
+    return passed
+
+
 def refused(name, call, words):
     try:
         call()
@@ -72,6 +88,7 @@ def main():
         for text, n in (("diffuser(16,16,8,seed=1)", 300), ("overlap(32,16)|global(8)", 513), ("random(9,seed=2)", 200)):
             for hops, teleport, mode in ((1, 0.0, "stored"), (5, 0.1, "stored"), (5, 0.1, "checkpointed")):
                 passed.append(check(f"{dtype} {text} hops {hops} {mode}", dtype, text, n, 4, 2, 64, hops, teleport, mode))
+    passed += [check_sparsek(torch.float64, 1e-11), check_sparsek(torch.float32, 1e-4)]
     q = torch.randn(1, 2, 64, 32, device="cuda")
     graph = mh.graph("window(4)", 64)
     passed.append(refused("another device", lambda: mh.attention(q, q.cpu(), q, graph), "where q is on cuda"))

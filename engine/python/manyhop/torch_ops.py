@@ -43,6 +43,16 @@ def _array(tensor):
     return tensor.numpy()
 
 
+def on_device(tensor):
+    """Where plans are made and calls run: the GPU that a tensor lies on, or nowhere in particular."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+def stream_of(tensor):
+    """What a call on a GPU's tensors is queued on; None on the CPU."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+
+
 def _optional(tensor):
     return None if tensor is None else _array(tensor)
 
@@ -64,15 +74,9 @@ class _Call:
         self.n = sizes[0][2]
         self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward,
                                     torch.get_num_threads())
-        self.device = q.device if q.is_cuda else None
-        if self.device is not None:
-            self.options.stream = torch.cuda.current_stream(q.device).cuda_stream
-        with self.on_device():
+        self.options.stream = stream_of(q)
+        with on_device(q):
             self.plan = self._plan(q, kv, d, hops, train, reorder, backend)
-
-    def on_device(self):
-        """Where plans are made and calls run: the GPU that q lies on, or nowhere in particular."""
-        return contextlib.nullcontext() if self.device is None else torch.cuda.device(self.device)
 
     def _plan(self, q, kv, d, hops, train, reorder, backend):
         return _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
@@ -112,7 +116,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
                  seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep, pooled=True)
-    with call.on_device():
+    with on_device(q):
         _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
                         _array(lse) if want_lse else None, _array(weights) if want_weights else None,
                         _array(state) if state.numel() else None, call.options)
@@ -139,7 +143,7 @@ def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor
     grads = _gradients(q, k, v, bias, needed)
     arrays = [_array(x) if want else None for x, want in zip(grads, needed)]
     call.options.wants_teleport = needed[4]
-    with call.on_device():
+    with on_device(q):
         if q.is_cuda and g_lse is not None:
             g_lse = g_lse.contiguous()
         rate = _core.attention_backward(call.plan, _array(q), _array(k), _array(v), _array(g), _optional(g_lse),

@@ -10,31 +10,34 @@ from . import _core, _settings
 from ._operator import operator
 from ._sparsek import attention_arguments, attention_options, check_shapes, number, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor
+from .torch_ops import _DTYPES, _array, _real, _tensor, on_device, stream_of
 
 
 @operator("manyhop::sparsek")
 def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
-    p = torch.empty(z.shape, dtype=z.dtype)
-    tau = torch.empty(k.shape, dtype=torch.float64)
+    p = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    tau = torch.empty(k.shape, dtype=torch.float64, device=z.device)
     cuts = None if offsets is None else ragged(offsets.numpy(), z.numel())
-    _core.sparsek(_array(z), 0.0, _array(p), np.ascontiguousarray(_array(k)), cuts, temperature, _array(tau), ordered,
-                  torch.get_num_threads())
+    with on_device(z):  # k of each row is read on the host
+        _core.sparsek(_array(z), 0.0, _array(p), np.ascontiguousarray(_array(k.cpu())), cuts, temperature, _array(tau), ordered,
+                      torch.get_num_threads(), stream_of(z))
     return p, tau
 
 
 @_sparsek.register_fake
 def _(z, k, offsets, temperature, ordered):
-    return z.new_empty(z.shape), k.new_empty(k.shape)
+    return z.new_empty(z.shape), z.new_empty(k.shape, dtype=torch.float64)
 
 
 @operator("manyhop::sparsek_backward")
 def _sparsek_backward(p: Tensor, g: Tensor, k: Tensor, offsets: Optional[Tensor],
                       temperature: float) -> Tuple[Tensor, Tensor]:
-    dz, dk = torch.empty(p.shape, dtype=p.dtype), torch.empty(k.shape, dtype=torch.float64)
+    dz = torch.empty(p.shape, dtype=p.dtype, device=p.device)
+    dk = torch.empty(k.shape, dtype=torch.float64, device=p.device)
     cuts = None if offsets is None else ragged(offsets.numpy(), p.numel())
-    _core.sparsek_vjp(_array(p), _array(g), _array(dz), _array(dk), cuts, temperature, torch.get_num_threads())
-    return dz, dk
+    with on_device(p):
+        _core.sparsek_vjp(_array(p), _array(g), _array(dz), _array(dk), cuts, temperature, torch.get_num_threads(), stream_of(p))
+    return dz, dk.to(k.device)
 
 
 @_sparsek_backward.register_fake
@@ -59,7 +62,7 @@ _sparsek.register_autograd(_backward_sparsek, setup_context=_setup_sparsek)
 
 def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
     """:func:`manyhop.sparsek` on torch tensors."""
-    z = _tensor(z, "z")
+    z = _tensor(z, "z", cuda=True)
     if z.dtype not in _DTYPES:
         raise BadType(f"z: {z.dtype}, expected float64, float32 or bfloat16")
     if z.dim() < 1:
