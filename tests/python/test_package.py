@@ -1,30 +1,7 @@
-import doctest
-import importlib
-import pkgutil
 import subprocess
 import sys
 
-import pytest
-
 import manyhop as mh
-
-
-def modules():
-    names = ["manyhop"]
-    for found in pkgutil.walk_packages(mh.__path__, "manyhop."):
-        if found.name.split(".")[-1] not in ("_core", "__main__"):
-            names.append(found.name)
-    return names
-
-
-@pytest.mark.parametrize("name", modules())
-def test_examples_of_the_documentation(name):
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, mh.Error) as error:  # torch, transformers, matplotlib may be absent
-        pytest.skip(str(error))
-    found = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.failed == 0
 
 
 def test_public_names_are_documented():
