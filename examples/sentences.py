@@ -28,7 +28,7 @@ import transformers
 import manyhop as mh
 
 ARMS = ["full", "window(32)", "window(32)|global(1)", "window(16)|global(1)", "window(8)|global(1)",
-        "window(8)|random(16)|global(1)", "overlap(16,8)|global(1)", "window(16)|global(1) 2 0", "window(16)|global(1) 2 0.5",
+        "diffuser(16,16,1)", "overlap(16,8)|global(1)", "window(16)|global(1) 2 0", "window(16)|global(1) 2 0.5",
         "window(16)|global(1) 5 0.1", "window(16)|global(1) 5 0.5", "full 5 0.1"]
 
 
