@@ -68,10 +68,11 @@ void require_host_backend(const Context& ctx, std::string_view what);
 std::string_view simd_name();
 /// Instruction sets that this build has kernels for and that rank before simd_name(), comma separated.
 std::string simd_rejected();
-/// What multiplies bf16 tiles, where storage is bf16: "amx", "" (vectors do it), or "emulated" (plain loops
-/// that do what AMX does, for tests). MANYHOP_TILES=none|emulated|amx chooses (read once); by default AMX
-/// where processor and system have it and MANYHOP_SIMD leaves AVX-512. Throws ValueError where 'amx' cannot
-/// be had.
+/// What multiplies bf16 tiles, where storage is bf16: "amx", "avx512bf16" (AVX-512's products of bf16 pairs),
+/// "" (vectors do it), or "emulated" (plain loops that do what these do, for tests).
+/// MANYHOP_TILES=none|emulated|amx|avx512bf16 chooses (read once); by default the first of amx and avx512bf16
+/// that processor and system have, where MANYHOP_SIMD leaves AVX-512. Throws ValueError where one that is
+/// asked for cannot be had.
 std::string_view tiles_name();
 /// Why tiles_name() is empty; empty where it is not.
 std::string tiles_rejected();

@@ -21,17 +21,6 @@ std::string_view name_of(DType dtype) {
   return "?";
 }
 
-bf16::bf16(float value) {
-  auto word = std::bit_cast<std::uint32_t>(value);
-  if ((word & 0x7FFFFFFFU) > 0x7F800000U) {
-    bits = static_cast<std::uint16_t>((word >> 16) |
-                                      0x40U);  // a quiet NaN, so that rounding cannot make it infinite
-  } else {
-    word += 0x7FFFU + ((word >> 16) & 1U);
-    bits = static_cast<std::uint16_t>(word >> 16);
-  }
-}
-
 f16::f16(float value) {
   const auto word = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (word >> 16) & 0x8000U;

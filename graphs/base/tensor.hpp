@@ -25,7 +25,12 @@ std::string_view name_of(DType dtype);  // "f64", "f32", "f16", "bf16"
 struct bf16 {
   std::uint16_t bits = 0;
   bf16() = default;
-  explicit bf16(float value);
+  explicit bf16(float value) {  // inline and without a branch, so that loops over rows become vectors
+    const auto word = std::bit_cast<std::uint32_t>(value);
+    const bool nan = (word & 0x7FFFFFFFU) > 0x7F800000U;
+    const std::uint32_t even = word + 0x7FFFU + ((word >> 16) & 1U);
+    bits = static_cast<std::uint16_t>((nan ? word | 0x400000U : even) >> 16);  // a quiet NaN stays one
+  }
   explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
   friend bool operator==(bf16, bf16) = default;
 };

@@ -1,6 +1,6 @@
-// The loops over tiles, for any unit that multiplies them: AMX, or plain loops that do what it does.
-// Everything is inlined into functions that say which instruction set they are for, so there are no lambdas
-// here.
+// The loops over tiles, for any unit that multiplies them: AMX, AVX-512's products of bf16, or plain loops
+// that do what they do. Everything is inlined into functions that say which instruction set they are for, so
+// there are no lambdas here.
 #pragma once
 
 #include <algorithm>
@@ -57,6 +57,42 @@ MANYHOP_INLINE void transpose(Words* rows) {
   exchange_all<2>(rows);
   exchange_all<1>(rows);
 }
+
+// What a unit multiplies in `steps` steps of 32: 32 rows of the left operand, each step's 32 elements in one
+// piece, by words (pairs of rows) of the right one, 32 to a pair. Strides are in elements.
+struct Left {
+  const bf16* data;
+  Offset step;    // from one step's elements to the next one's
+  Offset stride;  // from row to row
+};
+struct Right {
+  const bf16* const* steps;  // the first pair of each step
+  Offset offset;             // added to all of them
+  Offset stride;             // from pair to pair, 16 to a step
+};
+
+// Every unit has begin(), end() and multiply(left, right, steps, fresh, out, stride): out[32][32] = sums, or
+// plus sums where it is not fresh. This one is plain loops, for tests and machines without any other.
+struct Emulated {
+  void begin() {}
+  void end() {}
+  void multiply(const Left& left, const Right& right, Offset steps, bool fresh, float* out, Offset stride) {
+    for (Offset i = 0; i < kPanelRows; ++i) {
+      for (Offset j = 0; j < 2 * kLanes; ++j) {
+        float sum = fresh ? 0 : out[i * stride + j];
+        for (Offset s = 0; s < steps; ++s) {
+          const bf16* a = left.data + s * left.step + i * left.stride;
+          const bf16* b = right.steps[s] + right.offset + 2 * j;
+          for (Offset p = 0; p < kTileCols / 2; ++p) {
+            sum += static_cast<float>(a[2 * p]) * static_cast<float>(b[p * right.stride]);
+            sum += static_cast<float>(a[2 * p + 1]) * static_cast<float>(b[p * right.stride + 1]);
+          }
+        }
+        out[i * stride + j] = sum;
+      }
+    }
+  }
+};
 
 // The steps of a panel: 32 columns each, first those in one piece from an even column on, then the loose
 // ones. A walk gives the pieces one by one and leaves the numbers of the loose dense columns behind.
@@ -167,12 +203,12 @@ MANYHOP_INLINE void scores_of_panel(const PanelView& view, const bf16* q, const 
     }
     alignas(64) float partial[kTileCols * kPanelRows];
     float* out = count == kTileCols ? values + c * kPanelRows : partial;
-    unit.zero();
-    for (Offset f = 0; f < width; f += kTileCols) {
-      unit.step(rows + f, rows + 16 * width + f, width, q + f * kPanelRows, q + f * kPanelRows + 2 * kLanes,
-                2 * kPanelRows);
+    for (Offset f = 0; f < width; f += kTileBatch * kTileCols) {
+      const Offset steps = std::min(kTileBatch, (width - f) / kTileCols);
+      const bf16* words[kTileBatch];
+      for (Offset s = 0; s < steps; ++s) words[s] = q + (f + s * kTileCols) * kPanelRows;
+      unit.multiply({rows + f, kTileCols, width}, {words, 0, 2 * kPanelRows}, steps, f == 0, out, kPanelRows);
     }
-    unit.store(out, kPanelRows);
     if (scale != 1) {
       for (Offset i = 0; i < kTileCols * kPanelRows; ++i) out[i] *= scale;
     }
@@ -213,47 +249,12 @@ MANYHOP_INLINE void products_of_panel(const PanelView& view, const bf16* weights
     }
     more = pieces || gathered < walk.loose_count;
     for (Offset f = 0; f < x.width; f += kTileCols) {
-      first ? unit.zero() : unit.load(out + f, x.width);
-      for (Offset s = 0; s < steps; ++s) {
-        const bf16* a = weights + s * kTileCols * kPanelRows;
-        unit.step(a, a + 16 * kTileCols, kTileCols, pairs[s] + 2 * f, pairs[s] + 2 * f + 2 * kLanes,
-                  2 * x.width);
-      }
-      unit.store(out + f, x.width);
+      unit.multiply({weights, kTileCols * kPanelRows, kTileCols}, {pairs, 2 * f, 2 * x.width}, steps, first,
+                    out + f, x.width);
     }
     weights += steps * kTileCols * kPanelRows;
   }
   unit.end();
 }
-
-// Four tiles of sums, [2 x 16][2 x 16]; strides in elements.
-struct Emulated {
-  float sums[32][32];
-
-  void begin() {}
-  void end() {}
-  void zero() { std::memset(sums, 0, sizeof(sums)); }
-  void load(const float* from, Offset stride) {
-    for (int i = 0; i < 32; ++i) std::memcpy(sums[i], from + i * stride, sizeof(sums[i]));
-  }
-  void store(float* to, Offset stride) const {
-    for (int i = 0; i < 32; ++i) std::memcpy(to + i * stride, sums[i], sizeof(sums[i]));
-  }
-  void step(const bf16* a0, const bf16* a1, Offset a_stride, const bf16* b0, const bf16* b1,
-            Offset b_stride) {
-    for (int i = 0; i < 32; ++i) {
-      const bf16* a = (i < 16 ? a0 + i * a_stride : a1 + (i - 16) * a_stride);
-      for (int j = 0; j < 32; ++j) {
-        const bf16* b = j < 16 ? b0 + 2 * j : b1 + 2 * (j - 16);
-        float sum = sums[i][j];
-        for (int p = 0; p < 16; ++p) {
-          sum += static_cast<float>(a[2 * p]) * static_cast<float>(b[p * b_stride]);
-          sum += static_cast<float>(a[2 * p + 1]) * static_cast<float>(b[p * b_stride + 1]);
-        }
-        sums[i][j] = sum;
-      }
-    }
-  }
-};
 
 }  // namespace manyhop::ops::cpu::tiles
