@@ -331,7 +331,7 @@ DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, 
 template <class T>
 DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<T> z,
                       const DiffuseOptions& options) {
-  require_host_backend(ctx, "diffuse");
+  require_backend(ctx, "diffuse");
   const ThreadScope scope(ctx.threads, ctx.stop);
   diffusion::check_options(options);
   const auto run = [&]<class S>(Walk<S>&& walk) {

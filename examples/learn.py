@@ -55,6 +55,7 @@ parser.add_argument("--layers", type=int, default=2)
 parser.add_argument("--hidden", type=int, default=128)
 parser.add_argument("--heads", type=int, default=4)
 parser.add_argument("--dropout", type=float, default=0.1, help="of hidden states; 0 where what counts is a mean over many tokens")
+parser.add_argument("--init", type=float, default=0.02, help="standard deviation of initial weights; hidden ** -0.5 learns means over many tokens sooner")
 parser.add_argument("--pattern", default="window(8)|global(1)|random(4,seed=1)")
 parser.add_argument("--hops", type=int, default=5)
 parser.add_argument("--teleport", type=float, default=0.1)
@@ -193,7 +194,7 @@ def build(options, arm, words, classes):
     return kind(mh.nn.DiffuserConfig(
         vocab_size=words, hidden_size=options.hidden, num_hidden_layers=options.layers, num_attention_heads=options.heads,
         intermediate_size=2 * options.hidden, max_position_embeddings=options.length + PAD + 1, num_labels=classes,
-        hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=0.0, pattern=pattern, hops=hops, teleport=teleport))
+        initializer_range=options.init, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=0.0, pattern=pattern, hops=hops, teleport=teleport))
 
 
 def progress(steps, begin, name):

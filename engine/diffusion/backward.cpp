@@ -240,7 +240,7 @@ class Backward {
 template <class T>
 void diffuse_backward(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<const T> gz,
                       const DiffuseOptions& options, BackwardMode mode, DiffuseGradients<T>& gradients) {
-  require_host_backend(ctx, "diffuse");
+  require_backend(ctx, "diffuse");
   const ThreadScope scope(ctx.threads, ctx.stop);
   diffusion::check_options(options);
   x = diffusion::as_columns("signal", x, graph.n_rows());

@@ -227,10 +227,18 @@ std::vector<double> Walk<T>::dangling_sum(const T* x) const {
 }
 
 template <class T>
+void Walk<T>::multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::DeviceProduct>& device, const T* x,
+                       T* y) const {
+  if (backend_ != Backend::cuda) return ops::graph_spmm(backend_, a, x, y, columns_);
+  if (!device) device.emplace(a);
+  device->apply(x, y, columns_);
+}
+
+template <class T>
 void Walk<T>::apply(const T* x, T* y) const {
   const ops::ScaledGraph a{&graph_, row_scale_.empty() ? nullptr : row_scale_.data(),
                            col_scale_.empty() ? nullptr : col_scale_.data(), by_runs_};
-  ops::graph_spmm(backend_, a, x, y, columns_);
+  multiply(a, device_, x, y);
   if (dangling_.empty()) return;
   const Offset n = size();
   const bool by_row = options_.normalization == Normalization::row;
@@ -264,7 +272,7 @@ template <class T>
 void Walk<T>::apply_transposed(const T* x, T* y) const {
   const ops::ScaledGraph a{&graph_.transpose(), col_scale_.empty() ? nullptr : col_scale_.data(),
                            row_scale_.empty() ? nullptr : row_scale_.data(), by_runs_};
-  ops::graph_spmm(backend_, a, x, y, columns_);
+  multiply(a, device_transposed_, x, y);
   if (dangling_.empty()) return;
   const Offset n = size();
   const bool by_row = options_.normalization == Normalization::row;

@@ -2,9 +2,11 @@
 // x.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "manyhop/engine/diffusion.hpp"
+#include "manyhop/ops/cuda/product.hpp"
 #include "manyhop/ops/graph_spmm.hpp"
 
 namespace manyhop::diffusion {
@@ -46,6 +48,9 @@ class Walk {
   const Graph& graph() const { return graph_; }
 
  private:
+  /// y = a x on the backend; `device` holds a on a device from the first product on.
+  void multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::DeviceProduct>& device, const T* x,
+                T* y) const;
   void rescale_weights();
   void sums();
   std::vector<double> dangling_sum(const T* x) const;  // by column of x
@@ -61,6 +66,7 @@ class Walk {
   std::vector<double> row_sums_, col_sums_;    // of weights
   std::vector<double> row_scale_, col_scale_;  // empty: 1
   std::vector<Index> dangling_;  // rows (row) or columns (col) whose sum is 0 and that are not left zero
+  mutable std::optional<ops::cuda::DeviceProduct> device_, device_transposed_;
   Offset columns_ = 0;
   const T* x0_ = nullptr;
   std::vector<double> x0_sum_;

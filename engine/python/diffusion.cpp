@@ -76,25 +76,27 @@ void bind_diffusion(nb::module_& m) {
   m.def(
       "diffuse",
       [](const Graph& graph, const ReadArray& x, const WriteArray& z, const DiffuseOptions& options,
-         int threads, std::size_t memory_limit) {
+         int threads, std::size_t memory_limit, const std::string& backend) {
         if (dtype_of(x.dtype(), "x") != dtype_of(z.dtype(), "z"))
           throw nb::type_error("z: another type than x");
         DiffuseResult result;
         dispatch(x.dtype(), [&]<class T>(T) {
           const auto from = view_of<const T>(x, "x");
           const auto to = view_of<T>(z, "z");
-          result = run(threads, memory_limit,
-                       [&](const Context& ctx) { return diffuse<T>(ctx, graph, from, to, options); });
+          result = run(
+              threads, memory_limit,
+              [&](const Context& ctx) { return diffuse<T>(ctx, graph, from, to, options); },
+              backend_of(backend));
         });
         return nb::make_tuple(result.hops, result.residual, result.bound, result.converged);
       },
       nb::arg("graph"), nb::arg("x"), nb::arg("z"), nb::arg("options"), nb::arg("threads"),
-      nb::arg("memory_limit"));
+      nb::arg("memory_limit"), nb::arg("backend") = "cpu");
   m.def(
       "diffuse_backward",
       [](const Graph& graph, const ReadArray& x, const ReadArray& gz, const DiffuseOptions& options,
          const std::string& mode, const std::optional<WriteArray>& dx, bool want_weights, int threads,
-         std::size_t memory_limit) {
+         std::size_t memory_limit, const std::string& backend) {
         const BackwardMode how = named<BackwardMode>("backward", mode,
                                                      {{"stored", BackwardMode::stored},
                                                       {"checkpointed", BackwardMode::checkpointed},
@@ -106,16 +108,20 @@ void bind_diffusion(nb::module_& m) {
           gradients.want_weights = want_weights;
           const auto from = view_of<const T>(x, "x");
           const auto given = view_of<const T>(gz, "gz");
-          run(threads, memory_limit, [&](const Context& ctx) {
-            diffuse_backward<T>(ctx, graph, from, given, options, how, gradients);
-          });
+          run(
+              threads, memory_limit,
+              [&](const Context& ctx) {
+                diffuse_backward<T>(ctx, graph, from, given, options, how, gradients);
+              },
+              backend_of(backend));
           found = nb::make_tuple(owned_array(std::move(gradients.weights)), gradients.teleport, gradients.t,
                                  owned_array(std::move(gradients.coefficients)));
         });
         return found;
       },
       nb::arg("graph"), nb::arg("x"), nb::arg("gz"), nb::arg("options"), nb::arg("mode"),
-      nb::arg("dx").none(), nb::arg("want_weights"), nb::arg("threads"), nb::arg("memory_limit"));
+      nb::arg("dx").none(), nb::arg("want_weights"), nb::arg("threads"), nb::arg("memory_limit"),
+      nb::arg("backend") = "cpu");
 }
 
 }  // namespace manyhop::python

@@ -53,8 +53,8 @@ void solve_chung(const Context& ctx, const Input& input, const SpectralOptions& 
     out[i] = root[i] * inverse[i];
   }
   std::vector<Product> terms;
-  terms.emplace_back(input.graph, input.weighted, out, back);
-  terms.emplace_back(mirrored, input.weighted, back, out);
+  terms.emplace_back(input.graph, input.weighted, out, back, ctx.backend);
+  terms.emplace_back(mirrored, input.weighted, back, out, ctx.backend);
   const SymmetricOperator op(std::move(terms));
   const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
   Solution solution;

@@ -167,7 +167,7 @@ void store(const Solution& solution, const SpectralOptions& options, GapResult& 
 
 GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& options) {
   check(graph, options);
-  require_host_backend(ctx, "spectral");
+  require_backend(ctx, "spectral");
   const ThreadScope scope(ctx.threads, ctx.stop);
   GapResult result;
   result.n = graph.n_rows();

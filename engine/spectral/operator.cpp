@@ -15,11 +15,18 @@ constexpr Offset kGrain = 8192;       // entries of one chunk of an element-wise
 
 }  // namespace
 
-Product::Product(Graph graph, bool weighted, std::vector<double> left, std::vector<double> right)
+Product::Product(Graph graph, bool weighted, std::vector<double> left, std::vector<double> right,
+                 Backend backend)
     : graph_(std::move(graph)),
       weighted_(weighted && graph_.weighted()),
       left_(std::move(left)),
       right_(std::move(right)) {
+  if (backend == Backend::cuda) {
+    const Graph plain = graph_.weighted() && !weighted_ ? graph_.without_weights() : graph_;
+    device_.emplace(ops::ScaledGraph{&plain, left_.empty() ? nullptr : left_.data(),
+                                     right_.empty() ? nullptr : right_.data(), false});
+    return;
+  }
   if (!weighted_) {
     layout_ = std::make_shared<const Layout>(graph_);
     return;
@@ -48,6 +55,15 @@ double Product::row_sum(Offset i, const double* x) const {
 }
 
 void Product::apply(const double* x, double* y, double factor, bool add) const {
+  if (device_) {
+    scratch_.resize(at(rows()));
+    device_->apply(x, scratch_.data(), 1);
+    parallel_ranges(rows(), kGrain, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i)
+        y[i] = add ? y[i] + factor * scratch_[at(i)] : factor * scratch_[at(i)];
+    });
+    return;
+  }
   if (!right_.empty()) {
     scaled_.resize(right_.size());
     parallel_ranges(cols(), kGrain, [&](Offset begin, Offset end) {

@@ -7,11 +7,14 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "manyhop/engine/spectral/layout.hpp"
 #include "manyhop/graphs/graph.hpp"
+#include "manyhop/ops/context.hpp"
+#include "manyhop/ops/cuda/product.hpp"
 
 namespace manyhop::spectral {
 
@@ -22,8 +25,10 @@ inline std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 /// weights.   Cost O(n + m) with weights, else O(n + what Layout stores). One caller at a time.
 class Product {
  public:
-  /// `weighted` has no effect on a graph without weights.
-  Product(Graph graph, bool weighted, std::vector<double> left = {}, std::vector<double> right = {});
+  /// `weighted` has no effect on a graph without weights. On the backend cuda the graph lies on the device, x
+  /// and y travel with each product; every other backend is the CPU.
+  Product(Graph graph, bool weighted, std::vector<double> left = {}, std::vector<double> right = {},
+          Backend backend = Backend::cpu);
 
   Offset rows() const { return graph_.n_rows(); }
   Offset cols() const { return graph_.n_cols(); }
@@ -41,7 +46,8 @@ class Product {
   Graph graph_;
   bool weighted_;
   std::vector<double> left_, right_;
-  std::shared_ptr<const Layout> layout_;  // without weights
+  std::shared_ptr<const Layout> layout_;  // without weights, on the CPU
+  std::optional<ops::cuda::DeviceProduct> device_;
   std::vector<Offset> chunks_;  // with weights: rows chunks_[c] .. chunks_[c + 1] are summed by one thread
   mutable std::vector<double> scaled_, scratch_;
 };

@@ -188,7 +188,7 @@ std::vector<Reach> reach(const Context& ctx, const Graph& graph, int hops, Offse
   for (std::size_t hop = 0; hop < result.size(); ++hop) result[hop].hop = static_cast<int>(hop) + 1;
   if (n == 0 || hops == 0) return result;
 
-  require_host_backend(ctx, "reach");
+  require_backend(ctx, "reach");
   const ThreadScope scope(ctx.threads, ctx.stop);
   // A bit travels from a row to the columns it receives from, so column c looks up the rows that c sends to.
   const auto twins = find_twins(graph);

@@ -45,8 +45,8 @@ void solve_singular(const Context& ctx, const Input& input, const SpectralOption
   const auto columns = row_sums(input.graph.transpose(), input.weighted);
   const auto left = inverse_roots(row_sums(input.graph, input.weighted));
   const auto right = inverse_roots(columns);
-  const Product forward(input.graph, input.weighted, left, right);
-  const Product backward(input.graph.transpose(), input.weighted, right, left);
+  const Product forward(input.graph, input.weighted, left, right, ctx.backend);
+  const Product backward(input.graph.transpose(), input.weighted, right, left, ctx.backend);
   std::vector<double> middle(at(n));
   const auto gram = [&](const double* x, double* y) {
     forward.apply(x, middle.data());

@@ -197,7 +197,7 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     root[i] = std::sqrt(size) * std::sqrt(root[i]);
   }
   std::vector<Product> products;
-  for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse);
+  for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse, ctx.backend);
   const SymmetricOperator op(std::move(products));
   const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };
 
@@ -356,7 +356,7 @@ Solution solve_adjacency(const Context& ctx, const Input& input, const SpectralO
     const auto sums =
         degree_sums(input, input.weighted && term.weighted() ? term.with_weights(std::move(absolute)) : term);
     for (std::size_t i = 0; i < sizes.size(); ++i) sizes[i] += sums[i];
-    products.emplace_back(term, input.weighted, scales, scales);
+    products.emplace_back(term, input.weighted, scales, scales, ctx.backend);
   }
   const auto count = static_cast<double>(products.size());
   const SymmetricOperator op(std::move(products));

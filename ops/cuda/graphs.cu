@@ -64,10 +64,7 @@ DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilin
   data->graphs.assign(graphs.begin(), graphs.end());
   data->backward = backward;
   check(cudaGetDevice(&data->device), "cudaGetDevice");
-  cudaMemPool_t pool = nullptr;
-  check(cudaDeviceGetDefaultMemPool(&pool, data->device), "cudaDeviceGetDefaultMemPool");
-  std::uint64_t keep = ~std::uint64_t{0};  // what a call gives back waits for the next one
-  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+  keep_pool(data->device);
   data->options.tiles = dtype == DType::bf16;
   const cudaStream_t stream = nullptr;
   for (std::size_t g = 0; g < graphs.size(); ++g) {

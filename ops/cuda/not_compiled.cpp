@@ -1,6 +1,7 @@
 // In the place of the CUDA sources where a build has none.
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/product.hpp"
 #include "manyhop/ops/cuda/sparsek.hpp"
 
 namespace manyhop::ops::cuda {
@@ -15,6 +16,15 @@ bool compiled() { return false; }
 std::string unavailable() { return "'cuda' is not in this build (configure with MANYHOP_CUDA=ON)"; }
 int current_device() { return 0; }
 std::size_t DeviceGraphs::bytes() const { return 0; }
+
+DeviceProduct::DeviceProduct(const ScaledGraph&) { missing(); }
+std::size_t DeviceProduct::bytes() const { return 0; }
+template <class C>
+void DeviceProduct::apply(const C*, C*, Offset) const {
+  missing();
+}
+template void DeviceProduct::apply<float>(const float*, float*, Offset) const;
+template void DeviceProduct::apply<double>(const double*, double*, Offset) const;
 
 DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, Offset) { missing(); }
 

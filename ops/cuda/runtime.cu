@@ -12,6 +12,13 @@ void check(cudaError_t status, const char* call) {
   throw Error("cuda: " + text);
 }
 
+void keep_pool(int device) {
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
+  std::uint64_t keep = ~std::uint64_t{0};
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+}
+
 Buffer::Buffer(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(stream) {
   if (bytes == 0) return;
   void* memory = nullptr;

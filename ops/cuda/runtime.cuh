@@ -17,6 +17,9 @@ namespace manyhop::ops::cuda {
 /// record of the error is taken, so that the next call starts clean.
 void check(cudaError_t status, const char* call);
 
+/// What the device's pool is given back stays there for the next call.
+void keep_pool(int device);
+
 /// Memory from the device's stream-ordered pool, given back on the same stream.
 class Buffer {
  public:

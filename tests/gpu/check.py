@@ -79,6 +79,23 @@ def refused(name, call, words):
     return False
 
 
+def check_diffuse(dtype, tolerance):
+    """Signals on the device beside the CPU's: value and gradients of x and teleport, weights and hubs included."""
+    graph = mh.graph("window(3)|random(4,seed=1)|global(2)", 3000)
+    weights = torch.rand(graph.nnz, dtype=torch.float64) + 0.5
+    x = torch.randn(3000, 5, dtype=dtype)
+    found = []
+    for device in ("cpu", "cuda"):
+        y = x.to(device).requires_grad_()
+        rate = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+        z = mh.diffuse(graph, y, teleport=rate, weights=weights.to(device), hops=6).value
+        z.square().sum().backward()
+        found.append([z.detach().cpu(), y.grad.cpu(), rate.grad])
+    error = max(float((a.double() - b.double()).abs().max() / b.double().abs().max()) for a, b in zip(found[1], found[0]))
+    print(f"{'passed' if error <= tolerance else 'FAILED'} diffuse {dtype}: error {error:.1e}")
+    return error <= tolerance
+
+
 def main():
     if not torch.cuda.is_available() or "cuda" not in mh._core.available_backends():
         print("skipped: no GPU")
@@ -89,6 +106,7 @@ def main():
             for hops, teleport, mode in ((1, 0.0, "stored"), (5, 0.1, "stored"), (5, 0.1, "checkpointed")):
                 passed.append(check(f"{dtype} {text} hops {hops} {mode}", dtype, text, n, 4, 2, 64, hops, teleport, mode))
     passed += [check_sparsek(torch.float64, 1e-11), check_sparsek(torch.float32, 1e-4)]
+    passed += [check_diffuse(torch.float64, 1e-11), check_diffuse(torch.float32, 1e-5)]
     q = torch.randn(1, 2, 64, 32, device="cuda")
     graph = mh.graph("window(4)", 64)
     passed.append(refused("another device", lambda: mh.attention(q, q.cpu(), q, graph), "where q is on cuda"))

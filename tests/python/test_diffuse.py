@@ -74,3 +74,17 @@ def test_mistakes_are_one_sentence(change, kind, words):
     with pytest.raises(kind, match=words) as caught:
         mh.diffuse(given.pop("graph"), given.pop("x"), **given)
     assert isinstance(caught.value, mh.Error) and "\n" not in str(caught.value)
+
+
+def test_backends_agree_and_absent_ones_are_named():
+    graph = mh.graph("window(2)|random(3, seed=1)", 60)
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    want = mh.diffuse(graph, x, hops=4).value
+    np.testing.assert_allclose(mh.diffuse(graph, x, hops=4, backend="reference").value, want, atol=1e-12)
+    with pytest.raises(ValueError, match="reference"):
+        mh.diffuse(graph, x, hops=4, backend="tpu")
+    if "cuda" in mh._core.available_backends():
+        np.testing.assert_allclose(mh.diffuse(graph, x, hops=4, backend="cuda").value, want, atol=1e-12)
+    else:
+        with pytest.raises(ValueError, match="cuda.*(cpu|device)"):
+            mh.diffuse(graph, x, hops=4, backend="cuda")

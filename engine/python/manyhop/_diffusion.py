@@ -45,7 +45,7 @@ def diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization,
 
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
-            dangling="zero", weights=None, backward="stored"):
+            dangling="zero", weights=None, backward="stored", backend="cpu"):
     """Spreads a signal x ([n] or [n, c], float64 or float32, NumPy or torch) over a square graph.
 
     kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":
@@ -59,6 +59,8 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
         back to where x starts ("restart", with "col").
     weights : [nnz] in CSR edge order, instead of the graph's. Negative ones only with "none".
     backward : torch: "stored", "checkpointed" or "implicit" ("ppr" to a tol).
+    backend : "cpu", "reference" (plain loops) or "cuda" where the build has it: products run on the device, signals travel there
+        and back with each hop. torch tensors on a GPU take "cuda".
 
     torch: gradients reach x, weights, teleport, t and coefficients (give those as tensors). Not reaching `tol` is data
     (``converged``), not an exception. Cost: 2 nnz c flops a hop, memory linear in tokens and edges; a vertex without edges keeps
@@ -78,7 +80,7 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
         from . import torch_ops
 
         return torch_ops.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
-                                 normalization=normalization, dangling=dangling, weights=weights, backward=backward)
+                                 normalization=normalization, dangling=dangling, weights=weights, backward=backward, backend=backend)
     options = diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization, dangling)
     array = np.asarray(x)
     if array.dtype not in (np.float64, np.float32):
@@ -91,5 +93,5 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
         array = np.ascontiguousarray(array)
     matrix = array if array.ndim == 2 else array[:, None]
     value = np.empty(matrix.shape, dtype=array.dtype)
-    hops, residual, bound, converged = _core.diffuse(graph._core, matrix, value, options, 0, _settings._limit)
+    hops, residual, bound, converged = _core.diffuse(graph._core, matrix, value, options, 0, _settings._limit, backend)
     return DiffuseResult(value.reshape(array.shape), hops, residual, bound, converged)

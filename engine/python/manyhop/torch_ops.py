@@ -292,22 +292,23 @@ def _weighted(number, weights):
 
 @operator("manyhop::diffuse")
 def _diffuse(x: Tensor, weights: Optional[Tensor], numbers: Tensor, graph: int, kernel: str, hops: Optional[int],
-             tol: Optional[float], normalization: str, dangling: str, backward: str) -> Tuple[Tensor, Tensor]:
+             tol: Optional[float], normalization: str, dangling: str, backward: str, backend: str) -> Tuple[Tensor, Tensor]:
     options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
     z = torch.empty(x.shape, dtype=x.dtype)
-    told = _core.diffuse(_weighted(graph, weights), _array(x), _array(z), options, torch.get_num_threads(), _settings._limit)
+    told = _core.diffuse(_weighted(graph, weights), _array(x), _array(z), options, torch.get_num_threads(), _settings._limit,
+                         backend)
     return z, torch.tensor([float(value) for value in told], dtype=torch.float64)
 
 
 @_diffuse.register_fake
-def _(x, weights, numbers, graph, kernel, hops, tol, normalization, dangling, backward):
+def _(x, weights, numbers, graph, kernel, hops, tol, normalization, dangling, backward, backend):
     return x.new_empty(x.shape), x.new_empty((4,), dtype=torch.float64)
 
 
 @operator("manyhop::diffuse_backward")
 def _diffuse_backward(g: Tensor, x: Tensor, weights: Optional[Tensor], numbers: Tensor, told: Tensor, graph: int, kernel: str,
                       hops: Optional[int], tol: Optional[float], normalization: str, dangling: str, backward: str,
-                      needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor]:
+                      backend: str, needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor]:
     if backward != "implicit":
         hops, tol = int(told[0]), None
     options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
@@ -315,14 +316,14 @@ def _diffuse_backward(g: Tensor, x: Tensor, weights: Optional[Tensor], numbers: 
     core = _weighted(graph, weights)
     by_edge, rate, time, by_hop = _core.diffuse_backward(core, _array(x), _array(g), options, backward,
                                                          _array(dx) if needed[0] else None, needed[1],
-                                                         torch.get_num_threads(), _settings._limit)
+                                                         torch.get_num_threads(), _settings._limit, backend)
     by_edge = torch.from_numpy(np.array(by_edge)) if needed[1] else torch.empty(0, dtype=torch.float64)
     dnumbers = torch.tensor({"ppr": [rate], "heat": [time]}.get(kernel, list(by_hop)), dtype=torch.float64)
     return dx, by_edge, dnumbers
 
 
 @_diffuse_backward.register_fake
-def _(g, x, weights, numbers, told, graph, kernel, hops, tol, normalization, dangling, backward, needed):
+def _(g, x, weights, numbers, told, graph, kernel, hops, tol, normalization, dangling, backward, backend, needed):
     return (x.new_empty(x.shape if needed[0] else (0,)),
             x.new_empty(weights.shape if needed[1] else (0,), dtype=torch.float64),
             numbers.new_empty(numbers.shape, dtype=torch.float64))
@@ -341,19 +342,22 @@ def _backward_diffuse(ctx, g, _):
     needed = [bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]) and weights is not None]
     dx, dweights, dnumbers = torch.ops.manyhop.diffuse_backward(g, x, weights, numbers, told, *ctx.given, needed)
     return (dx if needed[0] else None, dweights.to(weights.dtype) if needed[1] else None,
-            dnumbers.to(numbers.dtype) if ctx.needs_input_grad[2] else None) + (None,) * 7
+            dnumbers.to(numbers.dtype) if ctx.needs_input_grad[2] else None) + (None,) * 8
 
 
 _diffuse.register_autograd(_backward_diffuse, setup_context=_setup_diffuse)
 
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
-            dangling="zero", weights=None, backward="stored"):
+            dangling="zero", weights=None, backward="stored", backend="cpu"):
     """:func:`manyhop.diffuse` on torch tensors; gradients reach x, weights, and teleport, t or coefficients given as tensors.
 
     While torch.compile traces, hops, residual, bound and converged are tensors.
     """
-    x = _tensor(torch.as_tensor(x), "x")
+    x = _tensor(torch.as_tensor(x), "x", cuda=True)
+    given = x
+    if x.is_cuda:  # the device has the graph; signals travel
+        backend, x = "cuda", x.cpu()
     if x.dtype not in (torch.float64, torch.float32):
         raise BadType(f"x: {x.dtype}, float64 or float32 is wanted")
     if x.dim() not in (1, 2):
@@ -361,15 +365,16 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     if kernel not in ("ppr", "heat", "coefficients"):
         raise BadValue(f"kernel: {kernel!r}, expected one of ppr, heat, coefficients")
     number = {"ppr": teleport, "heat": t, "coefficients": coefficients}[kernel]
-    numbers = torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else torch.float64).reshape(-1)
+    numbers = torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else torch.float64).reshape(-1).cpu()
     if kernel != "coefficients" and numbers.numel() != 1:
         raise BadValue(f"{'teleport' if kernel == 'ppr' else 't'}: {numbers.numel()} values, one is wanted")
     if weights is not None:
-        weights = _tensor(torch.as_tensor(weights), "weights")
+        weights = _tensor(torch.as_tensor(weights), "weights", cuda=True).cpu()
     shape = x.shape
-    z, told = torch.ops.manyhop.diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
-                                        tol, normalization, dangling, backward)
-    z = z.reshape(shape)
+    with on_device(given):
+        z, told = torch.ops.manyhop.diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
+                                            tol, normalization, dangling, backward, backend)
+    z = z.reshape(shape).to(given.device)
     if torch.compiler.is_compiling():
         return DiffuseResult(z, told[0], told[1], told[2], told[3])
     hops, residual, bound, converged = told.tolist()
