@@ -15,6 +15,7 @@ if(MANYHOP_CUDA STREQUAL "ON" OR (MANYHOP_CUDA STREQUAL "AUTO" AND NOT MANYHOP_S
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
     set(MANYHOP_HAS_CUDA ON)
+    find_package(cuSPARSE QUIET)  # its header; without it hops have one way less
   elseif(MANYHOP_CUDA STREQUAL "ON")
     message(FATAL_ERROR "MANYHOP_CUDA=ON: no CUDA compiler was found; put nvcc on PATH or set CUDACXX")
   endif()
@@ -26,5 +27,9 @@ function(manyhop_cuda_target target)
     $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -diag-suppress=554>)  # a view's conversion to itself
   # Named, not implied by the language: who links the installed library need not know CUDA.
   set_target_properties(${target} PROPERTIES CUDA_STANDARD_REQUIRED OFF CUDA_RUNTIME_LIBRARY None LINKER_LANGUAGE CXX)
-  target_link_libraries(${target} PRIVATE CUDA::cudart_static)
+  target_link_libraries(${target} PRIVATE CUDA::cudart_static ${CMAKE_DL_LIBS})
+  if(cuSPARSE_FOUND)
+    target_compile_definitions(${target} PRIVATE MANYHOP_HAS_CUSPARSE)
+    target_include_directories(${target} SYSTEM PRIVATE ${cuSPARSE_INCLUDE_DIR})
+  endif()
 endfunction()

@@ -157,6 +157,9 @@ std::vector<std::string> Plan::explain() const {
               "gathers of a warp, fp32 sums"
             : fmt::format("kernel    cuda: every edge as a gather of a warp, {} sums",
                           o.dtype == DType::f64 ? "fp64" : "fp32"));
+    if (const std::string hops = data_->device.hops(); !hops.empty()) {
+      lines.push_back(fmt::format("hops      {}", hops));
+    }
     lines.emplace_back("weights   kept between hops");
   } else {
     lines.push_back(

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <span>
 #include <utility>
 
 #include "manyhop/graphs/base/parallel.hpp"
@@ -10,9 +11,13 @@
 namespace manyhop::spectral {
 namespace {
 
-constexpr Offset kLongRun = 8;         // columns from which two prefix sums cost less than the columns
-constexpr Offset kChunkWork = 32768;   // least edges and rows of a chunk
-constexpr Offset kChunkRows = 16384;   // most rows: their sums and a block of x stay in L2
+constexpr Offset kLongRun = 8;        // columns from which two prefix sums cost less than the columns
+constexpr Offset kChunkWork = 32768;  // least edges and rows of a chunk
+constexpr Offset kChunkRows = 16384;  // most rows: their sums and a block of x stay in L2
+// Chunks for each thread. A chunk reads all of x, block by block, so few and large ones let a line of a block
+// serve many rows (a product of the diffuser pattern of 65536 vertices, 16 chunks against 256: 2.9 and 3.8
+// ms). A row's sum does not depend on where chunks are cut, so they may depend on the number of threads.
+constexpr Offset kChunksEach = 8;
 constexpr Offset kSampledRows = 64;    // looked at for common columns ...
 constexpr Offset kSampledShare = 58;   // ... which so many of them have
 constexpr Offset kLeastRows = 512;     // of a graph for which that pays
@@ -33,7 +38,7 @@ Layout::Layout(Graph graph) : graph_(std::move(graph)), by_runs_(graph_.implicit
     choose_block();
   }
   const Offset all = n + (by_runs_ ? 4 * n : graph_.nnz());
-  const Offset wanted = std::max(kChunkWork, all / 256);
+  const Offset wanted = std::max(kChunkWork, all / (kChunksEach * thread_count()));
   Offset work = 0;
   Offset begin = 0;
   for (Offset i = 0; i < n; ++i) {
@@ -99,17 +104,15 @@ void Layout::choose_block() {
 void Layout::fill(Chunk& chunk) const {
   const Offset rows = chunk.end - chunk.begin;
   const Offset blocks = (graph_.n_cols() + (Offset{1} << block_bits_) - 1) >> block_bits_;
-  std::vector<std::vector<std::uint16_t>> columns(at(blocks));
-  std::vector<std::vector<std::uint32_t>> counts(at(blocks), std::vector<std::uint32_t>(at(rows)));
+  std::vector<Index> singles;                            // row by row, increasing
+  std::vector<std::size_t> ends;                         // of each row's singles
+  std::vector<std::uint32_t> counts(at(blocks * rows));  // [block][row]
   chunk.common.resize(at(rows));
   std::vector<Index> held;   // common columns of a row, in runs or not
   std::vector<Index> loose;  // of those, the ones that are in runs
   for (Offset i = chunk.begin; i < chunk.end; ++i) {
     const Offset r = i - chunk.begin;
-    const auto add = [&](Index j) {
-      columns[at(j >> block_bits_)].push_back(static_cast<std::uint16_t>(j & ((1 << block_bits_) - 1)));
-      ++counts[at(j >> block_bits_)][at(r)];
-    };
+    const std::size_t first_single = singles.size();
     held.clear();
     loose.clear();
     graph_.for_each_run(i, [&](Run run) {
@@ -117,7 +120,7 @@ void Layout::fill(Chunk& chunk) const {
       if (is_long) chunk.runs.push_back(run);
       if (common_.empty()) {
         if (!is_long)
-          for (Index j = run.begin; j < run.end; ++j) add(j);
+          for (Index j = run.begin; j < run.end; ++j) singles.push_back(j);
         return;
       }
       if (is_long) {
@@ -125,41 +128,39 @@ void Layout::fill(Chunk& chunk) const {
         for (auto j = first; j != common_.end() && *j < run.end; ++j) held.push_back(*j);
         return;
       }
-      for (Index j = run.begin; j < run.end; ++j) {
-        if (is_common_[at(j)])
-          held.push_back(j);
-        else
-          add(j);
-      }
+      for (Index j = run.begin; j < run.end; ++j) (is_common_[at(j)] != 0 ? held : singles).push_back(j);
     });
     chunk.run_ends.push_back(static_cast<std::uint32_t>(chunk.runs.size()));
-    if (common_.empty()) continue;
     // Runs leave the common columns out, so a row without most of them lists what it has.
-    chunk.common[at(r)] = 2 * held.size() >= common_.size() ? 1 : 0;
-    if (chunk.common[at(r)] == 0) {
-      for (const Index j : held) add(j);
-      continue;
+    chunk.common[at(r)] = !common_.empty() && 2 * held.size() >= common_.size() ? 1 : 0;
+    if (chunk.common[at(r)] == 0 && !held.empty()) {
+      const auto middle = static_cast<std::ptrdiff_t>(singles.size());
+      singles.insert(singles.end(), held.begin(), held.end());
+      std::inplace_merge(singles.begin() + static_cast<std::ptrdiff_t>(first_single),
+                         singles.begin() + middle, singles.end());
     }
+    for (std::size_t e = first_single; e < singles.size(); ++e)
+      ++counts[at((singles[e] >> block_bits_) * rows + r)];
+    ends.push_back(singles.size());
+    if (chunk.common[at(r)] == 0) continue;
     std::set_difference(common_.begin(), common_.end(), held.begin(), held.end(), std::back_inserter(loose));
     for (const Index j : loose) {
       chunk.less_rows.push_back(static_cast<Index>(r));
       chunk.less_columns.push_back(j);
     }
   }
-  std::size_t total = 0;
-  for (const auto& block : columns) total += block.size();
-  chunk.columns.resize(total);
+  chunk.columns.resize(singles.size());
   chunk.order.reserve(at(rows));
   std::uint16_t* to = chunk.columns.data();
-  std::vector<std::size_t> start;      // of a row, into the block's columns
+  std::vector<std::size_t> next(at(rows));  // a row's first single that no block has taken
+  for (std::size_t r = 1; r < next.size(); ++r) next[r] = ends[r - 1];
   std::vector<std::uint32_t> of_size;  // rows with so many columns, then where they go
   std::vector<std::uint16_t> order;
-  for (std::size_t b = 0; b < at(blocks); ++b) {
-    const auto& count = counts[b];
-    start.assign(1, 0);
+  const Index mask = (Index{1} << block_bits_) - 1;
+  for (Offset b = 0; b < blocks; ++b) {
+    const std::span<const std::uint32_t> count(counts.data() + b * rows, at(rows));
     of_size.assign(1, 0);
     for (const std::uint32_t c : count) {
-      start.push_back(start.back() + c);
       if (c >= of_size.size()) of_size.resize(c + 1);
       ++of_size[c];
     }
@@ -173,7 +174,8 @@ void Layout::fill(Chunk& chunk) const {
     for (std::size_t r = 0; r < count.size(); ++r)
       if (count[r] > 0) order[of_size[count[r]]++] = static_cast<std::uint16_t>(r);
     for (const std::uint16_t r : order)
-      to = std::copy_n(columns[b].begin() + static_cast<std::ptrdiff_t>(start[r]), count[r], to);
+      for (std::uint32_t c = 0; c < count[r]; ++c)
+        *to++ = static_cast<std::uint16_t>(singles[next[r]++] & mask);
     chunk.order.insert(chunk.order.end(), order.begin(), order.end());
   }
 }

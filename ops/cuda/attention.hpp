@@ -33,6 +33,8 @@ class DeviceGraphs {
   explicit DeviceGraphs(std::shared_ptr<Data> data = nullptr) : data_(std::move(data)) {}
   bool empty() const { return data_ == nullptr; }
   std::size_t bytes() const;
+  /// Which way hops of single edges go and why, for people; empty with tiles.
+  std::string hops() const;
   Data& data() const { return *data_; }
 
  private:
@@ -40,10 +42,11 @@ class DeviceGraphs {
 };
 
 /// Tiles where `dtype` is bf16, single edges else; the transposed graphs too where `backward`. `units`: heads
-/// times batch, for the size of tasks. Throws ValueError where there is no device, LimitError where it has
-/// not the memory.
+/// times batch, for the size of tasks. `features`: the wider of keys' and values', for which hops of f32 and
+/// f64 are measured both ways. Throws ValueError where there is no device, LimitError where it has not the
+/// memory.
 DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype,
-                    bool backward, Offset units);
+                    bool backward, Offset units, int features);
 
 /// Where a call's tensors are: on the host (absent), and then the call copies and waits; or on the device,
 /// and the work is queued on this stream (a cudaStream_t) and the call returns at once.

@@ -46,7 +46,11 @@ std::size_t Side::bytes() const {
   return panel_rows.bytes() + chunk_columns.bytes() + columns.bytes() + split_rows.bytes() +
          chunk_masks.bytes() + tile_tasks.bytes() + panel_tasks.bytes() + row_tasks.bytes() +
          split_panels.bytes() + edge_tasks.bytes() + row_places.bytes() + cell_order.bytes() +
-         edge_order.bytes();
+         edge_order.bytes() + (sparse_f32 ? sparse_f32->bytes() : 0) + (sparse_f64 ? sparse_f64->bytes() : 0);
+}
+
+std::string DeviceGraphs::hops() const {
+  return data_ == nullptr || data_->forward.empty() ? std::string() : data_->forward.front().hops_told;
 }
 
 std::size_t DeviceGraphs::bytes() const {
@@ -58,7 +62,7 @@ std::size_t DeviceGraphs::bytes() const {
 }
 
 DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype,
-                    bool backward, Offset units) {
+                    bool backward, Offset units, int features) {
   if (const std::string why = unavailable(); !why.empty()) throw ValueError("backend: " + why);
   auto data = std::make_shared<DeviceGraphs::Data>();
   data->graphs.assign(graphs.begin(), graphs.end());
@@ -71,6 +75,9 @@ DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilin
     const std::int64_t chunks = (tilings[g].value_count - tilings[g].irregular_edges) / kChunkCells;
     data->options.chunks_a_task = std::clamp(chunks * units / kWantedTasks, kLeastChunks, kMostChunks);
     data->forward.push_back(make_side(graphs[g], tilings[g], data->options, stream));
+    const int width = padded_features(features);
+    if (dtype == DType::f32) choose_hops<float>(data->forward.back(), graphs[g], width);
+    if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], width);
     if (!backward) continue;
     const Graph& transpose = graphs[g].transpose();
     data->transposed.push_back(

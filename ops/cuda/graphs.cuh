@@ -1,10 +1,15 @@
 // The graphs of a plan on the device, and how kernels see them.
 #pragma once
 
+#include <limits>
+#include <memory>
 #include <mutex>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/cusparse.cuh"
 #include "manyhop/ops/cuda/layout.hpp"
 #include "manyhop/ops/cuda/runtime.cuh"
 
@@ -23,9 +28,39 @@ struct Side {
   DeviceArray<std::int64_t> cell_order, edge_order;
   std::int64_t panels = 0, chunks = 0, edges = 0, slots = 0;
   bool tiled = false;
+  // Of the forward layout without tiles, where cuSPARSE does its hops.
+  std::shared_ptr<SparseProduct<float>> sparse_f32;
+  std::shared_ptr<SparseProduct<double>> sparse_f64;
+  int sparse_width = 0;
+  std::string hops_told;  // which way hops go and why, for people
 
+  template <class C>
+  auto& sparse() {
+    if constexpr (std::is_same_v<C, double>) {
+      return sparse_f64;
+    } else {
+      return sparse_f32;
+    }
+  }
+  template <class C>
+  const auto& sparse() const {
+    return const_cast<Side*>(this)->sparse<C>();
+  }
   std::size_t bytes() const;
 };
+
+/// Edges that cuSPARSE takes: its offsets are 32-bit here (with 64-bit ones it fails at 2^31 in 12.5).
+inline constexpr std::int64_t kMostSparseEdges = std::numeric_limits<std::int32_t>::max();
+
+/// Features padded to what kernels are made for.
+inline int padded_features(int features) {
+  return features <= 32 ? 32 : features <= 64 ? 64 : features <= 128 ? 128 : 256;
+}
+
+/// Takes cuSPARSE for the hops of a layout without tiles where it is there and faster (MANYHOP_CUDA_HOPS: or
+/// asked for). Waits for the device.
+template <class C>
+void choose_hops(Side& side, const Graph& graph, int width);
 
 struct DeviceGraphs::Data {
   std::vector<Graph> graphs;

@@ -16,6 +16,7 @@ bool compiled() { return false; }
 std::string unavailable() { return "'cuda' is not in this build (configure with MANYHOP_CUDA=ON)"; }
 int current_device() { return 0; }
 std::size_t DeviceGraphs::bytes() const { return 0; }
+std::string DeviceGraphs::hops() const { return {}; }
 
 DeviceProduct::DeviceProduct(const ScaledGraph&) { missing(); }
 std::size_t DeviceProduct::bytes() const { return 0; }
@@ -26,7 +27,7 @@ void DeviceProduct::apply(const C*, C*, Offset) const {
 template void DeviceProduct::apply<float>(const float*, float*, Offset) const;
 template void DeviceProduct::apply<double>(const double*, double*, Offset) const;
 
-DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, Offset) { missing(); }
+DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, Offset, int) { missing(); }
 
 template <class T>
 std::size_t workspace_bytes(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward) {

@@ -290,4 +290,26 @@ __global__ void __launch_bounds__(128) sum_units(SumUnits<C> p) {
   }
 }
 
+template <class T>
+struct FinishRows {
+  Units units{};
+  const EdgeValue<T>* sums = nullptr;  // [blockIdx.y][n][width]
+  Finish<T> finish{};
+};
+
+/// Sums that lie in memory leave as rows of a hop. A thread for each piece.
+template <class T>
+__global__ void __launch_bounds__(128) finish_rows(FinishRows<T> p) {
+  constexpr int kSize = Piece<T>::kSize;
+  const int pieces = p.finish.width / kSize;
+  const std::int64_t row = thread_id() / pieces;
+  const int feature = static_cast<int>(thread_id() % pieces) * kSize;
+  if (row >= p.finish.n) return;
+  const std::int64_t at =
+      (static_cast<std::int64_t>(blockIdx.y) * p.finish.n + row) * p.finish.width + feature;
+  EdgeValue<T> sum[kSize];
+  for (int f = 0; f < kSize; ++f) sum[f] = p.sums[at + f];
+  p.finish.write(p.units.unit(), row, feature, sum);
+}
+
 }  // namespace manyhop::ops::cuda

@@ -60,12 +60,18 @@ struct SideMemory {
   SoftmaxSum<float>* tile_sums = nullptr;
   C* edge_parts = nullptr;
   float* panel_parts = nullptr;
+  C* sums = nullptr;  // of cuSPARSE, [units][n_rows][padded]
 
   void take(Arena& arena, const Side& side, std::int64_t units, int padded) {
     edge_values = arena.take<C>(units * side.edges);
     edge_sums = arena.take<SoftmaxSum<C>>(units * side.edge_tasks.size());
     if (side.tiled || side.split_rows.size() > 0) {
       edge_parts = arena.take<C>(units * side.edge_tasks.size() * padded);
+    }
+    if constexpr (sizeof(T) >= 4) {
+      if (side.template sparse<C>() && side.sparse_width == padded) {
+        sums = arena.take<C>(units * side.host.n_rows * padded);
+      }
     }
     if (!side.tiled) return;
     tile_values = arena.take<std::uint32_t>(units * side.chunks * (kChunkCells / 2));
@@ -92,8 +98,7 @@ class Run {
       throw ValueError("plan: on device " + std::to_string(graphs.device) + ", the call is on device " +
                        std::to_string(device));
     }
-    const int widest = std::max(call.d, call.d_value);
-    padded_ = widest <= 32 ? 32 : widest <= 64 ? 64 : widest <= 128 ? 128 : kMostFeatures;
+    padded_ = padded_features(std::max(call.d, call.d_value));
     ordered_ = call.bias != nullptr || call.edge_dropout.active();
   }
 
@@ -207,6 +212,9 @@ class Run {
     const TaskRange* row_tasks = side.row_tasks.data();
     finish.n = u.n_rows;
     finish.width = padded_;
+    if constexpr (sizeof(T) >= 4) {
+      if (memory.sums != nullptr) return sparse_hop(side, memory, group, u, z, finish);
+    }
     for_width(padded_, [&](auto width) {
       const EdgeHop<T> p{u,          edges(side), memory.edge_values, z, side.tiled ? nullptr : row_tasks,
                          edge_parts, finish};
@@ -335,6 +343,18 @@ class Run {
   Rows<T> v() const { return {v_, n_cols_, padded_, share_}; }
 
  private:
+  /// One product of cuSPARSE for each unit, then what a row's sum leaves with.
+  void sparse_hop(const Side& side, const SideMemory<T>& memory, const Group& group, const Units& u,
+                  Rows<T> z, const Finish<T>& finish) const {
+    const auto& sparse = side.template sparse<C>();
+    for (std::int64_t i = 0; i < group.count; ++i) {
+      const std::int64_t unit = group.first + i * group.step;
+      sparse->multiply(memory.edge_values + i * side.edges, z.data + unit / z.share * z.n * z.width,
+                       memory.sums + i * u.n_rows * padded_, stream_);
+    }
+    const FinishRows<T> p{u, memory.sums, finish};
+    launch_threads(finish_rows<T>, u.n_rows * (padded_ / Piece<T>::kSize), group.count, stream_, p);
+  }
   void combine_split_rows(const Side& side, const Parts<C>& parts, const Units& u, const Group& group,
                           const Finish<T>& finish) const {
     const CombineRows<T> p{

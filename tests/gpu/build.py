@@ -37,6 +37,16 @@ def compile_all(commands, jobs):
     return failed
 
 
+def cusparse_folder(cuda):
+    """Where cusparse.h is: in the toolkit, or in the wheels that torch brings along."""
+    folders = [cuda / "include", *(Path(path) / "nvidia" for path in sys.path)]
+    for folder in folders:
+        for header in [folder / "cusparse.h", *folder.glob("*/include/cusparse.h")]:
+            if header.is_file():
+                return header.parent
+    return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deps", type=Path, default=ROOT / "build" / "gpu")
@@ -61,6 +71,10 @@ def main():
            "-DHWY_DISABLED_TARGETS=(HWY_SVE|HWY_SVE2|HWY_SVE_256|HWY_SVE2_128|HWY_RVV)", "-DHWY_SHARED_DEFINE", "-DFMT_SHARED"]
     nvcc = ["nvcc", "-std=c++20", "-O3", "--expt-relaxed-constexpr", "-diag-suppress", "554", "-Xcompiler=-fPIC", *own,
             "-gencode", "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=[sm_90,compute_90]"]
+    header = cusparse_folder(cuda)
+    if header is not None:
+        nvcc += ["-DMANYHOP_HAS_CUSPARSE", "-isystem", header]
+    print(f"cusparse.h: {header or 'not found, hops have own kernels alone'}")
     glue = [*cxx, "-isystem", deps / "nanobind_include", "-isystem", sysconfig.get_path("include"), "-DNDEBUG",
             "-fvisibility=hidden"]
     objects = {"lib": [], "test": [], "glue": []}

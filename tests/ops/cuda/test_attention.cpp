@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,9 @@
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/ops/cuda/device.hpp"
 #include "tests/support/attention_run.hpp"
+#ifndef MANYHOP_TEST_ON_DEVICE
+#include <cusparse.h>  // the emulator's
+#endif
 
 using namespace manyhop;
 using namespace manyhop::test;
@@ -204,6 +208,34 @@ DEVICE_CASE("a graph for each head") {
   CHECK(relative_l2(got.dk, want.dk, got.dk.size()).total < 1e-12);
   CHECK(relative_l2(got.dv, want.dv, got.dv.size()).total < 1e-12);
 }
+
+#ifndef MANYHOP_TEST_ON_DEVICE
+namespace {
+const char* hops_asked() {
+  const char* asked = std::getenv("MANYHOP_CUDA_HOPS");
+  return asked == nullptr ? "" : asked;
+}
+}  // namespace
+
+TEST_CASE("hops by cuSPARSE: one product a hop and head, told by explain") {
+  const bool asked = std::string(hops_asked()) == "cusparse";
+  const AttentionCase c = case_of<float>(pattern("window(6)|global(1)", 50), 3, 0.2, 16, 16);
+  const long before = emulator::sparse_products;
+  const auto got = run_attention<float>(cuda(), c);
+  CHECK(emulator::sparse_products - before == (asked ? 3 * c.batch * c.heads : 6));  // else: measured, a tie
+  CHECK(relative_l2(got.out, oracle(c).out, got.out.size()).total < 2e-6);
+  PlanOptions options;
+  options.heads = 4;
+  options.head_dim = 16;
+  options.hops = 3;
+  std::string told;
+  for (const std::string& line : plan(cuda(), c.graphs[0], options).explain()) told += line + "\n";
+  INFO(told);
+  CHECK(told.find(asked
+                      ? "hops      cuSPARSE (MANYHOP_CUDA_HOPS)"
+                      : "hops      own kernels (1 ms a hop of a head, cuSPARSE 1 ms)") != std::string::npos);
+}
+#endif
 
 DEVICE_CASE("the same bits in every run") {
   const AttentionCase c = case_of<bf16>(pattern("diffuser(8,8,4,seed=1)", 90), 3, 0.1, 32, 32);
