@@ -9,6 +9,8 @@ sources = $(shell git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' 'tests/ops/cuda/em
 # A first `make run` leaves out the tests (and the packages only they need) and what nvcc takes minutes for; `make test`
 # turns them on and they stay.
 first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF -DMANYHOP_CUDA=OFF)
+# The header of cuSPARSE, where tools/python cusparse has brought it.
+cusparse = $(if $(wildcard build/venv/lib/python3*/site-packages/nvidia/*/include/cusparse.h),-DcuSPARSE_PYTHON=$(CURDIR)/build/venv/bin/python)
 
 help:
 	@echo 'make run      attention on a real text and diffusion on a real citation graph; writes out/'
@@ -35,7 +37,7 @@ test: test-cpp test-python
 
 test-cpp:
 	@tools/setup test
-	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON -DMANYHOP_CUDA=$(MANYHOP_CUDA)
+	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON -DMANYHOP_CUDA=$(MANYHOP_CUDA) $(cusparse)
 	@ctest --preset default
 
 # MANYHOP_TORCH=2.13.0 installs that torch beside it and tests its operators too.
