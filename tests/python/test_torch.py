@@ -4,6 +4,7 @@ import pytest
 import manyhop as mh
 
 torch = pytest.importorskip("torch")
+import manyhop.torch_ops  # noqa: E402, F401: the operators by name
 
 
 def dense(q, k, v, edges, hops, teleport, bias=None, lengths=None):
@@ -136,7 +137,7 @@ def test_opcheck():
     x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
     w = torch.rand(g.nnz, dtype=torch.float64, requires_grad=True)
     rate = torch.tensor([0.2], dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(torch.ops.manyhop.diffuse, (x, w, rate, g._number, "ppr", 4, None, "sym", "zero", "stored"))
+    torch.library.opcheck(torch.ops.manyhop.diffuse, (x, w, rate, g._number, "ppr", 4, None, "sym", "zero", "stored", "cpu"))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
