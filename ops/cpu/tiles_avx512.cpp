@@ -6,8 +6,13 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
+// Clang's attribute does not take a preferred width; its vectors here are 512 bits wide by their types.
+#if defined(__clang__)
+#define MANYHOP_BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")))
+#else
 #define MANYHOP_BF16_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma,prefer-vector-width=512")))
+#endif
 
 namespace manyhop::ops::cpu::tiles {
 
@@ -41,7 +46,11 @@ struct Avx512 {
           for (Offset i = 0; i < kRows; ++i) {
             int word = 0;
             std::memcpy(&word, a + i * left.stride + 2 * p, sizeof(word));
-            const __m512i pair = _mm512_set1_epi32(word);
+            __m512i pair = _mm512_set1_epi32(word);
+#if defined(__clang__)
+            // Clang 16 crashes where it folds the broadcast into the product.
+            __asm__("" : "+v"(pair));
+#endif
             low[i] = _mm512_dpbf16_ps(low[i], bits(pair), bits(b0));
             high[i] = _mm512_dpbf16_ps(high[i], bits(pair), bits(b1));
           }
