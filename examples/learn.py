@@ -56,6 +56,8 @@ parser.add_argument("--hidden", type=int, default=128)
 parser.add_argument("--heads", type=int, default=4)
 parser.add_argument("--dropout", type=float, default=0.1, help="of hidden states; 0 where what counts is a mean over many tokens")
 parser.add_argument("--init", type=float, default=0.02, help="standard deviation of initial weights; hidden ** -0.5 learns means over many tokens sooner")
+parser.add_argument("--pooling", choices=("first", "mean"), default="first",
+                    help="what is classified: the first token's last state (padding is a token like others), or the mean of all but padding")
 parser.add_argument("--pattern", default="window(8)|global(1)|random(4,seed=1)")
 parser.add_argument("--hops", type=int, default=5)
 parser.add_argument("--teleport", type=float, default=0.1)
@@ -180,21 +182,30 @@ def accuracy(options, model, data):
             found, want = model(ids).logits[:, :-1].argmax(-1), ids[:, 1:]
         else:
             ids, want = pad(rows[start:start + options.batch], options), torch.tensor(labels[start:start + options.batch])
-            found = model(ids).logits.argmax(-1)
+            found = model(ids, **lengths_in(options, ids)).logits.argmax(-1)
         right += int((found == want).sum())
         count += want.numel()
     model.train()
     return right / count
 
 
+def lengths_in(options, ids):
+    """{"lengths": tokens of each row} where padding is left out."""
+    return {} if options.task == "text" or options.pooling == "first" else {"lengths": ids.ne(PAD).sum(1).tolist()}
+
+
 def build(options, arm, words, classes):
     pattern, hops, teleport = {"sparse": (options.pattern, 1, 0.0), "diffusion": (options.pattern, options.hops, options.teleport),
                                "full": ("full", 1, 0.0)}[arm]
     kind = mh.nn.DiffuserForCausalLM if options.task == "text" else mh.nn.DiffuserForSequenceClassification
-    return kind(mh.nn.DiffuserConfig(
+    model = kind(mh.nn.DiffuserConfig(
         vocab_size=words, hidden_size=options.hidden, num_hidden_layers=options.layers, num_attention_heads=options.heads,
         intermediate_size=2 * options.hidden, max_position_embeddings=options.length + PAD + 1, num_labels=classes,
-        initializer_range=options.init, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=0.0, pattern=pattern, hops=hops, teleport=teleport))
+        pooling=options.pooling, initializer_range=options.init, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=0.0, pattern=pattern, hops=hops, teleport=teleport))
+    if options.task != "text" and options.pooling == "mean":
+        # Means over many tokens differ little from text to text: without this the head would have to grow first.
+        model.classifier = torch.nn.Sequential(torch.nn.BatchNorm1d(options.hidden), model.classifier)
+    return model
 
 
 def progress(steps, begin, name):
@@ -244,7 +255,7 @@ def train(options, arm, rate, seed, data):
     for step in progress(options.steps, begin, name):
         start = time.perf_counter()
         ids, labels = batch_of(options, training, rng)
-        loss = model(ids, labels=labels).loss
+        loss = model(ids, labels=labels, **lengths_in(options, ids)).loss
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -64,6 +64,8 @@ def test_learn_goes_on_where_it_was_left(tmp_path):
     assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step 6" not in again.stdout
     other = subprocess.run([*call, "--hops", "3"], capture_output=True, text=True)
     assert other.returncode != 0 and "other options" in other.stderr
+    mean = subprocess.run([*call, "--pooling", "mean", "--arms", "full", "--out", str(tmp_path / "mean")], capture_output=True, text=True)
+    assert mean.returncode == 0 and mean.stdout.splitlines()[-1].split()[0] == "full", mean.stderr
 
 
 def tiny_llama(folder):
