@@ -15,6 +15,10 @@ namespace {
 constexpr Offset kGrain = 8192;  // entries of one chunk of an element-wise loop
 constexpr int kLookEvery = 8;    // steps between looks at the tridiagonal matrix, where nothing is known
 constexpr int kFirstLook = 16;
+// Goals from which products may read vectors in single precision. What rounding adds to a product is noise of
+// 2e-8 times what the operator leaves of noise, about 2 / sqrt(degree); a fresh product judges the pair, and
+// refine() or exact steps mend what it finds.
+constexpr double kRoundedGoal = 5e-9;
 constexpr std::size_t kLooseBytes = std::size_t{1} << 30;  // up to here a basis is kept in double precision
 
 void fill_scaled(const std::vector<double>& from, double factor, std::vector<double>& to) {
@@ -151,6 +155,7 @@ void Lanczos::start(std::vector<double> x) {
   alpha_.clear();
   beta_.clear();
   broken_ = false;
+  rounded_ = false;
   next_look_ = kFirstLook;
   looked_ = 0;
   expected_[0] = expected_[1] = 0;
@@ -198,7 +203,9 @@ void Lanczos::run(int steps, bool top, bool bottom, double goal) {
   std::vector<double> parts((known + 1) * chunks), along(known);
   for (int step = 0; step < steps && !full() && !broken_ && !done(); ++step) {
     check_stop();
-    problem_.apply(v_.data(), w_.data());
+    const bool round = problem_.rounded && !exact_ && goal >= kRoundedGoal * problem_.bound;
+    rounded_ = rounded_ || round;
+    (round ? problem_.rounded : problem_.apply)(v_.data(), w_.data());
     // v is at right angles to the known vectors, so what w has of them is what it has of them later.
     parallel_ranges(problem_.n, kGrain, [&](Offset begin, Offset end) {
       const auto c = at(begin / kGrain);

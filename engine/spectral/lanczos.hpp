@@ -39,6 +39,9 @@ class Lanczos {
   void run(int steps, bool top, bool bottom, double goal);
 
   bool converged(bool top) const { return ends_[top ? 0 : 1].converged; }
+  /// From the next start() on products are exact.
+  void be_exact() { exact_ = true; }
+  bool rounds() const { return rounded_; }  // a product of this run was of rounded vectors
   bool full() const { return static_cast<int>(alpha_.size()) >= capacity_; }
   int steps() const { return static_cast<int>(alpha_.size()); }
   /// Ritz vector of an end, length 1.   Cost O(n steps).
@@ -64,6 +67,8 @@ class Lanczos {
 
   const SymmetricProblem& problem_;
   bool single_ = false;
+  bool exact_ = false;    // no rounded products
+  bool rounded_ = false;  // some were since start()
   int capacity_ = 0;
   int block_ = 1;  // columns of the basis that are allocated at once
   Basis<double> basis_;

@@ -22,13 +22,7 @@ constexpr Offset kSampledRows = 64;    // looked at for common columns ...
 constexpr Offset kSampledShare = 58;   // ... which so many of them have
 constexpr Offset kLeastRows = 512;     // of a graph for which that pays
 constexpr Offset kMostCommon = 65536;  // columns
-// 32 KiB of x stay in L1, 256 KiB in L2. Blocks for L1 take 0.7 of the time where a row has 16 columns in
-// each (64 random edges a row, n = 16384); at two a row, visits cost more than the misses.
-// Reading x in single precision there was no faster (1.37 s against 1.38 s for both ends of 65536 tokens):
-// loads bound the loop, 1.6 cycles a column; gather instructions take 1.2 (AVX2) to 1.3 (AVX-512) times as
-// long.
-constexpr int kSmallBlock = 12, kLargeBlock = 15;
-constexpr double kSmallVisit = 6;  // columns of a row in a small block from which those are taken
+constexpr double kSmallVisit = 6;      // columns of a row in a small block from which those are taken
 
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
@@ -217,7 +211,9 @@ void Layout::for_chunks(const std::function<void(const Chunk&)>& body) const {
   parallel_for(static_cast<Offset>(chunks_.size()), [&](Offset c) { body(chunks_[at(c)]); });
 }
 
-void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefix, double* sums) const {
+template <class X>
+void Layout::chunk_sums(const Chunk& chunk, const double* x, const X* singles, const Prefix& prefix,
+                        double* sums) const {
   const Offset rows = chunk.end - chunk.begin;
   if (by_runs_) {
     for (Offset r = 0; r < rows; ++r) {
@@ -237,7 +233,7 @@ void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefi
   const std::uint16_t* row = chunk.order.data();
   std::size_t group = 0;
   for (std::size_t b = 0; b < chunk.group_ends.size(); ++b) {
-    const double* base = x + (static_cast<Offset>(b) << block_bits_);
+    const X* base = singles + (static_cast<Offset>(b) << block_bits_);
     for (; group < chunk.group_ends[b]; ++group) {
       const auto [members, count] = chunk.groups[group];
       for (const std::uint16_t* last = row + members; row != last; ++row) {
@@ -246,12 +242,12 @@ void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefi
         for (; left >= 4; left -= 4, column += 4) {
           std::uint64_t four = 0;  // one load of four columns leaves the ports to x
           std::memcpy(&four, column, sizeof(four));
-          sum[0] += base[four & 0xFFFF];
-          sum[1] += base[four >> 16 & 0xFFFF];
-          sum[2] += base[four >> 32 & 0xFFFF];
-          sum[3] += base[four >> 48];
+          sum[0] += static_cast<double>(base[four & 0xFFFF]);
+          sum[1] += static_cast<double>(base[four >> 16 & 0xFFFF]);
+          sum[2] += static_cast<double>(base[four >> 32 & 0xFFFF]);
+          sum[3] += static_cast<double>(base[four >> 48]);
         }
-        for (; left > 0; --left) sum[0] += base[*column++];
+        for (; left > 0; --left) sum[0] += static_cast<double>(base[*column++]);
         sums[*row] += (sum[0] + sum[1]) + (sum[2] + sum[3]);
       }
     }
@@ -259,5 +255,10 @@ void Layout::chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefi
   for (std::size_t e = 0; e < chunk.less_rows.size(); ++e)
     sums[chunk.less_rows[e]] -= x[chunk.less_columns[e]];
 }
+
+template void Layout::chunk_sums<double>(const Chunk&, const double*, const double*, const Prefix&,
+                                         double*) const;
+template void Layout::chunk_sums<float>(const Chunk&, const double*, const float*, const Prefix&,
+                                        double*) const;
 
 }  // namespace manyhop::spectral

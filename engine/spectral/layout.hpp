@@ -20,7 +20,20 @@ class Layout {
   /// Sums of x over the columns of each row: row(i, sum) is called once for every row, by chunks in parallel.
   /// `scratch` is reused from call to call.   Cost O(n + stored()).
   template <class F>
-  void sums(const double* x, std::vector<double>& scratch, F&& row) const;
+  void sums(const double* x, std::vector<double>& scratch, F&& row) const {
+    sums_of(x, x, scratch, row);
+  }
+  /// The same, where single edges read x in single precision.
+  template <class F>
+  void sums(const double* x, const float* rounded, std::vector<double>& scratch, F&& row) const {
+    sums_of(x, rounded, scratch, row);
+  }
+  /// Whether reading single precision pays: blocks of x come from L2, and rows are long enough for what
+  /// rounding adds to average out.
+  bool wants_rounded() const {
+    return !by_runs_ && graph_.n_cols() > (Offset{1} << kLargeBlock) && block_bits_ == kLargeBlock &&
+           singles_ >= kRoundedRow * graph_.n_rows();
+  }
 
   /// Numbers read a product beside the vectors: runs and single edges.
   Offset stored() const { return stored_; }
@@ -54,13 +67,25 @@ class Layout {
              (pieces[run.end >> kPieceBits] - pieces[run.begin >> kPieceBits]);
     }
   };
-  static constexpr int kPieceBits = 10;  // short pieces keep the sums small and so their rounding
+  // 32 KiB of x stay in L1, 256 KiB in L2. Blocks for L1 take 0.7 of the time where a row has 16 columns in
+  // each (64 random edges a row, n = 16384); at two a row, visits cost more than the misses.
+  static constexpr int kSmallBlock = 12, kLargeBlock = 15;
+  // Reading x in single precision: 61 s against 75 s for both ends of 2^20 tokens of diffuser(64,64,64),
+  // where blocks come from L2 (65 s with blocks twice as large); no gain in blocks for L1, where loads bound
+  // the loop: 1.37 s against 1.38 s for 65536 tokens. Gather instructions take 1.2 to 1.3 times as long
+  // there.
+  static constexpr Offset kRoundedRow = 64;  // single edges a row from which products may round x
+  static constexpr int kPieceBits = 10;      // short pieces keep the sums small and so their rounding
 
   void find_common();
   void choose_block();
   void fill(Chunk& chunk) const;
   Prefix prefix(const double* x, std::vector<double>& scratch) const;
-  void chunk_sums(const Chunk& chunk, const double* x, const Prefix& prefix, double* sums) const;
+  template <class X, class F>
+  void sums_of(const double* x, const X* singles, std::vector<double>& scratch, F&& row) const;
+  template <class X>
+  void chunk_sums(const Chunk& chunk, const double* x, const X* singles, const Prefix& prefix,
+                  double* sums) const;
   void for_chunks(const std::function<void(const Chunk&)>& body) const;
 
   Graph graph_;
@@ -73,13 +98,13 @@ class Layout {
   Offset stored_ = 0, singles_ = 0;
 };
 
-template <class F>
-void Layout::sums(const double* x, std::vector<double>& scratch, F&& row) const {
+template <class X, class F>
+void Layout::sums_of(const double* x, const X* singles, std::vector<double>& scratch, F&& row) const {
   const Prefix made = prefix(x, scratch);
   for_chunks([&](const Chunk& chunk) {
     thread_local std::vector<double> own;
     own.resize(static_cast<std::size_t>(chunk.end - chunk.begin));
-    chunk_sums(chunk, x, made, own.data());
+    chunk_sums(chunk, x, singles, made, own.data());
     for (Offset i = chunk.begin; i < chunk.end; ++i) row(i, own[static_cast<std::size_t>(i - chunk.begin)]);
   });
 }

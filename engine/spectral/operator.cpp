@@ -1,5 +1,6 @@
 #include "manyhop/engine/spectral/operator.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -85,6 +86,22 @@ void Product::apply(const double* x, double* y, double factor, bool add) const {
   });
 }
 
+void Product::apply_rounded(const double* x, double* y, double factor, bool add) const {
+  scaled_.resize(at(cols()));
+  rounded_.resize(at(cols()));
+  parallel_ranges(cols(), kGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) {
+      scaled_[at(i)] = right_.empty() ? x[i] : right_[at(i)] * x[i];
+      rounded_[at(i)] = static_cast<float>(scaled_[at(i)]);
+    }
+  });
+  layout_->sums(scaled_.data(), rounded_.data(), scratch_, [&](Offset i, double sum) {
+    sum *= factor;
+    if (!left_.empty()) sum *= left_[at(i)];
+    y[i] = add ? y[i] + sum : sum;
+  });
+}
+
 void Product::for_each(Offset i, const std::function<void(Index, double)>& f) const {
   const double left = left_.empty() ? 1.0 : left_[at(i)];
   std::size_t e = 0;
@@ -105,6 +122,19 @@ void SymmetricOperator::apply(const double* x, double* y) const {
     term.apply(x, y, factor, add);
     add = true;
   }
+}
+
+void SymmetricOperator::apply_rounded(const double* x, double* y) const {
+  const double factor = 1.0 / static_cast<double>(terms_.size());
+  bool add = false;
+  for (const Product& term : terms_) {
+    term.apply_rounded(x, y, factor, add);
+    add = true;
+  }
+}
+
+bool SymmetricOperator::has_rounded() const {
+  return std::all_of(terms_.begin(), terms_.end(), [](const Product& term) { return term.has_rounded(); });
 }
 
 void apply_laplacian(const Product& s, std::span<const double> degree, const double* x, double* y) {

@@ -34,6 +34,9 @@ class Product {
   Offset cols() const { return graph_.n_cols(); }
   /// x has cols() entries, y rows(); they do not overlap. y = factor L G R x, or y += that with `add`.
   void apply(const double* x, double* y, double factor = 1, bool add = false) const;
+  /// The same with some entries of R x rounded to single precision, where has_rounded().
+  void apply_rounded(const double* x, double* y, double factor = 1, bool add = false) const;
+  bool has_rounded() const { return layout_ && layout_->wants_rounded(); }
 
   /// f(column, value) for every edge of row i, the scales included.
   void for_each(Offset i, const std::function<void(Index, double)>& f) const;
@@ -50,6 +53,7 @@ class Product {
   std::optional<ops::cuda::DeviceProduct> device_;
   std::vector<Offset> chunks_;  // with weights: rows chunks_[c] .. chunks_[c + 1] are summed by one thread
   mutable std::vector<double> scaled_, scratch_;
+  mutable std::vector<float> rounded_;
 };
 
 /// A symmetric operator: the mean of its terms (one symmetric product, or one and its transpose).
@@ -58,6 +62,9 @@ class SymmetricOperator {
   explicit SymmetricOperator(std::vector<Product> terms) : terms_(std::move(terms)) {}
   Offset size() const { return terms_.front().rows(); }
   void apply(const double* x, double* y) const;
+  /// See Product.
+  void apply_rounded(const double* x, double* y) const;
+  bool has_rounded() const;
   const std::vector<Product>& terms() const { return terms_; }
 
  private:

@@ -199,11 +199,15 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
       result.method = "lanczos + shift-invert";
     }
   }
-  // A basis that is full: on from the best vector of each end alone.
+  // A basis that is full, or noise of rounded products that refine() could not take off: on from the best
+  // vector of each end alone.
+  const bool noisy = lanczos.rounds();
+  lanczos.be_exact();
   for (const bool end : {true, false}) {
     if (!(end ? top : bottom)) continue;
     Pair& pair = end ? result.top : result.bottom;
-    while (pair.residual > tol && left > 0 && lanczos.full()) {
+    int again = noisy ? 1 : 0;
+    while (pair.residual > tol && left > 0 && (again-- > 0 || lanczos.full())) {
       lanczos.start(pair.vector);
       run(left, end, !end);
       Pair next = settled(problem, lanczos, end, tol);

@@ -23,11 +23,12 @@ struct Pair {
 
 struct SymmetricProblem {
   Offset n = 0;
-  std::function<void(const double*, double*)> apply;  // y = H x
-  double bound = 1;                                   // no eigenvalue is larger in size
-  std::vector<std::vector<double>> known;             // orthonormal eigenvectors that are left out
-  double known_value = 0;                             // the largest of their eigenvalues
-  const SymmetricOperator* banded = nullptr;          // H as rows, for shift-invert; absent: not tried
+  std::function<void(const double*, double*)> apply;    // y = H x
+  std::function<void(const double*, double*)> rounded;  // H x with x in single precision; absent: not cheaper
+  double bound = 1;                                     // no eigenvalue is larger in size
+  std::vector<std::vector<double>> known;               // orthonormal eigenvectors that are left out
+  double known_value = 0;                               // the largest of their eigenvalues
+  const SymmetricOperator* banded = nullptr;            // H as rows, for shift-invert; absent: not tried
 };
 
 struct Extremes {

@@ -279,6 +279,7 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
   SymmetricProblem problem;
   problem.n = n;
   problem.apply = apply;
+  if (op.has_rounded()) problem.rounded = [&op](const double* x, double* y) { op.apply_rounded(x, y); };
   problem.banded = &op;
   if (!top_known) {
     problem.known.push_back(support(filled[0]));

@@ -18,6 +18,7 @@
 #include "manyhop/engine/spectral/twins.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/engine/spectral_oracle.hpp"
+#include "tests/support/sanitized.hpp"
 
 using namespace manyhop;
 using spectral::gap;
@@ -91,6 +92,59 @@ TEST_CASE("a layout sums the columns of every row") {
     worst = std::max(worst, std::abs(got[static_cast<std::size_t>(i)] - sum));
   }
   CHECK(worst <= 1e-13);
+}
+
+TEST_CASE("products may read vectors in single precision where blocks come from L2") {
+  if (test::kThreadSanitizer) return;  // seconds of arithmetic; smaller graphs run through the same loops
+  // 64 edges a row, 5 of them in 4096 columns: blocks are large.
+  const Offset n = 50000;
+  const Graph graph = pattern("regular(64, seed=3)", n);
+  const spectral::Layout layout(graph);
+  REQUIRE(layout.wants_rounded());
+  CHECK_FALSE(spectral::Layout(pattern("regular(32, seed=3)", n)).wants_rounded());
+  CHECK_FALSE(spectral::Layout(pattern("regular(64, seed=3)", 30000)).wants_rounded());
+  CHECK_FALSE(spectral::Layout(pattern("window(40)", n)).wants_rounded());
+  const auto x = spectral::start_vector(n, 9);
+  const std::vector<float> rounded(x.begin(), x.end());
+  std::vector<double> scratch;
+  double worst = 0, most = 0;
+  std::vector<double> got(static_cast<std::size_t>(n));
+  layout.sums(x.data(), rounded.data(), scratch,
+              [&](Offset i, double sum) { got[static_cast<std::size_t>(i)] = sum; });
+  for (Offset i = 0; i < n; ++i) {
+    double of_rounded = 0;
+    for (const Index j : graph.row(i))
+      of_rounded += static_cast<double>(rounded[static_cast<std::size_t>(j)]);
+    worst = std::max(worst, std::abs(got[static_cast<std::size_t>(i)] - of_rounded));
+    most = std::max(most, std::abs(x[static_cast<std::size_t>(i)]));
+  }
+  CHECK(worst <= 64 * 64 * 1e-16 * most);
+
+  // A goal below what rounding leaves takes exact products; both have the same ends, and residuals are of
+  // exact products.
+  const auto at_tol = [&](double tol, int threads) {
+    Context ctx;
+    ctx.threads = threads;
+    return gap(ctx, graph, {.tol = tol, .vectors = true, .reach_hops = 0});
+  };
+  const GapResult fast = at_tol(1e-8, 2), exact = at_tol(1e-9, 2);
+  CHECK(fast.converged);
+  CHECK(exact.converged);
+  CHECK(fast.residual <= 1e-8);
+  CHECK(std::abs(fast.lambda2->real() - exact.lambda2->real()) <= 1e-10);
+  CHECK(std::abs(fast.lambda_n->real() - exact.lambda_n->real()) <= 1e-10);
+  const GapResult again = at_tol(1e-8, 1);
+  CHECK(again.vectors == fast.vectors);
+  for (std::size_t k = 0; k < 2; ++k) {
+    const double value = (k == 0 ? fast.lambda2 : fast.lambda_n)->real();
+    double left = 0;
+    for (Offset i = 0; i < n; ++i) {
+      double sum = 0;
+      for (const Index j : graph.row(i)) sum += fast.vectors[2 * static_cast<std::size_t>(j) + k];
+      left += std::pow(sum / 64 - value * fast.vectors[2 * static_cast<std::size_t>(i) + k], 2);
+    }
+    CHECK(std::sqrt(left) <= 1.01 * fast.residual + 1e-13);
+  }
 }
 
 TEST_CASE("ends of tridiagonal matrices") {
