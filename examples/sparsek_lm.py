@@ -454,7 +454,7 @@ def generate(model, tokenizer, name, ids, arm, budget, variant, options):
     with torch.no_grad():
         said = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=options.generate, do_sample=False,
                               repetition_penalty=1.2, past_key_values=cache, pad_token_id=0)[0, prompt.shape[1]:]
-    size = "" if cache is None else f", {cache.bytes / 2**20:.1f} MB of keys and values"
+    size = "" if cache is None else f", {cache.bytes / 2**20:.1f} MiB of keys and values"
     say(f"{label(arm, variant)} {budget or ''} after {prompt.shape[1]} tokens of {name}{size}, "
         f"{time.perf_counter() - started:.0f} s:\n    " + tokenizer.decode(said).replace("\n", " "))
 
