@@ -198,11 +198,12 @@ double backward(const Plan& plan, const ReadArray& q, const ReadArray& k, const 
     gradients.wants_teleport = given.wants_teleport;
     const auto work = [&](const Context& ctx) {
       AttentionState held;
+      AttentionOptions resumed = options;
       if (!kept.empty()) {
         held = AttentionState::resume(ctx, plan, options, kept.data(), kept.size());
-        options.state = &held;
+        resumed.state = &held;
       }
-      attention_backward<T>(ctx, plan, q_view, k_view, v_view, g_view, gradients, options, from_lse);
+      attention_backward<T>(ctx, plan, q_view, k_view, v_view, g_view, gradients, resumed, from_lse);
     };
     run(given.threads, given.memory_limit, work, plan.backend(), given.stream);
     teleport = gradients.teleport;

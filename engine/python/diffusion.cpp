@@ -69,7 +69,7 @@ void dispatch(const nb::dlpack::dtype& dtype, F&& f) {
 }  // namespace
 
 void bind_diffusion(nb::module_& m) {
-  nb::class_<DiffuseOptions>(m, "DiffuseOptions");
+  static_cast<void>(nb::class_<DiffuseOptions>(m, "DiffuseOptions"));
   m.def("diffuse_options", &options_of, nb::arg("kernel"), nb::arg("teleport"), nb::arg("t"),
         nb::arg("coefficients"), nb::arg("hops").none(), nb::arg("tol").none(), nb::arg("normalization"),
         nb::arg("dangling"));

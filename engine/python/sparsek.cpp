@@ -260,7 +260,7 @@ void bind_sparsek(nb::module_& m) {
       },
       nb::arg("scores"), nb::arg("k"), nb::arg("sinks"), nb::arg("window"), nb::arg("causal"));
 
-  nb::class_<SparsekAttentionOptions>(m, "SparsekAttentionOptions");
+  static_cast<void>(nb::class_<SparsekAttentionOptions>(m, "SparsekAttentionOptions"));
   m.def("sparsek_attention_options", &attention_options, nb::arg("k"), nb::arg("cap"), nb::arg("temperature"),
         nb::arg("window"), nb::arg("sinks"), nb::arg("gate"), nb::arg("hops"), nb::arg("teleport"),
         nb::arg("scale").none());
@@ -320,7 +320,7 @@ void bind_sparsek(nb::module_& m) {
       nb::arg("dk").none(), nb::arg("dv").none(), nb::arg("dscores").none(), nb::arg("options"),
       nb::arg("threads"), nb::arg("memory_limit"));
 
-  nb::class_<SparsekCacheOptions>(m, "SparsekCacheOptions");
+  static_cast<void>(nb::class_<SparsekCacheOptions>(m, "SparsekCacheOptions"));
   m.def("sparsek_cache_options", &cache_options);
   bind_cache<double>(m, "SparsekCache_f64");
   bind_cache<float>(m, "SparsekCache_f32");
