@@ -160,6 +160,7 @@ std::vector<std::string> Plan::explain() const {
     if (const std::string hops = data_->device.hops(); !hops.empty()) {
       lines.push_back(fmt::format("hops      {}", hops));
     }
+    lines.push_back(fmt::format("captured  {}", data_->device.captured()));
     lines.emplace_back("weights   kept between hops");
   } else {
     lines.push_back(

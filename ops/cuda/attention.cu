@@ -1,5 +1,6 @@
 #include "manyhop/ops/cuda/attention.hpp"
 
+#include "manyhop/ops/cuda/run_hops.cuh"
 #include "manyhop/ops/cuda/run_tensors.cuh"
 
 namespace manyhop::ops::cuda {
@@ -122,21 +123,28 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
     for (const Group& heads : run.groups(g, group)) {
       const SideMemory<T> scratch = memory.of(side, group, run.padded_);
       run.make_weights(side, scratch, heads, g, run.q(), run.k(), memory.lse, false);
-      Rows<T> z = run.v();
-      // The weights of tiles are made by the first hop, so where no hop is wanted one runs for nobody.
-      for (int t = 0; t < std::max(call.hops, result.weights == nullptr ? 0 : 1); ++t) {
+      const auto hop = [&](const Run<T>& by, int t) {
         Finish<T> finish;
         finish.keep = static_cast<C>(1 - call.teleport);
         if (call.teleport != 0) {
-          finish.extra = run.v();
+          finish.extra = by.v();
           finish.extra_scale = static_cast<C>(call.teleport);
         }
-        finish.dropout = run.hop_dropout();
+        finish.dropout = by.hop_dropout();
         finish.hop = t;
         finish.out = memory.z[t % 2];
-        run.hop(side, scratch, heads, g, z, finish, t > 0, run.q(), run.k(), memory.lse, false);
-        z = {finish.out, run.n_rows_, run.padded_, 1};
-      }
+        const Rows<T> z = t == 0 ? by.v() : Rows<T>{memory.z[(t - 1) % 2], by.n_rows_, by.padded_, 1};
+        by.hop(side, scratch, heads, g, z, finish, t > 0, by.q(), by.k(), memory.lse, false);
+      };
+      // The weights of tiles are made by the first hop, so where no hop is wanted one runs for nobody.
+      if (call.hops > 0 || result.weights != nullptr) hop(run, 0);
+      HopsKey key;
+      key.rows[0] = memory.z[0];
+      key.rows[1] = memory.z[1];
+      key.graph = g;
+      key.begin = 1;
+      key.count = call.hops - 1;
+      if (call.hops > 1) run.queue_hops(key, side, scratch, heads, group, hop);
       if (result.weights == nullptr) continue;
       ExportWeights<T> w;
       w.units = run.units(heads);

@@ -35,6 +35,8 @@ class DeviceGraphs {
   std::size_t bytes() const;
   /// Which way hops of single edges go and why, for people; empty with tiles.
   std::string hops() const;
+  /// What became of capturing hops as CUDA Graphs, for people.
+  std::string captured() const;
   Data& data() const { return *data_; }
 
  private:

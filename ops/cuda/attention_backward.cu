@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/backward_memory.cuh"
+#include "manyhop/ops/cuda/run_hops.cuh"
 #include "manyhop/ops/cuda/run_tensors.cuh"
 
 namespace manyhop::ops::cuda {
@@ -12,79 +14,6 @@ namespace manyhop::ops::cuda {
 namespace {
 
 constexpr int kMostIterations = 100000;  // of the fixed points, as on the host
-
-template <class T>
-struct BackwardMemory {
-  using C = EdgeValue<T>;
-  int segment = 1;  // hops of which Z and G are kept at a time
-  int segments = 1;
-  T* start = nullptr;  // Z at the start of segments 1, 2, ...
-  T* z = nullptr;      // [segment][units][n][width]: Z_{t+1}
-  T* g = nullptr;      // [segment]: G_t
-  T* last = nullptr;  // what came back through a segment (of n_cols rows after all hops), and as much scratch
-  T* q = nullptr;
-  T* k = nullptr;
-  T* v = nullptr;
-  C* q_totals = nullptr;
-  C* k_totals = nullptr;
-  C* v_totals = nullptr;
-  C* lse = nullptr;
-  C* g_lse = nullptr;
-  C* dots = nullptr;
-  C* bias = nullptr;
-  C* bias_out = nullptr;
-  double* teleports = nullptr;
-  double* teleport = nullptr;
-  std::byte* forward_bytes = nullptr;
-  std::byte* transposed_bytes = nullptr;
-
-  std::int64_t level(const Run<T>& run) const { return run.cells(run.units_, run.n_rows_); }
-
-  void take(Arena& arena, const Run<T>& run, const DeviceGraphs::Data& graphs, HeadBackward mode,
-            const AttentionGradient<T>& want) {
-    const int hops = mode == HeadBackward::implicit ? std::min(run.call_.hops, 1) : run.call_.hops;
-    segment =
-        std::max(1, mode == HeadBackward::checkpointed ? static_cast<int>(std::ceil(std::sqrt(hops))) : hops);
-    segments = std::max(1, (hops + segment - 1) / segment);
-    start = arena.take<T>((segments - 1) * level(run));
-    z = arena.take<T>(segment * level(run));
-    g = arena.take<T>(segment * level(run));
-    last = arena.take<T>(2 * run.cells(run.units_, std::max(run.n_rows_, run.n_cols_)));
-    q = arena.take<T>(run.cells(run.units_, run.n_rows_));
-    k = arena.take<T>(run.cells(run.kv_units_, run.n_cols_));
-    v = arena.take<T>(run.cells(run.kv_units_, run.n_cols_));
-    q_totals = arena.take<C>(segments > 1 ? run.cells(run.units_, run.n_rows_) : 0);
-    k_totals = arena.take<C>(segments > 1 || run.share_ > 1 ? run.cells(run.kv_units_, run.n_cols_) : 0);
-    v_totals = arena.take<C>(run.cells(run.kv_units_, run.n_cols_));
-    lse = arena.take<C>(run.units_ * run.n_rows_);
-    g_lse = arena.take<C>(run.host() && want.g_lse != nullptr ? run.units_ * run.n_rows_ : 0);
-    dots = arena.take<C>(run.units_ * run.n_rows_);
-    std::int64_t most_edges = 0;
-    for (const Graph& graph : graphs.graphs) most_edges = std::max<std::int64_t>(most_edges, graph.nnz());
-    bias = arena.take<C>(want.bias != nullptr ? run.units_ * most_edges : 0);
-    bias_out = arena.take<C>(want.bias != nullptr && run.host() ? want.bias_count : 0);
-    teleports = arena.take<double>(want.teleport != nullptr ? run.units_ * run.n_rows_ : 0);
-    teleport = arena.take<double>(want.teleport != nullptr ? run.units_ : 0);
-    const std::int64_t group = run.per_head() ? run.call_.batch : run.units_;
-    forward_bytes = arena.take<std::byte>(side_bytes(graphs.forward, group, run.padded_));
-    transposed_bytes = arena.take<std::byte>(side_bytes(graphs.transposed, group, run.padded_));
-  }
-  static std::int64_t side_bytes(const std::vector<Side>& sides, std::int64_t group, int padded) {
-    std::size_t most = 0;
-    for (const Side& side : sides) {
-      Arena size;
-      SideMemory<T>().take(size, side, group, padded);
-      most = std::max(most, size.used());
-    }
-    return static_cast<std::int64_t>(most);
-  }
-  static SideMemory<T> of(std::byte* base, const Side& side, std::int64_t group, int padded) {
-    Arena arena(base);
-    SideMemory<T> memory;
-    memory.take(arena, side, group, padded);
-    return memory;
-  }
-};
 
 template <class T>
 class Backward {
@@ -121,7 +50,7 @@ class Backward {
   T* z(int t) const { return memory_.z + t * level_; }
   T* g(int t) const { return memory_.g + t * level_; }
 
-  void step(Rows<T> from, int hop, T* to, double keep, double teleport, bool dropped) {
+  void step(const Run<T>& by, Rows<T> from, int hop, T* to, double keep, double teleport, bool dropped) {
     Finish<T> finish;
     finish.keep = static_cast<C>(keep);
     if (teleport != 0) {
@@ -131,12 +60,11 @@ class Backward {
     if (dropped) finish.dropout = run_.hop_dropout();
     finish.hop = hop;
     finish.out = to;
-    run_.hop(*forward_, ahead_, heads_, graph_, from, finish, made_ahead_, run_.q(), run_.k(), memory_.lse,
-             false);
+    by.hop(*forward_, ahead_, heads_, graph_, from, finish, made_ahead_, by.q(), by.k(), memory_.lse, false);
     made_ahead_ = true;
   }
   /// (1 - a) A^T g, times the dropout of hop `hop` where that is not negative, plus `extra`.
-  void step_back(Rows<T> from, int hop, T* to, Rows<T> extra = {}) {
+  void step_back(const Run<T>& by, Rows<T> from, int hop, T* to, Rows<T> extra = {}) {
     Finish<T> finish;
     finish.keep = static_cast<C>(1 - call_.teleport);
     finish.extra = extra;
@@ -144,33 +72,57 @@ class Backward {
     if (hop >= 0) finish.dropout = run_.hop_dropout();
     finish.hop = std::max(hop, 0);
     finish.out = to;
-    run_.hop(*transposed_, back_, heads_, graph_, from, finish, made_back_, run_.k(), run_.q(), memory_.lse,
-             true);
+    by.hop(*transposed_, back_, heads_, graph_, from, finish, made_back_, by.k(), by.q(), memory_.lse, true);
     made_back_ = true;
+  }
+
+  /// Queues hops begin .. begin + count - 1 of a series: the first one, which may have weights to make, and
+  /// the others.
+  template <class F>
+  void series(HopsKey::Series name, const T* first, const T* second, const T* third, int begin, int count,
+              F&& hop) {
+    if (count > 0) hop(run_, begin);
+    if (count < 2) return;
+    const bool back = name == HopsKey::Series::back || name == HopsKey::Series::fixed_point_back;
+    HopsKey key;
+    key.rows[0] = first;
+    key.rows[1] = second;
+    key.rows[2] = third;
+    key.graph = graph_;
+    key.series = name;
+    key.segment = memory_.segment;
+    key.begin = begin + 1;
+    key.count = count - 1;
+    run_.queue_hops(key, back ? *transposed_ : *forward_, back ? back_ : ahead_, heads_, heads_.count, hop);
   }
 
   void segments(T* from) {
     const int hops = call_.hops;
-    Rows<T> now = run_.v();
-    for (int t = 0; t < (memory_.segments - 1) * memory_.segment; ++t) {  // keeping where each segment starts
+    const double keep = 1 - call_.teleport;
+    const auto start_of = [&](int s) { return s == 0 ? run_.v() : rows(memory_.start + (s - 1) * level_); };
+    const auto to = [&](int t) {  // keeping where each segment starts
       const bool border = (t + 1) % memory_.segment == 0;
-      T* to = border ? memory_.start + ((t + 1) / memory_.segment - 1) * level_ : z(t % memory_.segment);
-      step(now, t, to, 1 - call_.teleport, call_.teleport, true);
-      now = rows(to);
-    }
+      return border ? memory_.start + ((t + 1) / memory_.segment - 1) * level_ : z(t % memory_.segment);
+    };
+    series(HopsKey::Series::starts, memory_.start, memory_.z, nullptr, 0,
+           (memory_.segments - 1) * memory_.segment, [&](const Run<T>& by, int t) {
+             step(by, t == 0 ? run_.v() : rows(to(t - 1)), t, to(t), keep, call_.teleport, true);
+           });
     const T* come = from;
     for (int s = memory_.segments - 1; s >= 0; --s) {
       const int begin = s * memory_.segment;
       const int count = std::min(hops, begin + memory_.segment) - begin;
-      const Rows<T> start = s == 0 ? run_.v() : rows(memory_.start + (s - 1) * level_);
-      for (int t = 0; t < count; ++t) {
-        step(t == 0 ? start : rows(z(t - 1)), begin + t, z(t), 1 - call_.teleport, call_.teleport, true);
-      }
+      const Rows<T> start = start_of(s);
+      series(HopsKey::Series::kept, memory_.z, nullptr, nullptr, begin, count, [&](const Run<T>& by, int t) {
+        step(by, t == begin ? start : rows(z(t - begin - 1)), t, z(t - begin), keep, call_.teleport, true);
+      });
       // The gradient that comes to the end of the segment has passed the dropout of its last hop.
       if (count > 0) copy(come, g(count - 1));
-      for (int t = count - 1; t >= 0; --t) {
-        step_back(rows(g(t)), begin + t - 1, t == 0 ? memory_.last : g(t - 1));
-      }
+      series(HopsKey::Series::back, memory_.g, memory_.last, nullptr, begin, count,
+             [&](const Run<T>& by, int i) {
+               const int t = begin + count - 1 - i;
+               step_back(by, rows(g(t)), begin + t - 1, t == 0 ? memory_.last : g(t - 1));
+             });
       gradients(start, count, s == memory_.segments - 1, s == 0);
       come = memory_.last;
     }
@@ -203,19 +155,16 @@ class Backward {
     const int rounds = factor == 0 ? 1
                                    : static_cast<int>(std::min<double>(
                                          kMostIterations, std::ceil(std::log(exact) / std::log(factor)) + 1));
-    Rows<T> now = run_.v();
-    for (int t = 0; t < rounds; ++t) {
-      T* to = (rounds - t) % 2 == 1 ? z(0) : scratch_;
-      step(now, 0, to, 1 - call_.teleport, call_.teleport, false);
-      now = rows(to);
-    }
+    // The last one of each series ends in z(0) and g(0).
+    const auto to = [&](T* last, int t) { return (rounds - t) % 2 == 1 ? last : scratch_; };
+    series(HopsKey::Series::fixed_point, z(0), scratch_, nullptr, 0, rounds, [&](const Run<T>& by, int t) {
+      step(by, t == 0 ? run_.v() : rows(to(z(0), t - 1)), 0, to(z(0), t), 1 - call_.teleport, call_.teleport,
+           false);
+    });
     const Rows<T> given = rows(from);
-    now = given;
-    for (int t = 0; t < rounds; ++t) {
-      T* to = (rounds - t) % 2 == 1 ? g(0) : scratch_;
-      step_back(now, -1, to, given);
-      now = rows(to);
-    }
+    series(HopsKey::Series::fixed_point_back, g(0), scratch_, from, 0, rounds, [&](const Run<T>& by, int t) {
+      step_back(by, t == 0 ? given : rows(to(g(0), t - 1)), -1, to(g(0), t), given);
+    });
     gradients(rows(z(0)), 1, true, true);
   }
 
@@ -239,7 +188,7 @@ class Backward {
     launch_warps(row_dots<T>, run_.n_rows_, heads_.count, run_.stream_, d);
     if (memory_.teleports != nullptr && call_.teleport == 1 && newest) {
       // A Z_{K-1} cannot be had from Z_K where nothing of it went in. Hops before the last get no gradient.
-      step(count > 1 ? rows(z(count - 2)) : start, 0, scratch_, 1, 0, false);
+      step(run_, count > 1 ? rows(z(count - 2)) : start, 0, scratch_, 1, 0, false);
       RowDots<T> e = d;
       e.g = {rows(g(count - 1)), rows(g(count - 1)), 0};
       e.z = rows(scratch_);

@@ -174,11 +174,17 @@ template <class C>
 SparseProduct<C>::~SparseProduct() = default;
 
 template <class C>
-void SparseProduct<C>::multiply(const C* values, const C* z, C* sums, cudaStream_t stream) {
+void SparseProduct<C>::in_turn(cudaStream_t stream, const std::function<void()>& work) {
+  const std::scoped_lock lock(state_->mutex);
+  check(cudaStreamWaitEvent(stream, state_->used, 0), "cudaStreamWaitEvent");
+  work();
+  check(cudaEventRecord(state_->used, stream), "cudaEventRecord");
+}
+
+template <class C>
+void SparseProduct<C>::record(const C* values, const C* z, C* sums, cudaStream_t stream) {
   State& s = *state_;
   const Library& f = library();
-  const std::scoped_lock lock(s.mutex);
-  check(cudaStreamWaitEvent(stream, s.used, 0), "cudaStreamWaitEvent");
   check_sparse(f.set_stream(s.handle, stream), "cusparseSetStream");
   check_sparse(f.set_sparse_values(s.a, const_cast<C*>(values)), "cusparseSpMatSetValues");
   check_sparse(f.set_dense_values(s.z, const_cast<C*>(z)), "cusparseDnMatSetValues");
@@ -186,7 +192,11 @@ void SparseProduct<C>::multiply(const C* values, const C* z, C* sums, cudaStream
   check_sparse(f.multiply(s.handle, kPlain, kPlain, &s.one, s.a, s.z, &s.zero, s.sums, kType<C>, kAlgorithm,
                           s.workspace.data()),
                "cusparseSpMM");
-  check(cudaEventRecord(s.used, stream), "cudaEventRecord");
+}
+
+template <class C>
+void SparseProduct<C>::multiply(const C* values, const C* z, C* sums, cudaStream_t stream) {
+  in_turn(stream, [&] { record(values, z, sums, stream); });
 }
 
 template <class C>
@@ -208,6 +218,12 @@ template <class C>
 SparseProduct<C>::~SparseProduct() = default;
 template <class C>
 void SparseProduct<C>::multiply(const C*, const C*, C*, cudaStream_t) {}
+template <class C>
+void SparseProduct<C>::record(const C*, const C*, C*, cudaStream_t) {}
+template <class C>
+void SparseProduct<C>::in_turn(cudaStream_t, const std::function<void()>& work) {
+  work();
+}
 template <class C>
 std::size_t SparseProduct<C>::bytes() const {
   return 0;

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,6 +28,10 @@ class SparseProduct {
 
   /// Queued on the stream; uses on several streams follow each other.
   void multiply(const C* values, const C* z, C* sums, cudaStream_t stream);
+  /// For a graph of several products: work() queues on the stream after all earlier uses and before all later
+  /// ones, and calls record() where multiply() would be called.
+  void in_turn(cudaStream_t stream, const std::function<void()>& work);
+  void record(const C* values, const C* z, C* sums, cudaStream_t stream);
   std::size_t bytes() const;
 
  private:

@@ -53,6 +53,10 @@ std::string DeviceGraphs::hops() const {
   return data_ == nullptr || data_->forward.empty() ? std::string() : data_->forward.front().hops_told;
 }
 
+std::string DeviceGraphs::captured() const {
+  return data_ == nullptr ? std::string() : data_->captured.told();
+}
+
 std::size_t DeviceGraphs::bytes() const {
   std::size_t total = 0;
   if (data_ == nullptr) return total;

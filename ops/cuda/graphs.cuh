@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/captured.cuh"
 #include "manyhop/ops/cuda/cusparse.cuh"
 #include "manyhop/ops/cuda/layout.hpp"
 #include "manyhop/ops/cuda/runtime.cuh"
@@ -71,6 +72,7 @@ struct DeviceGraphs::Data {
   std::vector<Side> transposed;  // with backward
   std::mutex mutex;
   bool ordered = false;
+  CapturedHops captured;  // whose launches read the arrays above
 
   /// Makes the edge orders unless they are there.
   void order_edges(cudaStream_t stream);

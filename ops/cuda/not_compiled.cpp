@@ -17,6 +17,7 @@ std::string unavailable() { return "'cuda' is not in this build (configure with 
 int current_device() { return 0; }
 std::size_t DeviceGraphs::bytes() const { return 0; }
 std::string DeviceGraphs::hops() const { return {}; }
+std::string DeviceGraphs::captured() const { return {}; }
 
 DeviceProduct::DeviceProduct(const ScaledGraph&) { missing(); }
 std::size_t DeviceProduct::bytes() const { return 0; }

@@ -253,6 +253,12 @@ class Run {
   }
 
   /// See Gradient: of scores, and of the features of the layout's rows, into finish.out.
+  /// Hops key.begin .. key.begin + key.count - 1, whose weights are there: as a CUDA Graph where the same
+  /// ones have come before, else one by one. hop(run, t) queues hop t by `run`, this one or a copy of it.
+  template <class F>
+  void queue_hops(HopsKey key, const Side& side, const SideMemory<T>& memory, const Group& group,
+                  std::int64_t scratch_units, F&& hop) const;
+
   void gradient(const Side& side, const SideMemory<T>& memory, const Group& group, Gradient<T> g,
                 Finish<T> finish, bool transposed) const {
     const Units u = units(group, transposed);
@@ -328,6 +334,7 @@ class Run {
   int padded_ = 64;
   bool ordered_ = false;
   T* raw_ = nullptr;
+  bool recording_ = false;  // on a stream that is being captured
   T* q_ = nullptr;
   T* k_ = nullptr;
   T* v_ = nullptr;
@@ -349,8 +356,11 @@ class Run {
     const auto& sparse = side.template sparse<C>();
     for (std::int64_t i = 0; i < group.count; ++i) {
       const std::int64_t unit = group.first + i * group.step;
-      sparse->multiply(memory.edge_values + i * side.edges, z.data + unit / z.share * z.n * z.width,
-                       memory.sums + i * u.n_rows * padded_, stream_);
+      const C* values = memory.edge_values + i * side.edges;
+      const C* from = z.data + unit / z.share * z.n * z.width;
+      C* sums = memory.sums + i * u.n_rows * padded_;
+      recording_ ? sparse->record(values, from, sums, stream_)
+                 : sparse->multiply(values, from, sums, stream_);
     }
     const FinishRows<T> p{u, memory.sums, finish};
     launch_threads(finish_rows<T>, u.n_rows * (padded_ / Piece<T>::kSize), group.count, stream_, p);

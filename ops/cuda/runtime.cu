@@ -19,6 +19,18 @@ void keep_pool(int device) {
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
 }
 
+dim3 grid_of(std::int64_t warps, std::int64_t units) {
+  constexpr std::int64_t kMostBlocks = 0x7fffffff;
+  constexpr std::int64_t kMostUnits = 65535;
+  const std::int64_t blocks = warps / 4 + (warps % 4 > 0 ? 1 : 0);
+  if (blocks > kMostBlocks || units > kMostUnits) {
+    throw LimitError("cuda: a launch of " + std::to_string(blocks) + " blocks for " + std::to_string(units) +
+                     " units, a grid holds " + std::to_string(kMostBlocks) + " for " +
+                     std::to_string(kMostUnits));
+  }
+  return dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(units));
+}
+
 Buffer::Buffer(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(stream) {
   if (bytes == 0) return;
   void* memory = nullptr;

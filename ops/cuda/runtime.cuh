@@ -77,18 +77,21 @@ class DeviceArray {
   std::int64_t size_ = 0;
 };
 
+/// Blocks of four warps for each of `units`. Throws LimitError beyond what a grid holds: 2^31 - 1 blocks,
+/// 65535 units.
+dim3 grid_of(std::int64_t warps, std::int64_t units);
+
 /// Runs kernel(arguments) with `warps` warps (of 32 threads, four to a block) for each of `units`.
 template <class P>
 void launch_warps(void (*kernel)(P), std::int64_t warps, std::int64_t units, cudaStream_t stream,
                   const P& arguments) {
   constexpr unsigned kThreads = 128;
   if (warps <= 0 || units <= 0) return;
-  const dim3 grid(static_cast<unsigned>((warps + 3) / 4), static_cast<unsigned>(units));
+  const dim3 grid = grid_of(warps, units);
 #ifdef __CUDACC__
   kernel<<<grid, kThreads, 0, stream>>>(arguments);
 #else
-  static_cast<void>(stream);
-  emulator::launch(grid, kThreads, [&] { kernel(arguments); });
+  emulator::launch(stream, grid, kThreads, [kernel, arguments] { kernel(arguments); });
 #endif
   check(cudaGetLastError(), "kernel launch");
 }

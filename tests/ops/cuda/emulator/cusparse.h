@@ -21,7 +21,7 @@ enum cusparseSpMMAlg_t { CUSPARSE_SPMM_CSR_ALG3 = 12 };
 enum cudaDataType { CUDA_R_32F = 0, CUDA_R_64F = 1 };
 
 struct cusparseContext {
-  int matrices = 0;
+  cudaStream_t stream = nullptr;
 };
 struct cusparseMatrix {
   std::int64_t rows = 0, cols = 0, ld = 0;
@@ -43,7 +43,10 @@ inline cusparseStatus_t cusparseDestroy(cusparseHandle_t handle) {
   delete handle;
   return CUSPARSE_STATUS_SUCCESS;
 }
-inline cusparseStatus_t cusparseSetStream(cusparseHandle_t, cudaStream_t) { return CUSPARSE_STATUS_SUCCESS; }
+inline cusparseStatus_t cusparseSetStream(cusparseHandle_t handle, cudaStream_t stream) {
+  handle->stream = stream;
+  return CUSPARSE_STATUS_SUCCESS;
+}
 inline cusparseStatus_t cusparseCreateCsr(cusparseSpMatDescr_t* matrix, std::int64_t rows, std::int64_t cols,
                                           std::int64_t, void* offsets, void* columns, void* values,
                                           cusparseIndexType_t, cusparseIndexType_t, cusparseIndexBase_t,
@@ -110,15 +113,18 @@ void multiply_sparse(const cusparseMatrix& a, const cusparseMatrix& b, const cus
 }
 }  // namespace emulator
 
-inline cusparseStatus_t cusparseSpMM(cusparseHandle_t, cusparseOperation_t, cusparseOperation_t, const void*,
-                                     cusparseSpMatDescr_t a, cusparseDnMatDescr_t b, const void*,
+inline cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t, cusparseOperation_t,
+                                     const void*, cusparseSpMatDescr_t a, cusparseDnMatDescr_t b, const void*,
                                      cusparseDnMatDescr_t c, cudaDataType type, cusparseSpMMAlg_t,
                                      void* workspace) {
   const bool fits = a->analysed == workspace && a->type == type && b->type == type && c->type == type &&
                     a->cols == b->rows && a->rows == c->rows && b->cols == c->cols;
   if (!fits) return CUSPARSE_STATUS_INVALID_VALUE;
-  ++emulator::sparse_products;
-  type == CUDA_R_32F ? emulator::multiply_sparse<float>(*a, *b, *c)
-                     : emulator::multiply_sparse<double>(*a, *b, *c);
+  // What descriptors point at is read when the product is queued.
+  emulator::queue(handle->stream, [a = *a, b = *b, c = *c, type] {
+    ++emulator::sparse_products;
+    type == CUDA_R_32F ? emulator::multiply_sparse<float>(a, b, c)
+                       : emulator::multiply_sparse<double>(a, b, c);
+  });
   return CUSPARSE_STATUS_SUCCESS;
 }

@@ -67,6 +67,12 @@ std::map<void*, std::size_t>& blocks() {
   return all;
 }
 
+std::size_t pooled = 0;
+std::multimap<std::size_t, void*>& idle() {
+  static std::multimap<std::size_t, void*> all;
+  return all;
+}
+
 /// Back to the scheduler, and on from here when the lane's turn comes again.
 void leave(Lane& mine) {
   if (_setjmp(mine.place) == 0) _longjmp(warp().scheduler, 1);
@@ -153,7 +159,9 @@ const Slot& slot(int from) {
   return w.slots[static_cast<std::size_t>(mine.round % 2)][static_cast<std::size_t>(from)];
 }
 
-void launch(dim3 grid, unsigned threads, const std::function<void()>& body) {
+namespace {
+
+void run_grid(dim3 grid, unsigned threads, const std::function<void()>& body) {
   ++launched;
   std::mt19937 order(static_cast<unsigned>(launched));
   gridDim = grid;
@@ -166,6 +174,12 @@ void launch(dim3 grid, unsigned threads, const std::function<void()>& body) {
   }
 }
 
+}  // namespace
+
+void launch(cudaStream_t stream, dim3 grid, unsigned threads, std::function<void()> body) {
+  queue(stream, [=] { run_grid(grid, threads, body); });
+}
+
 long launches() { return launched; }
 void fail_allocations_after(int count) { allowed_allocations = count; }
 std::size_t allocated() { return held; }
@@ -174,12 +188,22 @@ void reset_peak() { most = held; }
 
 }  // namespace emulator
 
+// A block that is freed waits for one that wants as many bytes, as in the device's pool, filled with NaN.
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
   if (emulator::allowed_allocations == 0) return cudaErrorMemoryAllocation;
   if (emulator::allowed_allocations > 0) --emulator::allowed_allocations;
   constexpr std::size_t kAlign = 256;
-  void* block = std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
-  if (block == nullptr) return cudaErrorMemoryAllocation;
+  auto& idle = emulator::idle();
+  const auto found = idle.find(bytes);
+  void* block = nullptr;
+  if (found != idle.end()) {
+    block = found->second;
+    idle.erase(found);
+    emulator::pooled -= bytes;
+  } else {
+    block = std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+    if (block == nullptr) return cudaErrorMemoryAllocation;
+  }
   std::memset(block, 0xff, bytes);  // NaN in every type, and no index
   emulator::blocks()[block] = bytes;
   emulator::held += bytes;
@@ -188,18 +212,29 @@ cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFreeAsync(void* memory, cudaStream_t) {
+cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
+  if (emulator::keep_for_graph(stream, memory)) return cudaSuccess;
   auto& blocks = emulator::blocks();
   const auto found = blocks.find(memory);
   if (found == blocks.end()) throw std::logic_error("emulator: memory is freed that was not allocated");
+  std::memset(memory, 0xff, found->second);
   emulator::held -= found->second;
+  emulator::pooled += found->second;
+  emulator::idle().emplace(found->second, memory);
   blocks.erase(found);
-  std::free(memory);
   return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  emulator::count_wait();  // it may wait for the device
   *total = std::size_t{1} << 32;
-  *free = *total - emulator::held;
+  *free = *total - emulator::held - emulator::pooled;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* value) {
+  const std::uint64_t bytes =
+      emulator::held + (which == cudaMemPoolAttrReservedMemCurrent ? emulator::pooled : 0);
+  std::memcpy(value, &bytes, sizeof(bytes));
   return cudaSuccess;
 }
