@@ -47,7 +47,7 @@ class DropoutStream {
  public:
   enum class Use : std::uint32_t { edges = 0x44524F41, hops = 0x44524F5A };
 
-  DropoutStream(std::uint64_t seed, Use use, Offset batch, Offset head) {
+  constexpr DropoutStream(std::uint64_t seed, Use use, Offset batch, Offset head) {
     // Batch and head take 64 bits each, so they are hashed into the key rather than packed into the counter.
     const auto low = philox({word(batch, 0), word(batch, 1), static_cast<std::uint32_t>(use), 0},
                             {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
@@ -56,7 +56,7 @@ class DropoutStream {
   }
 
   /// What the draws depend on beside their place.
-  std::array<std::uint32_t, 2> key() const { return key_; }
+  constexpr std::array<std::uint32_t, 2> key() const { return key_; }
   /// Draws of edges 4 block .. 4 block + 3.
   std::array<std::uint32_t, 4> edge_block(Offset block) const {
     return philox({word(block, 0), word(block, 1), 0, 0}, key_);
@@ -72,7 +72,7 @@ class DropoutStream {
   }
 
  private:
-  static std::uint32_t word(Offset value, int half) {
+  static constexpr std::uint32_t word(Offset value, int half) {
     return static_cast<std::uint32_t>(static_cast<std::uint64_t>(value) >> (32 * half));
   }
   std::array<std::uint32_t, 2> key_;

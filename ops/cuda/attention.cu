@@ -51,10 +51,7 @@ std::size_t forward_bytes(Run<T>& run, std::int64_t group, std::int64_t weights_
 
 }  // namespace
 
-std::size_t memory_of_device(std::size_t limit) {
-  std::size_t free = 0;
-  std::size_t total = 0;
-  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+std::size_t memory_of_device(std::size_t limit, std::size_t wanted) {
   cudaMemPool_t pool = nullptr;
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
@@ -64,7 +61,13 @@ std::size_t memory_of_device(std::size_t limit) {
   check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved),
         "cudaMemPoolGetAttribute");
   check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
-  const std::size_t can = free + static_cast<std::size_t>(reserved - std::min(reserved, used));
+  auto can = static_cast<std::size_t>(reserved - std::min(reserved, used));
+  if (can < wanted) {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    can += free;
+  }
   return limit == 0 ? can : std::min(limit, can);
 }
 
@@ -100,13 +103,13 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   Run<T> run(graphs.data(), call);
   if (result.weights != nullptr) run.want_order();
   const std::int64_t most = run.per_head() ? call.batch : run.units_;
-  const std::int64_t group = largest_group(
-      most, run.per_head() ? 1 : run.share_, memory_of_device(call.memory_limit), [&](std::int64_t count) {
-        return forward_bytes(run, count, result.weights == nullptr ? 0 : result.weights_count);
-      });
+  const auto bytes_of = [&](std::int64_t count) {
+    return forward_bytes(run, count, result.weights == nullptr ? 0 : result.weights_count);
+  };
+  const std::int64_t group = largest_group(most, run.per_head() ? 1 : run.share_,
+                                           memory_of_device(call.memory_limit, bytes_of(most)), bytes_of);
   run.make_order();
-  const Buffer buffer(forward_bytes(run, group, result.weights == nullptr ? 0 : result.weights_count),
-                      run.stream_);
+  const Buffer buffer(bytes_of(group), run.stream_);
   Arena arena(buffer.data());
   run.take_inputs(arena);
   ForwardMemory<T> memory;

@@ -327,7 +327,7 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
   const std::size_t bytes = bytes_of(run, want, memory, nullptr);
-  if (const std::size_t limit = memory_of_device(call.memory_limit); bytes > limit) {
+  if (const std::size_t limit = memory_of_device(call.memory_limit, bytes); bytes > limit) {
     throw LimitError("memory limit: " + std::to_string(limit >> 20) +
                      " MiB of device memory, the gradients take " + std::to_string((bytes >> 20) + 1) +
                      (want.mode == HeadBackward::stored ? " MiB; checkpointed hops take less" : " MiB"));

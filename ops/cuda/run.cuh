@@ -17,8 +17,9 @@ namespace manyhop::ops::cuda {
 inline constexpr int kMostFeatures = 256;
 inline constexpr Offset kMostUnits = 65535;  // of a launch's second axis
 
-/// What the pool and the device can still give, at most `limit` (0: no limit).
-std::size_t memory_of_device(std::size_t limit);
+/// What the pool and the device can still give, at most `limit` (0: no limit). The device is asked, which may
+/// wait for it, only where the pool has less than `wanted` of its own.
+std::size_t memory_of_device(std::size_t limit, std::size_t wanted);
 /// The most units, by halves from `units` down to `least`, whose bytes are within the limit. Throws
 /// LimitError.
 std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t limit,
@@ -252,13 +253,13 @@ class Run {
     }
   }
 
-  /// See Gradient: of scores, and of the features of the layout's rows, into finish.out.
   /// Hops key.begin .. key.begin + key.count - 1, whose weights are there: as a CUDA Graph where the same
   /// ones have come before, else one by one. hop(run, t) queues hop t by `run`, this one or a copy of it.
   template <class F>
   void queue_hops(HopsKey key, const Side& side, const SideMemory<T>& memory, const Group& group,
                   std::int64_t scratch_units, F&& hop) const;
 
+  /// See Gradient: of scores, and of the features of the layout's rows, into finish.out.
   void gradient(const Side& side, const SideMemory<T>& memory, const Group& group, Gradient<T> g,
                 Finish<T> finish, bool transposed) const {
     const Units u = units(group, transposed);
@@ -333,8 +334,8 @@ class Run {
   int share_;
   int padded_ = 64;
   bool ordered_ = false;
-  T* raw_ = nullptr;
   bool recording_ = false;  // on a stream that is being captured
+  T* raw_ = nullptr;
   T* q_ = nullptr;
   T* k_ = nullptr;
   T* v_ = nullptr;

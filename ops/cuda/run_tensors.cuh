@@ -1,6 +1,7 @@
 // How a call's tensors get onto the device and back: packed into padded rows there, from any strides.
 #pragma once
 
+#include "manyhop/ops/cuda/inputs.cuh"
 #include "manyhop/ops/cuda/run.cuh"
 
 namespace manyhop::ops::cuda {
@@ -20,23 +21,17 @@ void Run<T>::take_inputs(Arena& arena) {
 
 template <class T>
 void Run<T>::read_inputs() {
-  if (!call_.lengths.empty()) {
-    std::vector<std::int64_t> lengths(call_.lengths.begin(), call_.lengths.end());
-    to_device(lengths_, lengths.data(), static_cast<std::int64_t>(lengths.size()));
-    wait();
+  const auto lengths = static_cast<std::int64_t>(call_.lengths.size());
+  for (std::int64_t first = 0; first < lengths; first += Numbers::kMost) {
+    Numbers p;
+    p.count = static_cast<int>(std::min<std::int64_t>(Numbers::kMost, lengths - first));
+    std::copy_n(call_.lengths.begin() + first, p.count, p.value);
+    p.out = lengths_ + first;
+    launch_threads(write_numbers, p.count, 1, stream_, p);
   }
   if (keys_ != nullptr) {
-    std::vector<std::uint32_t> keys;
-    for (const auto use : {DropoutStream::Use::edges, DropoutStream::Use::hops}) {
-      for (std::int64_t u = 0; u < units_; ++u) {
-        for (const std::uint32_t word :
-             DropoutStream(call_.seed, use, u / call_.heads, u % call_.heads).key()) {
-          keys.push_back(word);
-        }
-      }
-    }
-    to_device(keys_, keys.data(), static_cast<std::int64_t>(keys.size()));
-    wait();
+    launch_threads(make_dropout_keys, 2 * units_, 1, stream_,
+                   DropoutKeys{call_.seed, units_, call_.heads, keys_});
     if (call_.edge_dropout.active()) {
       edge_dropout_ = {keys_, call_.edge_dropout.threshold, call_.edge_dropout.scale64};
     }
