@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
+#include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop::ops::cuda {
@@ -18,20 +20,20 @@ std::size_t bytes_of(const std::vector<T>& values) {
 
 void add_edge_tasks(Layout& layout, Offset row, Offset begin, Offset end, std::int64_t most) {
   TaskRange& range = layout.row_tasks[at(row)];
-  range.begin = static_cast<std::int32_t>(layout.edge_tasks.size());
+  range.begin = task_number(layout.edge_tasks.size());
   // Parts of equal size: a long row does not end in a short task.
   const Offset parts = std::max<Offset>(1, (end - begin + most - 1) / most);
   for (Offset part = 0; part < parts; ++part) {
     const Offset size = end - begin;
     layout.edge_tasks.push_back({begin + size * part / parts, begin + size * (part + 1) / parts, row});
   }
-  range.end = static_cast<std::int32_t>(layout.edge_tasks.size());
+  range.end = task_number(layout.edge_tasks.size());
 }
 
 void add_panel(Layout& layout, const Tiling& tiling, const Panel& panel, std::int64_t most) {
   const std::uint32_t every =
       panel.count == kPanelRows ? ~std::uint32_t{0} : (std::uint32_t{1} << panel.count) - 1;
-  const auto number = static_cast<std::int32_t>(layout.panel_tasks.size());
+  const auto number = task_number(layout.panel_tasks.size());
   const std::int64_t first = layout.chunks();
   for (Offset s = panel.segment; s < panel.segment_end; ++s) {
     const Segment& segment = tiling.segments[at(s)];
@@ -47,17 +49,25 @@ void add_panel(Layout& layout, const Tiling& tiling, const Panel& panel, std::in
   const std::int64_t count = layout.chunks() - first;
   const std::int64_t parts = std::max<std::int64_t>(1, (count + most - 1) / most);
   TaskRange range;
-  range.begin = static_cast<std::int32_t>(layout.tile_tasks.size());
+  range.begin = task_number(layout.tile_tasks.size());
   for (std::int64_t part = 0; part < parts; ++part) {
     layout.tile_tasks.push_back({first + count * part / parts, first + count * (part + 1) / parts, number,
                                  parts == 1 ? -1 : layout.slots++});
   }
-  range.end = static_cast<std::int32_t>(layout.tile_tasks.size());
+  range.end = task_number(layout.tile_tasks.size());
   layout.panel_tasks.push_back(range);
   if (parts > 1) layout.split_panels.push_back(number);
 }
 
 }  // namespace
+
+std::int32_t task_number(std::size_t number) {
+  if (number > 0x7fffffff) {
+    throw LimitError("cuda: " + std::to_string(number) +
+                     " tasks, fewer than 2^31 rows and parts of rows are wanted");
+  }
+  return static_cast<std::int32_t>(number);
+}
 
 std::size_t Layout::bytes() const {
   return bytes_of(panel_rows) + bytes_of(chunk_columns) + bytes_of(chunk_masks) + bytes_of(tile_tasks) +

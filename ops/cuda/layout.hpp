@@ -71,6 +71,9 @@ struct EdgeOrder {
   std::vector<std::int64_t> edges;  // of Layout::columns
 };
 
+/// The number of a task, or how many there are, in the type that stores it. Throws LimitError at 2^31.
+std::int32_t task_number(std::size_t number);
+
 /// Cost O(n + m); `tiling` is the graph's, and not read where options.tiles is false.
 Layout make_layout(const Graph& graph, const Tiling& tiling, const LayoutOptions& options);
 
