@@ -83,16 +83,6 @@ class Repeated {
     backward();
     return {out_, dq_, dk_, dv_};
   }
-#ifndef MANYHOP_TEST_ON_DEVICE
-  /// Device memory that a call takes beside what was there.
-  template <class F>
-  static std::size_t most_taken(F&& call) {
-    const std::size_t before = emulator::allocated();
-    emulator::reset_peak();
-    call();
-    return emulator::peak() - before;
-  }
-#endif
   const std::vector<T>& answer() const { return out_; }
   const Plan& made() const { return plan_; }
   Offset units() const { return kBatch * kHeads; }

@@ -143,7 +143,7 @@ TEST_CASE("captured hops: memory somewhere else is another key") {
   calls.forward();
   calls.forward();
   const long captured = emulator::graphs().captures;
-  const std::size_t bytes = calls.most_taken([&] { calls.forward(); });
+  const std::size_t bytes = most_taken([&] { calls.forward(); });
   void* in_the_way = nullptr;
   REQUIRE(cudaMallocAsync(&in_the_way, bytes, nullptr) == cudaSuccess);  // what the pool would have given
   calls.fill(5);

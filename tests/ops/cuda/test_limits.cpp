@@ -1,5 +1,5 @@
-// What a call must not do: wait for the device, take other memory than memory() says, or lose bits of large
-// numbers. The emulator counts and has no device's sizes, so these run there alone.
+// What a call must not do: wait for the device, or lose bits of large numbers. The emulator counts and has no
+// device's sizes, so these run there alone.
 #ifndef MANYHOP_TEST_ON_DEVICE
 #include <doctest/doctest.h>
 
@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "manyhop/engine/schedule.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "manyhop/ops/cuda/layout.hpp"
 #include "manyhop/ops/cuda/rows.cuh"
 #include "manyhop/ops/cuda/runtime.cuh"
+#include "manyhop/ops/cuda/tile_kernels.cuh"
 #include "tests/ops/cuda/repeated.hpp"
 
 using namespace manyhop;
@@ -66,55 +66,6 @@ void never_waits() {
   cudaStreamDestroy(stream);
 }
 
-/// What the device gave against what memory() said, for one plan.
-template <class T>
-void memory_as_told(const Graph& graph, const PlanOptions& wanted) {
-  Context ctx;
-  ctx.backend = Backend::cuda;
-  ctx.threads = 1;
-  ctx.stream = 0;
-  PlanOptions options = wanted;
-  options.dtype = dtype_for<T>();
-  const std::size_t before = emulator::allocated();
-  const Plan made = plan(ctx, graph, options);
-  const PlanOptions& o = made.options();
-  INFO("n ", graph.n_rows(), ", batch ", o.batch, ", heads ", o.heads, " over ", o.kv_heads, ", d ",
-       o.head_dim, ", ", o.value_dim, ", hops ", o.hops, ", backward ", o.backward, ", bytes ", sizeof(T));
-  // The graph on the device: what is kept there after planning.
-  CHECK(emulator::allocated() - before == made.data().device.bytes());
-  const Offset n = graph.n_rows();
-  std::vector<T> q(static_cast<std::size_t>(o.batch * o.heads * n * o.head_dim), T(0.5F));
-  std::vector<T> k(static_cast<std::size_t>(o.batch * o.kv_heads * n * o.head_dim), T(0.5F));
-  std::vector<T> v(static_cast<std::size_t>(o.batch * o.kv_heads * n * o.value_dim), T(0.5F));
-  std::vector<T> out(static_cast<std::size_t>(o.batch * o.heads * n * o.value_dim));
-  std::vector<T> g = out;
-  std::vector<T> dq = q;
-  std::vector<T> dk = k;
-  std::vector<T> dv = v;
-  const auto view = [&](auto& of, Offset heads, Offset d) {
-    return TensorView<T>(of.data(), {o.batch, heads, n, d});
-  };
-  const TensorView<T> q_view = view(q, o.heads, o.head_dim);
-  const TensorView<T> k_view = view(k, o.kv_heads, o.head_dim);
-  const TensorView<T> v_view = view(v, o.kv_heads, o.value_dim);
-  AttentionOptions call;
-  call.hops = o.hops;
-  call.teleport = 0.1;
-  const auto most = Repeated<T>::most_taken([&] {
-    attention<T>(ctx, made, q_view, k_view, v_view, view(out, o.heads, o.value_dim), call);
-    if (!o.backward) return;
-    AttentionGradients<T> gradients;
-    gradients.q = view(dq, o.heads, o.head_dim);
-    gradients.k = view(dk, o.kv_heads, o.head_dim);
-    gradients.v = view(dv, o.kv_heads, o.value_dim);
-    gradients.wants_teleport = false;
-    attention_backward<T>(ctx, made, q_view, k_view, v_view, view(g, o.heads, o.value_dim), gradients, call);
-  });
-  const auto told = static_cast<double>(made.memory().workspace);
-  CHECK(static_cast<double>(most) <= 1.1 * told);
-  CHECK(static_cast<double>(most) >= 0.9 * told);
-}
-
 }  // namespace
 
 TEST_CASE("limits: a call on a stream neither waits nor copies from the host") {
@@ -141,28 +92,6 @@ TEST_CASE("limits: lengths of a large batch reach the device in several kernels"
     for (Offset i = 0; i < 3; ++i) {
       const double want = i < lengths[static_cast<std::size_t>(b)] ? 1 : 0;
       CHECK(std::abs(out[static_cast<std::size_t>(b * 3 + i)] - want) < 1e-12);
-    }
-  }
-}
-
-TEST_CASE("limits: memory() tells what the device's allocator gives") {
-  for (const char* text : {"window(9)", "diffuser(16,16,8,seed=1)", "random(5,seed=1)|global(1)"}) {
-    const Graph graph = pattern(text, 100);
-    for (const bool backward : {false, true}) {
-      for (const int hops : {1, 3}) {
-        PlanOptions options;
-        options.heads = 2;
-        options.head_dim = 24;
-        options.hops = hops;
-        options.backward = backward;
-        memory_as_told<bf16>(graph, options);
-        memory_as_told<float>(graph, options);
-        options.batch = 2;
-        options.kv_heads = 1;
-        options.value_dim = 40;
-        memory_as_told<bf16>(graph, options);
-        memory_as_told<double>(graph, options);
-      }
     }
   }
 }
@@ -210,10 +139,90 @@ TEST_CASE("limits: places beyond 2^31 in what kernels count") {
   Units units;
   units.step = 3;
   CHECK(units.unit() == 2997);
-  // A hub's task of edges lies where 32 bits do not reach.
-  const EdgeTask task{(std::int64_t{1} << 33) - 512, std::int64_t{1} << 33, 7};
-  CHECK(task.end - task.begin == 512);
   blockIdx = dim3();
   threadIdx = dim3();
+}
+
+TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^33") {
+  using namespace ops::cuda;
+  constexpr std::int64_t kFar = (std::int64_t{1} << 33) + 7;
+  constexpr int kEdges = 37;
+  constexpr int kWidth = 32;
+  // Arrays of 2^33 edges of which only the last ones are there.
+  std::vector<Index> columns(kEdges);
+  std::vector<float> x(kWidth, 0.25F);
+  std::vector<float> y(kEdges * kWidth);
+  for (int e = 0; e < kEdges; ++e) {
+    columns[static_cast<std::size_t>(e)] = kEdges - 1 - e;
+    for (int f = 0; f < kWidth; ++f)
+      y[static_cast<std::size_t>(e * kWidth + f)] = static_cast<float>(e % 5 - f % 3);
+  }
+  std::vector<float> values(kEdges);
+  const EdgeTask task{kFar, kFar + kEdges, 0};
+  const TaskRange whole{0, 1};
+  const auto far = [&](auto& of) { return of.data() - kFar; };
+  const Edges edges{&task, 1, far(columns), nullptr, kFar + kEdges};
+  Units units;
+  units.n_rows = 1;
+  units.n_cols = kEdges;
+  units.square = false;
+  const Rows<float> rows{x.data(), 1, kWidth, 1};
+  const Rows<float> neighbours{y.data(), kEdges, kWidth, 1};
+  SoftmaxSum<float> sum;
+  float lse = 0;
+  Scores<float> scores;
+  scores.lse_n = 1;
+  launch_warps(edge_scores<float, kWidth>, 1, 1, nullptr,
+               EdgeScores<float>{units, edges, rows, neighbours, scores, far(values), &sum});
+  lse = sum.log_sum();
+  scores.lse = &lse;
+  launch_warps(edge_weights<float>, 1, 1, nullptr, EdgeWeights<float>{units, edges, scores, far(values)});
+  std::vector<float> out(kWidth);
+  Finish<float> finish;
+  finish.out = out.data();
+  finish.n = 1;
+  finish.width = kWidth;
+  launch_warps(edge_hop<float, kWidth>, 1, 1, nullptr,
+               EdgeHop<float>{units, edges, far(values), neighbours, &whole, {}, finish});
+  double total = 0;
+  std::vector<double> want(kWidth);
+  for (int e = 0; e < kEdges; ++e) {
+    double product = 0;
+    for (int f = 0; f < kWidth; ++f)
+      product += 0.25 * static_cast<double>(y[static_cast<std::size_t>(e * kWidth + f)]);
+    total += std::exp(product);
+    for (int f = 0; f < kWidth; ++f)
+      want[static_cast<std::size_t>(f)] +=
+          std::exp(product) * static_cast<double>(y[static_cast<std::size_t>(e * kWidth + f)]);
+  }
+  for (int f = 0; f < kWidth; ++f) {
+    CHECK(static_cast<double>(out[static_cast<std::size_t>(f)]) ==
+          doctest::Approx(want[static_cast<std::size_t>(f)] / total).epsilon(1e-5));
+  }
+
+  // One chunk of weights 1 for rows 0 .. 31, 2^33 chunks in: a row of ones, summed over 16 columns.
+  std::vector<Index> chunk_columns(kChunkColumns);
+  for (int c = 0; c < kChunkColumns; ++c) chunk_columns[static_cast<std::size_t>(c)] = c;
+  std::vector<Index> panel_rows(kPanelRows);
+  for (int r = 0; r < kPanelRows; ++r) panel_rows[static_cast<std::size_t>(r)] = r;
+  const std::vector<std::uint32_t> ones(kChunkCells / 2, 0x3f803f80U);
+  const std::vector<bf16> z(kChunkColumns * kWidth, bf16(2.0F));
+  std::vector<bf16> sums(kPanelRows * kWidth, bf16(0.0F));
+  const TileTask chunk{kFar, kFar + 1, 0, -1};
+  TileHop hop;
+  hop.units.n_rows = kPanelRows;
+  hop.units.n_cols = kChunkColumns;
+  hop.tiles.tasks = &chunk;
+  hop.tiles.count = 1;
+  hop.tiles.panel_rows = panel_rows.data();
+  hop.tiles.columns = chunk_columns.data() - kFar * kChunkColumns;
+  hop.tiles.chunks = kFar + 1;
+  hop.values = const_cast<std::uint32_t*>(ones.data()) - kFar * (kChunkCells / 2);
+  hop.z = {z.data(), kChunkColumns, kWidth, 1};
+  hop.finish.out = sums.data();
+  hop.finish.n = kPanelRows;
+  hop.finish.width = kWidth;
+  launch_warps(tile_hop<0, kWidth>, 1, 1, nullptr, hop);
+  for (const bf16 value : sums) CHECK(static_cast<float>(value) == 32.0F);
 }
 #endif

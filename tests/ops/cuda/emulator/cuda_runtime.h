@@ -66,10 +66,8 @@ void launch(cudaStream_t stream, dim3 grid, unsigned threads, std::function<void
 long launches();
 /// The next so many allocations succeed, those after them fail; negative: all succeed.
 void fail_allocations_after(int count);
-/// Bytes that are allocated now, and the most that were since reset_peak().
+/// Bytes that are allocated now.
 std::size_t allocated();
-std::size_t peak();
-void reset_peak();
 
 /// The tensor cores' m16n8k16 product by its definition, with the operands' places as in the PTX ISA.
 inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
@@ -121,7 +119,8 @@ enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
 enum cudaMemPoolAttr {
   cudaMemPoolAttrReleaseThreshold = 4,
   cudaMemPoolAttrReservedMemCurrent = 5,
-  cudaMemPoolAttrUsedMemCurrent = 7
+  cudaMemPoolAttrUsedMemCurrent = 7,
+  cudaMemPoolAttrUsedMemHigh = 8
 };
 using cudaMemPool_t = struct CUmemPoolHandle_st*;
 
@@ -171,5 +170,5 @@ inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
   *pool = nullptr;
   return cudaSuccess;
 }
-inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr which, void* value);
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr which, void* value);

@@ -183,8 +183,6 @@ void launch(cudaStream_t stream, dim3 grid, unsigned threads, std::function<void
 long launches() { return launched; }
 void fail_allocations_after(int count) { allowed_allocations = count; }
 std::size_t allocated() { return held; }
-std::size_t peak() { return most; }
-void reset_peak() { most = held; }
 
 }  // namespace emulator
 
@@ -233,8 +231,14 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 }
 
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* value) {
-  const std::uint64_t bytes =
-      emulator::held + (which == cudaMemPoolAttrReservedMemCurrent ? emulator::pooled : 0);
+  std::uint64_t bytes = emulator::held;
+  if (which == cudaMemPoolAttrReservedMemCurrent) bytes += emulator::pooled;
+  if (which == cudaMemPoolAttrUsedMemHigh) bytes = emulator::most;
   std::memcpy(value, &bytes, sizeof(bytes));
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void*) {
+  if (which == cudaMemPoolAttrUsedMemHigh) emulator::most = emulator::held;  // the only value it takes is 0
   return cudaSuccess;
 }

@@ -1,0 +1,82 @@
+// What the device's allocator gives against what memory() says.
+#include <doctest/doctest.h>
+
+#include "manyhop/engine/attention.hpp"
+#include "manyhop/engine/schedule.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
+#include "tests/ops/cuda/device.hpp"
+#include "tests/support/attention_run.hpp"
+
+using namespace manyhop;
+using namespace manyhop::test;
+
+namespace {
+
+template <class T>
+void memory_as_told(const Graph& graph, PlanOptions options) {
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  ctx.stream = 0;
+  options.dtype = dtype_for<T>();
+  const std::size_t before = device_bytes();
+  const Plan made = plan(ctx, graph, options);
+  const PlanOptions& o = made.options();
+  INFO("edges ", graph.nnz(), ", batch ", o.batch, ", heads ", o.heads, " over ", o.kv_heads, ", d ",
+       o.head_dim, ", ", o.value_dim, ", hops ", o.hops, ", backward ", o.backward, ", bytes ", sizeof(T));
+  // Of the graph: what is kept there after planning.
+  if (kEmulated) CHECK(device_bytes() - before == made.data().device.bytes());
+  const Offset n = graph.n_rows();
+  const Offset q_size = o.batch * o.heads * n * o.head_dim;
+  const Offset k_size = o.batch * o.kv_heads * n * o.head_dim;
+  const Offset v_size = o.batch * o.kv_heads * n * o.value_dim;
+  const Offset out_size = o.batch * o.heads * n * o.value_dim;
+  const OnDevice<T> q(q_size), k(k_size), v(v_size), out(out_size), g(out_size), dq(q_size), dk(k_size),
+      dv(v_size);
+  const auto view = [&](const OnDevice<T>& of, Offset heads, Offset d) {
+    return TensorView<T>(of.data(), {o.batch, heads, n, d});
+  };
+  const TensorView<T> q_view = view(q, o.heads, o.head_dim);
+  const TensorView<T> k_view = view(k, o.kv_heads, o.head_dim);
+  const TensorView<T> v_view = view(v, o.kv_heads, o.value_dim);
+  AttentionOptions call;
+  call.hops = o.hops;
+  call.teleport = 0.1;
+  const auto most = most_taken([&] {
+    attention<T>(ctx, made, q_view, k_view, v_view, view(out, o.heads, o.value_dim), call);
+    if (!o.backward) return;
+    AttentionGradients<T> gradients;
+    gradients.q = view(dq, o.heads, o.head_dim);
+    gradients.k = view(dk, o.kv_heads, o.head_dim);
+    gradients.v = view(dv, o.kv_heads, o.value_dim);
+    gradients.wants_teleport = false;
+    attention_backward<T>(ctx, made, q_view, k_view, v_view, view(g, o.heads, o.value_dim), gradients, call);
+  });
+  const auto told = static_cast<double>(made.memory().workspace);
+  CHECK(static_cast<double>(most) <= 1.1 * told);
+  CHECK(static_cast<double>(most) >= 0.9 * told);
+}
+
+}  // namespace
+
+TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no_device() != '\0')) {
+  for (const char* text : {"window(9)", "diffuser(16,16,8,seed=1)", "random(5,seed=1)|global(1)"}) {
+    const Graph graph = pattern(text, 100);
+    for (const bool backward : {false, true}) {
+      for (const int hops : {1, 3}) {
+        PlanOptions options;
+        options.heads = 2;
+        options.head_dim = 24;
+        options.hops = hops;
+        options.backward = backward;
+        memory_as_told<bf16>(graph, options);
+        memory_as_told<float>(graph, options);
+        options.batch = 2;
+        options.kv_heads = 1;
+        options.value_dim = 40;
+        memory_as_told<bf16>(graph, options);
+        memory_as_told<double>(graph, options);
+      }
+    }
+  }
+}
