@@ -51,6 +51,13 @@ class Capture {
 
 }  // namespace
 
+bool is_captured(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess) return status != cudaStreamCaptureStatusNone;
+  cudaGetLastError();
+  return true;
+}
+
 CapturedHops::CapturedHops() {
   if (!graphs_asked()) off_ = "MANYHOP_CUDA_GRAPHS";
 }
@@ -88,16 +95,8 @@ void CapturedHops::sweep() {
 
 bool CapturedHops::wanted(cudaStream_t stream, int hops) const {
   if (hops < kLeastHops || hops > kMostHops) return false;
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!off_.empty()) return false;
-  }
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  if (cudaStreamIsCapturing(stream, &status) != cudaSuccess) {
-    cudaGetLastError();
-    return false;
-  }
-  return status == cudaStreamCaptureStatusNone;
+  const std::scoped_lock lock(mutex_);
+  return off_.empty() && !is_captured(stream);
 }
 
 cudaGraphExec_t CapturedHops::capture(const std::function<void(cudaStream_t)>& record) {

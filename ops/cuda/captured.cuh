@@ -13,6 +13,10 @@
 
 namespace manyhop::ops::cuda {
 
+/// Whether what is queued on this stream becomes part of a graph of the caller's; true where the device does
+/// not tell.
+bool is_captured(cudaStream_t stream);
+
 /// Everything that launches of hops are made from and that calls of one plan may have different: two series
 /// of hops with equal keys are the same launches with the same arguments.
 struct HopsKey {

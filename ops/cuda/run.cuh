@@ -101,6 +101,7 @@ class Run {
     }
     padded_ = padded_features(std::max(call.d, call.d_value));
     ordered_ = call.bias != nullptr || call.edge_dropout.active();
+    callers_graph_ = is_captured(stream_);
   }
 
   std::int64_t cells(std::int64_t units, std::int64_t n) const { return units * n * padded_; }
@@ -214,7 +215,8 @@ class Run {
     finish.n = u.n_rows;
     finish.width = padded_;
     if constexpr (sizeof(T) >= 4) {
-      if (memory.sums != nullptr) return sparse_hop(side, memory, group, u, z, finish);
+      // The workspace of cuSPARSE is shared, and a graph of the caller's would not wait for its turn.
+      if (memory.sums != nullptr && !callers_graph_) return sparse_hop(side, memory, group, u, z, finish);
     }
     for_width(padded_, [&](auto width) {
       const EdgeHop<T> p{u,          edges(side), memory.edge_values, z, side.tiled ? nullptr : row_tasks,
@@ -335,6 +337,7 @@ class Run {
   int padded_ = 64;
   bool ordered_ = false;
   bool recording_ = false;  // on a stream that is being captured
+  bool callers_graph_ = false;
   T* raw_ = nullptr;
   T* q_ = nullptr;
   T* k_ = nullptr;

@@ -1,9 +1,13 @@
-"""mh.attention on a GPU's tensors against dense torch in float64: values, gradients, layouts, repeatability, errors.
+"""mh.attention on a GPU's tensors against dense torch in float64: values, gradients, layouts, repeatability, errors; CUDA
+Graphs of hops against hops one by one; calls inside a graph that torch captures.
 
     PYTHONPATH=... python3 tests/gpu/check.py
 
 Prints a line for each check; without a GPU one line, 'skipped: no GPU', and exit status 0.
 """
+import hashlib
+import os
+import subprocess
 import sys
 
 import torch
@@ -49,6 +53,77 @@ def check(name, dtype, text, n, heads, kv_heads, d, hops, teleport, backward="st
     same = bool((again == out).all())
     passed = max(errors) < TOLERANCE[dtype] and same
     print(f"{'passed' if passed else 'FAILED'} {name}: out {errors[0]:.1e}, gradients {max(errors[1:]):.1e}, repeats {same}")
+    return passed
+
+
+def bits():
+    """Prints a digest of results and gradients of calls that come again, and how many graphs of hops were launched."""
+    found = hashlib.sha256()
+    graph = mh.graph("window(40)|random(4,seed=1)|global(2)", 700)
+    launched = 0
+    for dtype in TOLERANCE:
+        for backward in ("stored", "checkpointed"):
+            for call in range(5):
+                torch.manual_seed(call)
+                q, k, v = (torch.randn(2, 4, 700, 64, dtype=torch.float64).to(dtype).cuda().requires_grad_() for _ in range(3))
+                out = mh.attention(q, k, v, graph, hops=6, teleport=0.1, lengths=[700, 500], hop_dropout_p=0.1, seed=call,
+                                   backward=backward)
+                out.sum().backward()
+                for x in (out, q.grad, k.grad, v.grad):
+                    found.update(x.detach().double().cpu().numpy().tobytes())
+        told = mh.plan(graph, heads=4, head_dim=64, dtype=dtype, hops=6, backend="cuda", batch=2, backward=True).explain()
+        line = next(line for line in told.splitlines() if line.startswith("captured"))
+        print(f"  {dtype}: {line}", file=sys.stderr)
+        launched += int(line.split()[-2]) if line.endswith(" launched") else 0
+    print(found.hexdigest(), launched)
+
+
+def check_captured():
+    """A process with CUDA Graphs beside one without."""
+    found = {}
+    for asked in ("0", "1"):
+        run = subprocess.run([sys.executable, __file__, "--bits"], env={**os.environ, "MANYHOP_CUDA_GRAPHS": asked},
+                             stdout=subprocess.PIPE, text=True)
+        if run.returncode != 0:
+            print(f"FAILED hops as CUDA Graphs: MANYHOP_CUDA_GRAPHS={asked} ended with {run.returncode}")
+            return False
+        found[asked] = run.stdout.split()
+    passed = found["0"][0] == found["1"][0] and found["0"][1] == "0" and int(found["1"][1]) > 0
+    print(f"{'passed' if passed else 'FAILED'} hops as CUDA Graphs: {found['1'][1]} launched, the bits of hops one by one: "
+          f"{found['0'][0] == found['1'][0]}")
+    return passed
+
+
+def check_inside_capture(dtype):
+    """torch.cuda.graph refuses whatever waits for the device; its replay must take what lies in the tensors then."""
+    graph = mh.graph("window(20)|global(2)", 300)
+    q, k, v = (torch.randn(2, 4, 300, 32, device="cuda", dtype=dtype) for _ in range(3))
+
+    def call():
+        return mh.attention(q, k, v, graph, hops=4, teleport=0.1, lengths=[300, 200], dropout_p=0.1, seed=3)
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.synchronize()
+    captured = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(captured):
+            out = call()
+    except Exception as found:  # what is not allowed there, whatever its type
+        print(f"FAILED a call inside torch.cuda.graph, {dtype}: {type(found).__name__}: {found}")
+        return False
+    worst = 0.0
+    for seed in range(2):
+        torch.manual_seed(seed)
+        for x in (q, k, v):
+            x.copy_(torch.randn(x.shape))
+        captured.replay()
+        torch.cuda.synchronize()
+        worst = max(worst, error(out, call().double().cpu()))
+    passed = worst <= (0 if dtype == torch.bfloat16 else 1e-5)  # hops of f32 by cuSPARSE go by own kernels there
+    print(f"{'passed' if passed else 'FAILED'} a call inside torch.cuda.graph, {dtype}: error {worst:.1e} against a plain call")
     return passed
 
 
@@ -100,11 +175,15 @@ def main():
     if not torch.cuda.is_available() or "cuda" not in mh._core.available_backends():
         print("skipped: no GPU")
         return 0
+    if "--bits" in sys.argv:
+        return bits()
     passed = []
     for dtype in TOLERANCE:
         for text, n in (("diffuser(16,16,8,seed=1)", 300), ("overlap(32,16)|global(8)", 513), ("random(9,seed=2)", 200)):
             for hops, teleport, mode in ((1, 0.0, "stored"), (5, 0.1, "stored"), (5, 0.1, "checkpointed")):
                 passed.append(check(f"{dtype} {text} hops {hops} {mode}", dtype, text, n, 4, 2, 64, hops, teleport, mode))
+    passed.append(check_captured())
+    passed += [check_inside_capture(torch.bfloat16), check_inside_capture(torch.float32)]
     passed += [check_sparsek(torch.float64, 1e-11), check_sparsek(torch.float32, 1e-4)]
     passed += [check_diffuse(torch.float64, 1e-11), check_diffuse(torch.float32, 1e-5)]
     q = torch.randn(1, 2, 64, 32, device="cuda")

@@ -209,8 +209,9 @@ TEST_CASE("captured hops: where a capture fails hops go one by one and explain s
   }
 }
 
-TEST_CASE("captured hops: a caller's own capture takes the whole call") {
-  Repeated<bf16> calls = plain_of<bf16>({tiled()});
+template <class T>
+void takes_the_whole_call() {
+  Repeated<T> calls = plain_of<T>({tiled()});
   calls.lengths = {17, 40};
   calls.options.hop_dropout_p = 0.2;
   cudaStream_t stream = nullptr;
@@ -228,11 +229,21 @@ TEST_CASE("captured hops: a caller's own capture takes the whole call") {
   for (int round = 0; round < 2; ++round) {
     calls.fill(round + 3);
     REQUIRE(cudaGraphLaunch(exec, stream) == cudaSuccess);
-    CHECK(calls.answer() == calls.fresh().forward());
+    const std::vector<T> want = calls.fresh().forward();
+    if (calls.told("hops").rfind("hops      cuSPARSE", 0) == 0) {  // whose sums have another order
+      CHECK(relative_l2(calls.answer(), doubles(want), want.size()).total < 1e-6);
+    } else {
+      CHECK(calls.answer() == want);
+    }
   }
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
   cudaStreamDestroy(stream);
+}
+
+TEST_CASE("captured hops: a caller's own capture takes the whole call") {
+  takes_the_whole_call<bf16>();
+  takes_the_whole_call<float>();
 }
 
 TEST_CASE("captured hops: by cuSPARSE in their turn") {
