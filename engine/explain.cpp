@@ -155,8 +155,11 @@ std::vector<std::string> Plan::explain() const {
         o.dtype == DType::bf16
             ? "kernel    cuda: dense columns by bf16 products of the tensor cores, single edges as "
               "gathers of a warp, fp32 sums"
-            : fmt::format("kernel    cuda: every edge as a gather of a warp, {} sums",
-                          o.dtype == DType::f64 ? "fp64" : "fp32"));
+        : o.tf32 ? "kernel    cuda: dense columns by TF32 products of the tensor cores (10 bits of "
+                   "mantissa), single "
+                   "edges as gathers of a warp, fp32 sums"
+                 : fmt::format("kernel    cuda: every edge as a gather of a warp, {} sums",
+                               o.dtype == DType::f64 ? "fp64" : "fp32"));
     if (const std::string hops = data_->device.hops(); !hops.empty()) {
       lines.push_back(fmt::format("hops      {}", hops));
     }

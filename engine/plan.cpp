@@ -33,6 +33,9 @@ void check(const PlanOptions& o, std::span<const Graph> graphs) {
     throw ValueError(fmt::format("plan: {} key/value heads do not divide {} heads", o.kv_heads, o.heads));
   }
   if (o.dtype == DType::f16) throw ValueError("plan: dtype f16 cannot be computed in, only f32, bf16 or f64");
+  if (o.tf32 && o.dtype != DType::f32) {
+    throw ValueError(fmt::format("plan: tf32 with dtype {}, f32 is wanted", name_of(o.dtype)));
+  }
   if (o.hops < 0) throw ValueError(fmt::format("plan: hops is {}, at least 0 is wanted", o.hops));
   if (graphs.size() != 1 && graphs.size() != static_cast<std::size_t>(o.heads)) {
     throw ValueError(
@@ -158,6 +161,9 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
   if (options.kv_heads == 0) options.kv_heads = options.heads;
   if (options.value_dim == 0) options.value_dim = options.head_dim;
   check(options, graphs);
+  if (options.tf32 && ctx.backend != Backend::cuda) {
+    throw ValueError("plan: tf32 without backend 'cuda', which alone has such products");
+  }
   auto data = std::make_shared<Plan::Data>();
   data->options = options;
   data->graphs.assign(graphs.begin(), graphs.end());
@@ -179,7 +185,7 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
     }
   }
   if (ctx.backend == Backend::cuda) {
-    data->device = ops::cuda::upload(graphs, data->tilings, options.dtype, options.backward,
+    data->device = ops::cuda::upload(graphs, data->tilings, options.dtype, options.tf32, options.backward,
                                      std::max<Offset>(1, options.batch * options.heads),
                                      std::max(options.head_dim, options.value_dim));
   }

@@ -22,6 +22,9 @@ struct PlanOptions {
   int head_dim = 64;         // of q and k
   int value_dim = 0;         // of v and out; 0: head_dim
   DType dtype = DType::f32;  // f64, f32, bf16
+  // f32 on CUDA: dense columns by the tensor cores' TF32 products, whose operands are rounded to 10 bits of
+  // mantissa (errors of about 1e-3 instead of 1e-6). Never on by itself.
+  bool tf32 = false;
   int hops = 1;
   bool backward = false;  // memory() counts the backward pass too
   // Renumber tokens inside the plan so that edges fall into tiles; q, k, v, out, bias and weights stay in the

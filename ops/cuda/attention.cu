@@ -161,7 +161,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
       w.order = side.cell_order.data();
       w.count = side.chunks * kChunkCells;
       w.edge_values = nullptr;
-      w.cell_values = reinterpret_cast<const bf16*>(scratch.tile_values);
+      w.cell_values = reinterpret_cast<const T*>(scratch.tile_values);
       if (side.tiled) launch_threads(export_weights<T>, w.count, heads.count, run.stream_, w);
     }
   }

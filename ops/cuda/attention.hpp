@@ -43,11 +43,11 @@ class DeviceGraphs {
   std::shared_ptr<Data> data_;
 };
 
-/// Tiles where `dtype` is bf16, single edges else; the transposed graphs too where `backward`. `units`: heads
-/// times batch, for the size of tasks. `features`: the wider of keys' and values', for which hops of f32 and
-/// f64 are measured both ways. Throws ValueError where there is no device, LimitError where it has not the
-/// memory.
-DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype,
+/// Tiles where `dtype` is bf16, or f32 with `tf32`, single edges else; the transposed graphs too where
+/// `backward`. `units`: heads times batch, for the size of tasks. `features`: the wider of keys' and values',
+/// for which hops of f32 and f64 are measured both ways. Throws ValueError where there is no device,
+/// LimitError where it has not the memory.
+DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype, bool tf32,
                     bool backward, Offset units, int features);
 
 /// Where a call's tensors are: on the host (absent), and then the call copies and waits; or on the device,

@@ -29,6 +29,13 @@ __device__ __forceinline__ std::int64_t thread_id() {
   return static_cast<std::int64_t>(blockIdx.x) * (kBlockWarps * kWarp) + threadIdx.x;
 }
 
+__device__ __forceinline__ std::uint32_t as_bits(float value) {
+#ifdef __CUDA_ARCH__
+  return __float_as_uint(value);
+#else
+  return std::bit_cast<std::uint32_t>(value);
+#endif
+}
 __device__ __forceinline__ float as_float(std::uint32_t bits) {
 #ifdef __CUDA_ARCH__
   return __uint_as_float(bits);
@@ -80,6 +87,44 @@ __device__ __forceinline__ void multiply(float (&c)[4], const std::uint32_t (&a)
 #elif !defined(__CUDACC__)
   emulator::multiply(c, a, b0, b1);
 #endif
+}
+
+/// Rounded to the 10 bits of mantissa that TF32 has, ties away from zero.
+__device__ __forceinline__ std::uint32_t to_tf32(std::uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  std::uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+  return rounded;
+#else
+  return (bits & 0x7fffffffU) > 0x7f800000U ? 0x7fffe000U  // NaN
+                                            : (bits + 0x1000U) & 0xffffe000U;
+#endif
+}
+
+/// c += a b by one m16n8k8 product: TF32 operands, fp32 sums. a[r] holds row g + 8 (r % 2), column t + 4 (r /
+/// 2); b[r] row t + 4 r of column g; c as above.
+__device__ __forceinline__ void multiply_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                              std::uint32_t b1) {
+  const std::uint32_t x[4] = {to_tf32(a[0]), to_tf32(a[1]), to_tf32(a[2]), to_tf32(a[3])};
+  const std::uint32_t y[2] = {to_tf32(b0), to_tf32(b1)};
+#ifdef __CUDA_ARCH__
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[0]), "r"(y[1]));
+#elif !defined(__CUDACC__)
+  emulator::multiply_tf32(c, x, y[0], y[1]);
+#endif
+}
+/// The product of tensor cores over values that are stored as T.
+template <class T>
+__device__ __forceinline__ void multiply_as(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                            std::uint32_t b1) {
+  if constexpr (sizeof(T) == 2) {
+    multiply(c, a, b0, b1);
+  } else {
+    multiply_tf32(c, a, b0, b1);
+  }
 }
 
 /// A stored value as one that can be summed, and back.

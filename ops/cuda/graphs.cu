@@ -65,7 +65,7 @@ std::size_t DeviceGraphs::bytes() const {
   return total;
 }
 
-DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype,
+DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype, bool tf32,
                     bool backward, Offset units, int features) {
   if (const std::string why = unavailable(); !why.empty()) throw ValueError("backend: " + why);
   auto data = std::make_shared<DeviceGraphs::Data>();
@@ -73,14 +73,14 @@ DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilin
   data->backward = backward;
   check(cudaGetDevice(&data->device), "cudaGetDevice");
   keep_pool(data->device);
-  data->options.tiles = dtype == DType::bf16;
+  data->options.tiles = dtype == DType::bf16 || tf32;
   const cudaStream_t stream = nullptr;
   for (std::size_t g = 0; g < graphs.size(); ++g) {
     const std::int64_t chunks = (tilings[g].value_count - tilings[g].irregular_edges) / kChunkCells;
     data->options.chunks_a_task = std::clamp(chunks * units / kWantedTasks, kLeastChunks, kMostChunks);
     data->forward.push_back(make_side(graphs[g], tilings[g], data->options, stream));
     const int width = padded_features(features);
-    if (dtype == DType::f32) choose_hops<float>(data->forward.back(), graphs[g], width);
+    if (dtype == DType::f32 && !tf32) choose_hops<float>(data->forward.back(), graphs[g], width);
     if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], width);
     if (!backward) continue;
     const Graph& transpose = graphs[g].transpose();

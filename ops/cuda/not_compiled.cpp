@@ -28,7 +28,9 @@ void DeviceProduct::apply(const C*, C*, Offset) const {
 template void DeviceProduct::apply<float>(const float*, float*, Offset) const;
 template void DeviceProduct::apply<double>(const double*, double*, Offset) const;
 
-DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, Offset, int) { missing(); }
+DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, Offset, int) {
+  missing();
+}
 
 template <class T>
 std::size_t workspace_bytes(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward) {

@@ -106,7 +106,7 @@ struct ExportWeights {
   const std::int64_t* order = nullptr;
   std::int64_t count = 0;                     // cells, or edges
   const EdgeValue<T>* edge_values = nullptr;  // [blockIdx.y][count]
-  const bf16* cell_values = nullptr;          // [blockIdx.y][count]
+  const T* cell_values = nullptr;             // [blockIdx.y][count]
   EdgeValue<T>* out = nullptr;
   std::int64_t out_batch = 0;
   std::int64_t out_head = 0;

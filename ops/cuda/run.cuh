@@ -75,7 +75,8 @@ struct SideMemory {
       }
     }
     if (!side.tiled) return;
-    tile_values = arena.take<std::uint32_t>(units * side.chunks * (kChunkCells / 2));
+    tile_values = arena.take<std::uint32_t>(units * side.chunks *
+                                            (kChunkCells * static_cast<std::int64_t>(sizeof(T)) / 4));
     tile_sums = arena.take<SoftmaxSum<float>>(units * side.tile_tasks.size() * kPanelRows);
     panel_parts = arena.take<float>(units * side.slots * kPanelRows * padded);
   }
@@ -85,6 +86,7 @@ template <class T>
 class Run {
  public:
   using C = EdgeValue<T>;
+  static constexpr bool kTileable = sizeof(T) <= 4;
 
   Run(DeviceGraphs::Data& graphs, const AttentionCall<T>& call)
       : graphs_(graphs),
@@ -182,10 +184,10 @@ class Run {
       launch_warps(edge_scores<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
     });
     if (transposed) return;
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (kTileable) {
       for_width(padded_, [&](auto width) {
-        const TileScores p{u, tiles(side), x, y, s, memory.tile_sums};
-        launch_warps(tile_scores<width.value>, side.tile_tasks.size(), group.count, stream_, p);
+        const TileScores<T> p{u, tiles(side), x, y, s, memory.tile_sums};
+        launch_warps(tile_scores<T, width.value>, side.tile_tasks.size(), group.count, stream_, p);
       });
     }
     CombineLse<C> c;
@@ -193,7 +195,7 @@ class Run {
     c.row_tasks = side.row_tasks.data();
     c.edge_sums = side.edge_tasks.size() > 0 ? memory.edge_sums : nullptr;
     c.edge_tasks = side.edge_tasks.size();
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (kTileable) {
       c.tile_sums = side.tiled ? memory.tile_sums : nullptr;
       c.tile_tasks = side.tile_tasks.size();
       c.row_places = side.row_places.data();
@@ -224,12 +226,12 @@ class Run {
       launch_warps(edge_hop<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
     });
     if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
-    if constexpr (sizeof(T) == 2) {
+    if constexpr (kTileable) {
       Scores<float> s = scores(graph);
       s.lse = lse;
       s.lse_by_column = transposed;
       const Parts<float> panel_parts{memory.panel_parts, side.slots * kPanelRows, padded_};
-      TileHop p;
+      TileHop<T> p;
       p.units = u;
       p.tiles = tiles(side);
       p.x = x;
@@ -245,9 +247,9 @@ class Run {
         constexpr int kSlab = width.value < 64 ? width.value : 64;
         for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
           if (!made && p.feature == 0) {
-            launch_warps(tile_hop<width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+            launch_warps(tile_hop<T, width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
           } else {
-            launch_warps(tile_hop<0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+            launch_warps(tile_hop<T, 0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
           }
         }
       });
@@ -274,8 +276,8 @@ class Run {
       launch_warps(edge_gradient<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
     });
     if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
-    if constexpr (sizeof(T) == 2) {
-      TileGradient p;
+    if constexpr (kTileable) {
+      TileGradient<T> p;
       p.units = u;
       p.tiles = tiles(side);
       p.gradient = g;
@@ -287,7 +289,7 @@ class Run {
       for_width(padded_, [&](auto width) {
         constexpr int kSlab = width.value < 64 ? width.value : 64;
         for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-          launch_warps(tile_gradient<kSlab>, side.tile_tasks.size(), group.count, stream_, p);
+          launch_warps(tile_gradient<T, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
         }
       });
       combine_split_panels(side, p.edge_parts, p.panel_parts, u, group, finish);
@@ -377,20 +379,19 @@ class Run {
                    stream_, p);
   }
   void combine_split_panels(const Side& side, const Parts<float>& edge_parts, const Parts<float>& panel_parts,
-                            const Units& u, const Group& group, const Finish<bf16>& finish) const {
-    const CombinePanels<bf16> p{u,
-                                side.split_panels.data(),
-                                side.split_panels.size(),
-                                side.panel_tasks.data(),
-                                side.tile_tasks.data(),
-                                side.panel_rows.data(),
-                                side.row_tasks.data(),
-                                edge_parts,
-                                panel_parts,
-                                finish};
-    launch_threads(combine_panels<bf16>,
-                   side.split_panels.size() * kPanelRows * (padded_ / Piece<bf16>::kSize), group.count,
-                   stream_, p);
+                            const Units& u, const Group& group, const Finish<T>& finish) const {
+    const CombinePanels<T> p{u,
+                             side.split_panels.data(),
+                             side.split_panels.size(),
+                             side.panel_tasks.data(),
+                             side.tile_tasks.data(),
+                             side.panel_rows.data(),
+                             side.row_tasks.data(),
+                             edge_parts,
+                             panel_parts,
+                             finish};
+    launch_threads(combine_panels<T>, side.split_panels.size() * kPanelRows * (padded_ / Piece<T>::kSize),
+                   group.count, stream_, p);
   }
 };
 

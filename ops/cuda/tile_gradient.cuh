@@ -5,31 +5,32 @@
 
 namespace manyhop::ops::cuda {
 
+template <class T>
 struct TileGradient {
   Units units{};
   Tiles tiles{};
-  Gradient<bf16> gradient{};
+  Gradient<T> gradient{};
   const TaskRange* row_tasks = nullptr;
   Parts<float> edge_parts{};
   Parts<float> panel_parts{};
-  Finish<bf16> finish{};
+  Finish<T> finish{};
   int width = 0;    // features of x and y
   int feature = 0;  // of the W that this launch writes
 };
 
 /// See Gradient. Two chunks at a time: what is loaded of the panel's rows for a hop serves both.
-template <int W>
-__global__ void __launch_bounds__(128) tile_gradient(TileGradient p) {
+template <class T, int W>
+__global__ void __launch_bounds__(128) tile_gradient(TileGradient<T> p) {
   constexpr int kGroup = 2;
   const std::int64_t number = warp_id();
   if (number >= p.tiles.count) return;
   const TileTask task = p.tiles.tasks[number];
   const std::int64_t unit = p.units.unit();
-  const Gradient<bf16>& g = p.gradient;
+  const Gradient<T>& g = p.gradient;
   const std::int64_t cols = p.units.cols(unit);
   const std::int64_t n = p.units.rows(unit);
   const PanelRows rows(p.tiles.panel_rows + static_cast<std::int64_t>(task.panel) * kPanelRows);
-  PanelSums<W> sums;
+  PanelSums<T, W> sums;
   sums.clear();
   for (std::int64_t first = task.begin; first < task.end; first += kGroup) {
     const Index* columns[kGroup];
@@ -44,8 +45,8 @@ __global__ void __launch_bounds__(128) tile_gradient(TileGradient p) {
       score[c].clear();
       change[c].clear();
     }
-    RowOperand operand;
-    for (int feature = 0; feature < p.width; feature += 32) {
+    RowOperand<T> operand;
+    for (int feature = 0; feature < p.width; feature += kBlock<T>) {
       operand.load(g.x, unit, rows, feature);
 #pragma unroll
       for (int c = 0; c < kGroup; ++c) {
@@ -55,13 +56,13 @@ __global__ void __launch_bounds__(128) tile_gradient(TileGradient p) {
       }
     }
     for (int t = g.begin; t < g.end; ++t) {
-      const Rows<bf16> u =
+      const Rows<T> u =
           t == 0 ? g.u.first
-                 : Rows<bf16>{g.u.rest.data + (t - 1) * g.u.step, g.u.rest.n, p.width, g.u.rest.share};
-      const Rows<bf16> w =
+                 : Rows<T>{g.u.rest.data + (t - 1) * g.u.step, g.u.rest.n, p.width, g.u.rest.share};
+      const Rows<T> w =
           t == 0 ? g.w.first
-                 : Rows<bf16>{g.w.rest.data + (t - 1) * g.w.step, g.w.rest.n, p.width, g.w.rest.share};
-      for (int feature = 0; feature < p.width; feature += 32) {
+                 : Rows<T>{g.w.rest.data + (t - 1) * g.w.step, g.w.rest.n, p.width, g.w.rest.share};
+      for (int feature = 0; feature < p.width; feature += kBlock<T>) {
         operand.load(u, unit, rows, feature);
 #pragma unroll
         for (int c = 0; c < kGroup; ++c) {
@@ -97,9 +98,7 @@ __global__ void __launch_bounds__(128) tile_gradient(TileGradient p) {
         if (g.bias != nullptr && p.feature == 0) g.bias[unit * g.bias_n + order[cell]] += ds;
         value = ds * g.scores.scale;
       });
-      std::uint32_t a[2][4];
-      gradient.operand(a);
-      sums.add(a, g.y, unit, columns[c], p.feature);
+      sums.add(gradient.template weights<T>(), g.y, unit, columns[c], p.feature);
     }
   }
   end_panel(sums, task, rows, unit, p.feature, p.row_tasks, p.edge_parts, p.panel_parts, p.finish);

@@ -5,18 +5,19 @@
 
 namespace manyhop::ops::cuda {
 
+template <class T>
 struct TileScores {
   Units units{};
   Tiles tiles{};
-  Rows<bf16> x{};
-  Rows<bf16> y{};
+  Rows<T> x{};
+  Rows<T> y{};
   Scores<float> scores{};
   SoftmaxSum<float>* sums = nullptr;  // [blockIdx.y][tasks][32]
 };
 
 /// Softmax sums of the rows of a task.
-template <int D>
-__global__ void __launch_bounds__(128) tile_scores(TileScores p) {
+template <class T, int D>
+__global__ void __launch_bounds__(128) tile_scores(TileScores<T> p) {
   const std::int64_t number = warp_id();
   if (number >= p.tiles.count) return;
   const TileTask task = p.tiles.tasks[number];
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(128) tile_scores(TileScores p) {
   const std::int64_t cols = p.units.cols(unit);
   const std::int64_t n = p.units.rows(unit);
   const PanelRows rows(p.tiles.panel_rows + static_cast<std::int64_t>(task.panel) * kPanelRows);
-  RowOperands<D> x;
+  RowOperands<T, D> x;
   x.start(p.x, unit, rows);
   SoftmaxSum<float> sum[2][2];
   for (std::int64_t chunk = task.begin; chunk < task.end; ++chunk) {
@@ -63,40 +64,40 @@ __global__ void __launch_bounds__(128) tile_scores(TileScores p) {
   }
 }
 
+template <class T>
 struct TileHop {
   Units units{};
   Tiles tiles{};
-  Rows<bf16> x{};  // for tile_hop with kMake
-  Rows<bf16> y{};
+  Rows<T> x{};  // for tile_hop with kMake
+  Rows<T> y{};
   Scores<float> scores{};
-  std::uint32_t* values = nullptr;  // weights [blockIdx.y][chunks][256] as pairs
-  Rows<bf16> z{};
+  std::uint32_t* values = nullptr;  // weights [blockIdx.y][chunks][kCellWords<T>]
+  Rows<T> z{};
   const TaskRange* row_tasks = nullptr;
   Parts<float> edge_parts{};   // no data: no single edges
   Parts<float> panel_parts{};  // tasks = slots x 32
-  Finish<bf16> finish{};
+  Finish<T> finish{};
   int feature = 0;
 };
 
 /// One hop over dense columns. kMake: D > 0, weights are made from features and a known lse, used and stored.
-template <int D, int W>
-__global__ void __launch_bounds__(128) tile_hop(TileHop p) {
+template <class T, int D, int W>
+__global__ void __launch_bounds__(128) tile_hop(TileHop<T> p) {
   const std::int64_t number = warp_id();
   if (number >= p.tiles.count) return;
   const TileTask task = p.tiles.tasks[number];
   const std::int64_t unit = p.units.unit();
   const PanelRows rows(p.tiles.panel_rows + static_cast<std::int64_t>(task.panel) * kPanelRows);
-  PanelSums<W> sums;
+  PanelSums<T, W> sums;
   sums.clear();
-  std::uint32_t* values =
-      p.values + static_cast<std::int64_t>(blockIdx.y) * p.tiles.chunks * (kChunkCells / 2);
-  const auto use = [&](std::int64_t chunk, const std::uint32_t(&a)[2][4]) {
+  std::uint32_t* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.tiles.chunks * kCellWords<T>;
+  const auto use = [&](std::int64_t chunk, const Weights<T>& a) {
     sums.add(a, p.z, unit, p.tiles.columns + chunk * kChunkColumns, p.feature);
   };
   if constexpr (D > 0) {
     const std::int64_t cols = p.units.cols(unit);
     const std::int64_t n = p.units.rows(unit);
-    RowOperands<D> x;
+    RowOperands<T, D> x;
     x.start(p.x, unit, rows);
     for (std::int64_t chunk = task.begin; chunk < task.end; ++chunk) {
       const Index* columns = p.tiles.columns + chunk * kChunkColumns;
@@ -115,28 +116,15 @@ __global__ void __launch_bounds__(128) tile_hop(TileHop p) {
         if (p.scores.dropout.active())
           value *= static_cast<float>(p.scores.dropout.edge_factor(unit, order[cell]));
       });
-      std::uint32_t a[2][4];
-      cells.operand(a);
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        *reinterpret_cast<uint4*>(values + chunk * (kChunkCells / 2) + (m * 32 + lane_id()) * 4) =
-            uint4{a[m][0], a[m][1], a[m][2], a[m][3]};
-      }
+      const auto a = cells.template weights<T>();
+      a.store(values + chunk * kCellWords<T>);
       use(chunk, a);
     }
   } else {
 #pragma unroll 2
     for (std::int64_t chunk = task.begin; chunk < task.end; ++chunk) {
-      std::uint32_t a[2][4];
-#pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        const uint4 words =
-            *reinterpret_cast<const uint4*>(values + chunk * (kChunkCells / 2) + (m * 32 + lane_id()) * 4);
-        a[m][0] = words.x;
-        a[m][1] = words.y;
-        a[m][2] = words.z;
-        a[m][3] = words.w;
-      }
+      Weights<T> a;
+      a.load(values + chunk * kCellWords<T>);
       use(chunk, a);
     }
   }

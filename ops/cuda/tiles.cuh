@@ -45,11 +45,19 @@ struct PanelRows {
   }
 };
 
-/// Rows of 32 x 32 features (32 rows of a panel) as the A operand of two products.
+/// Features that 4 lanes load at once: the inner indices of two products.
+template <class T>
+inline constexpr int kBlock = 4 * Piece<T>::kSize;
+/// Words of the weights of a chunk: pairs of bf16, or floats.
+template <class T>
+inline constexpr int kCellWords = kChunkCells * static_cast<int>(sizeof(T)) / 4;
+
+/// 32 rows of a panel and kBlock<T> features as the A operand of two products.
+template <class T>
 struct RowOperand {
   std::uint32_t word[2][2][4];  // [row tile][half][word]
 
-  __device__ __forceinline__ void load(const Rows<bf16>& from, std::int64_t unit, const PanelRows& rows,
+  __device__ __forceinline__ void load(const Rows<T>& from, std::int64_t unit, const PanelRows& rows,
                                        int feature) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -60,12 +68,46 @@ struct RowOperand {
       }
     }
   }
-  __device__ static __forceinline__ void load_row(const bf16* row, std::uint32_t (&to)[4]) {
-    const uint4 words = *reinterpret_cast<const uint4*>(row + lane_id() % 4 * 8);
+  __device__ static __forceinline__ void load_row(const T* row, std::uint32_t (&to)[4]) {
+    const uint4 words = *reinterpret_cast<const uint4*>(row + lane_id() % 4 * Piece<T>::kSize);
     to[0] = words.x;
     to[1] = words.y;
     to[2] = words.z;
     to[3] = words.w;
+  }
+};
+
+/// 32 rows x 16 columns of weights in the order in which they are stored (fragment_cell()) and multiplied.
+template <class T>
+struct Weights {
+  static constexpr int kWords = 2 * static_cast<int>(sizeof(T));  // of a lane in a row tile
+  std::uint32_t word[2][kWords];
+
+  __device__ __forceinline__ static std::uint32_t* place(std::uint32_t* chunk, int m) {
+    return chunk + (m * 32 + lane_id()) * kWords;
+  }
+  __device__ __forceinline__ void load(std::uint32_t* chunk) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int w = 0; w < kWords; w += 4) {
+        const uint4 words = *reinterpret_cast<const uint4*>(place(chunk, m) + w);
+        word[m][w] = words.x;
+        word[m][w + 1] = words.y;
+        word[m][w + 2] = words.z;
+        word[m][w + 3] = words.w;
+      }
+    }
+  }
+  __device__ __forceinline__ void store(std::uint32_t* chunk) const {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int w = 0; w < kWords; w += 4) {
+        *reinterpret_cast<uint4*>(place(chunk, m) + w) =
+            uint4{word[m][w], word[m][w + 1], word[m][w + 2], word[m][w + 3]};
+      }
+    }
   }
 };
 
@@ -83,8 +125,9 @@ struct Cells {
       }
     }
   }
-  /// Adds the products of 32 features of the panel's rows with those of 16 columns.
-  __device__ __forceinline__ void add(const RowOperand& rows, const std::uint32_t (&column)[2][4]) {
+  /// Adds the products of kBlock<T> features of the panel's rows with those of 16 columns.
+  template <class T>
+  __device__ __forceinline__ void add(const RowOperand<T>& rows, const std::uint32_t (&column)[2][4]) {
 #pragma unroll
     for (int step = 0; step < 2; ++step) {
 #pragma unroll
@@ -92,20 +135,29 @@ struct Cells {
         const std::uint32_t a[4] = {rows.word[m][0][2 * step], rows.word[m][1][2 * step],
                                     rows.word[m][0][2 * step + 1], rows.word[m][1][2 * step + 1]};
 #pragma unroll
-        for (int j = 0; j < 2; ++j) multiply(value[m][j], a, column[j][2 * step], column[j][2 * step + 1]);
+        for (int j = 0; j < 2; ++j)
+          multiply_as<T>(value[m][j], a, column[j][2 * step], column[j][2 * step + 1]);
       }
     }
   }
   /// As the A operand of a product with 16 rows.
-  __device__ __forceinline__ void operand(std::uint32_t (&a)[2][4]) const {
+  template <class T>
+  __device__ __forceinline__ Weights<T> weights() const {
+    Weights<T> a;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        a[m][2 * j] = pack(value[m][j][0], value[m][j][1]);
-        a[m][2 * j + 1] = pack(value[m][j][2], value[m][j][3]);
+        if constexpr (sizeof(T) == 2) {
+          a.word[m][2 * j] = pack(value[m][j][0], value[m][j][1]);
+          a.word[m][2 * j + 1] = pack(value[m][j][2], value[m][j][3]);
+        } else {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) a.word[m][4 * j + i] = as_bits(value[m][j][i]);
+        }
       }
     }
+    return a;
   }
   /// f(value, row tile, half, column of the chunk, place of the cell in its fragment).
   template <class F>
@@ -125,11 +177,12 @@ struct Cells {
 };
 
 /// Columns j * 8 + g of a chunk, for scores.
-__device__ __forceinline__ void load_columns(const Rows<bf16>& from, std::int64_t unit, const Index* columns,
+template <class T>
+__device__ __forceinline__ void load_columns(const Rows<T>& from, std::int64_t unit, const Index* columns,
                                              int feature, std::uint32_t (&to)[2][4]) {
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
-    RowOperand::load_row(from.row(unit, columns[j * 8 + lane_id() / 4]) + feature, to[j]);
+    RowOperand<T>::load_row(from.row(unit, columns[j * 8 + lane_id() / 4]) + feature, to[j]);
   }
 }
 
@@ -157,35 +210,36 @@ __device__ __forceinline__ bool inside(const PanelRows& rows, int m, int half, s
   return rows.row[m][half] >= 0 && rows.row[m][half] < n;
 }
 
-/// The rows' operands for all features, kept in registers where there are up to 128.
-template <int D>
+/// The rows' operands for all features, kept in registers where they are up to 256 bytes a row.
+template <class T, int D>
 struct RowOperands {
-  static constexpr bool kKept = D <= 128;
-  RowOperand block[kKept ? D / 32 : 1];
+  static constexpr bool kKept = D * static_cast<int>(sizeof(T)) <= 256;
+  RowOperand<T> block[kKept ? D / kBlock<T> : 1];
 
-  __device__ __forceinline__ void start(const Rows<bf16>& x, std::int64_t unit, const PanelRows& rows) {
+  __device__ __forceinline__ void start(const Rows<T>& x, std::int64_t unit, const PanelRows& rows) {
     if constexpr (kKept) {
 #pragma unroll
-      for (int b = 0; b < D / 32; ++b) block[b].load(x, unit, rows, b * 32);
+      for (int b = 0; b < D / kBlock<T>; ++b) block[b].load(x, unit, rows, b * kBlock<T>);
     }
   }
-  __device__ __forceinline__ void scores(const Rows<bf16>& x, const Rows<bf16>& y, std::int64_t unit,
+  __device__ __forceinline__ void scores(const Rows<T>& x, const Rows<T>& y, std::int64_t unit,
                                          const PanelRows& rows, const Index* columns, Cells& cells) {
     cells.clear();
 #pragma unroll
-    for (int b = 0; b < D / 32; ++b) {
+    for (int b = 0; b < D / kBlock<T>; ++b) {
       std::uint32_t column[2][4];
-      load_columns(y, unit, columns, b * 32, column);
-      if constexpr (!kKept) block[0].load(x, unit, rows, b * 32);
+      load_columns(y, unit, columns, b * kBlock<T>, column);
+      if constexpr (!kKept) block[0].load(x, unit, rows, b * kBlock<T>);
       cells.add(block[kKept ? b : 0], column);
     }
   }
 };
 
 /// The sums of a hop of 32 rows and W features from `feature` on: [row tile][output tile j][register].
-template <int W>
+template <class T, int W>
 struct PanelSums {
   static constexpr int kTiles = W / 8;  // 8 features of each lane where W = 64, 4 where W = 32
+  static constexpr int kWords = kTiles * static_cast<int>(sizeof(T)) / 4;
   float value[2][kTiles][4];
 
   __device__ __forceinline__ void clear() {
@@ -198,14 +252,17 @@ struct PanelSums {
       }
     }
   }
-  __device__ static __forceinline__ void load(const bf16* row, std::uint32_t (&to)[kTiles / 2]) {
-    const bf16* from = row + lane_id() / 4 * kTiles;
-    if constexpr (kTiles == 8) {
-      const uint4 words = *reinterpret_cast<const uint4*>(from);
-      to[0] = words.x;
-      to[1] = words.y;
-      to[2] = words.z;
-      to[3] = words.w;
+  __device__ static __forceinline__ void load(const T* row, std::uint32_t (&to)[kWords]) {
+    const T* from = row + lane_id() / 4 * kTiles;
+    if constexpr (kWords >= 4) {
+#pragma unroll
+      for (int w = 0; w < kWords; w += 4) {
+        const uint4 words = *reinterpret_cast<const uint4*>(from + w * 4 / static_cast<int>(sizeof(T)));
+        to[w] = words.x;
+        to[w + 1] = words.y;
+        to[w + 2] = words.z;
+        to[w + 3] = words.w;
+      }
     } else {
       const uint2 words = *reinterpret_cast<const uint2*>(from);
       to[0] = words.x;
@@ -213,9 +270,9 @@ struct PanelSums {
     }
   }
   /// Adds the weights of a chunk times the rows of its columns.
-  __device__ __forceinline__ void add(const std::uint32_t (&a)[2][4], const Rows<bf16>& z, std::int64_t unit,
+  __device__ __forceinline__ void add(const Weights<T>& a, const Rows<T>& z, std::int64_t unit,
                                       const Index* columns, int feature) {
-    std::uint32_t row[2][2][kTiles / 2];  // [inner half][first or next column][word]
+    std::uint32_t row[2][2][kWords];  // [inner half][first or next column][word]
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -223,16 +280,32 @@ struct PanelSums {
         load(z.row(unit, columns[half * 8 + lane_id() % 4 * 2 + c]) + feature, row[half][c]);
       }
     }
+    if constexpr (sizeof(T) == 2) {
 #pragma unroll
-    for (int j = 0; j < kTiles; j += 2) {
-      const std::uint32_t even0 = low_halves(row[0][0][j / 2], row[0][1][j / 2]);
-      const std::uint32_t even1 = low_halves(row[1][0][j / 2], row[1][1][j / 2]);
-      const std::uint32_t odd0 = high_halves(row[0][0][j / 2], row[0][1][j / 2]);
-      const std::uint32_t odd1 = high_halves(row[1][0][j / 2], row[1][1][j / 2]);
+      for (int j = 0; j < kTiles; j += 2) {
+        const std::uint32_t even0 = low_halves(row[0][0][j / 2], row[0][1][j / 2]);
+        const std::uint32_t even1 = low_halves(row[1][0][j / 2], row[1][1][j / 2]);
+        const std::uint32_t odd0 = high_halves(row[0][0][j / 2], row[0][1][j / 2]);
+        const std::uint32_t odd1 = high_halves(row[1][0][j / 2], row[1][1][j / 2]);
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
-        multiply(value[m][j], a[m], even0, even1);
-        multiply(value[m][j + 1], a[m], odd0, odd1);
+        for (int m = 0; m < 2; ++m) {
+          multiply(value[m][j], a.word[m], even0, even1);
+          multiply(value[m][j + 1], a.word[m], odd0, odd1);
+        }
+      }
+    } else {
+      // Inner indices t and t + 4 of a product are columns 2 t and 2 t + 1 of its half.
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          const std::uint32_t* w = a.word[m] + 4 * half;
+          const std::uint32_t left[4] = {w[0], w[2], w[1], w[3]};
+#pragma unroll
+          for (int j = 0; j < kTiles; ++j) {
+            multiply_tf32(value[m][j], left, row[half][0][j], row[half][1][j]);
+          }
+        }
       }
     }
   }
@@ -264,11 +337,11 @@ struct PanelSums {
 
 /// Ends a task of a panel: its rows where it is the only one, with the single edges' parts, else a part of
 /// them.
-template <int W>
-__device__ __forceinline__ void end_panel(PanelSums<W>& sums, const TileTask& task, const PanelRows& rows,
+template <class T, int W>
+__device__ __forceinline__ void end_panel(PanelSums<T, W>& sums, const TileTask& task, const PanelRows& rows,
                                           std::int64_t unit, int feature, const TaskRange* row_tasks,
                                           const Parts<float>& edge_parts, const Parts<float>& panel_parts,
-                                          const Finish<bf16>& finish) {
+                                          const Finish<T>& finish) {
   sums.each_piece([&](int m, int half, int offset, float(&piece)[8]) {
     const int from = feature + offset;
     if (task.slot >= 0) {
@@ -281,7 +354,14 @@ __device__ __forceinline__ void end_panel(PanelSums<W>& sums, const TileTask& ta
     const std::int64_t row = rows.row[m][half];
     if (row < 0) return;
     if (edge_parts.data != nullptr) edge_parts.add(row_tasks[row], from, piece);
-    finish.write(unit, row, from, piece);
+    constexpr int kSize = Piece<T>::kSize;
+#pragma unroll
+    for (int first = 0; first < 8; first += kSize) {
+      float part[kSize];
+#pragma unroll
+      for (int f = 0; f < kSize; ++f) part[f] = piece[first + f];
+      finish.write(unit, row, from + first, part);
+    }
   });
 }
 

@@ -114,6 +114,7 @@ AttentionRun<T> run_attention(const Context& ctx, const AttentionCase& c, Layout
                           .head_dim = static_cast<int>(c.d),
                           .value_dim = static_cast<int>(c.d_v),
                           .dtype = dtype_for<T>(),
+                          .tf32 = c.tf32,
                           .hops = c.hops,
                           .backward = !g.empty(),
                           .reorder = c.reorder});

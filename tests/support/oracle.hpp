@@ -26,6 +26,7 @@ struct AttentionCase {
   double dropout_p = 0, hop_dropout_p = 0;
   std::uint64_t seed = 0;
   bool keep = false;                // the forward pass leaves a state for the backward pass
+  bool tf32 = false;                // of the plan, too
   Reorder reorder = Reorder::none;  // of the plan; the oracle knows nothing of it
 
   const Graph& graph(Offset head) const {

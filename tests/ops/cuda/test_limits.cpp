@@ -3,6 +3,7 @@
 #ifndef MANYHOP_TEST_ON_DEVICE
 #include <doctest/doctest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -143,6 +144,23 @@ TEST_CASE("limits: places beyond 2^31 in what kernels count") {
   threadIdx = dim3();
 }
 
+TEST_CASE("rounding to TF32: to nearest, ties away from zero, specials as they are") {
+  using ops::cuda::to_tf32;
+  const auto rounded = [](float value) {
+    return std::bit_cast<float>(to_tf32(std::bit_cast<std::uint32_t>(value)));
+  };
+  CHECK(rounded(1.0F) == 1.0F);
+  CHECK(rounded(1.0F + 0x1p-10F) == 1.0F + 0x1p-10F);
+  CHECK(rounded(1.0F + 0x1p-11F) == 1.0F + 0x1p-10F);
+  CHECK(rounded(-1.0F - 0x1p-11F) == -1.0F - 0x1p-10F);
+  CHECK(rounded(1.0F + 0x1.ffcp-12F) == 1.0F);
+  CHECK(rounded(0x1.fffp0F) == 2.0F);
+  CHECK(rounded(-INFINITY) == -INFINITY);
+  CHECK(rounded(0.0F) == 0.0F);
+  CHECK(std::isnan(rounded(std::bit_cast<float>(0xffffffffU))));
+  CHECK(std::isnan(rounded(std::bit_cast<float>(0x7f800001U))));
+}
+
 TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^33") {
   using namespace ops::cuda;
   constexpr std::int64_t kFar = (std::int64_t{1} << 33) + 7;
@@ -209,7 +227,7 @@ TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^3
   const std::vector<bf16> z(kChunkColumns * kWidth, bf16(2.0F));
   std::vector<bf16> sums(kPanelRows * kWidth, bf16(0.0F));
   const TileTask chunk{kFar, kFar + 1, 0, -1};
-  TileHop hop;
+  TileHop<bf16> hop;
   hop.units.n_rows = kPanelRows;
   hop.units.n_cols = kChunkColumns;
   hop.tiles.tasks = &chunk;
@@ -222,7 +240,7 @@ TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^3
   hop.finish.out = sums.data();
   hop.finish.n = kPanelRows;
   hop.finish.width = kWidth;
-  launch_warps(tile_hop<0, kWidth>, 1, 1, nullptr, hop);
+  launch_warps(tile_hop<bf16, 0, kWidth>, 1, 1, nullptr, hop);
   for (const bf16 value : sums) CHECK(static_cast<float>(value) == 32.0F);
 }
 #endif

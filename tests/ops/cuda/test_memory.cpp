@@ -71,6 +71,9 @@ TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no
         options.backward = backward;
         memory_as_told<bf16>(graph, options);
         memory_as_told<float>(graph, options);
+        PlanOptions tf32 = options;
+        tf32.tf32 = true;
+        memory_as_told<float>(graph, tf32);
         options.batch = 2;
         options.kv_heads = 1;
         options.value_dim = 40;

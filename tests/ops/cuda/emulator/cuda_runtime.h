@@ -94,6 +94,29 @@ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b
   }
 }
 
+/// m16n8k8 of TF32, whose operands must have been rounded to 10 bits of mantissa.
+inline void multiply_tf32(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  const std::uint32_t mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  for (const std::uint32_t word : mine) {
+    if ((word & 0x1fffU) != 0) throw std::logic_error("emulator: an operand of TF32 that is not rounded");
+  }
+  exchange(mine, sizeof(mine), 3);
+  const auto value = [](int from, int which) {
+    float number;
+    std::memcpy(&number, slot(from).bytes.data() + 4 * which, 4);
+    return number;
+  };
+  const int g = lane() / 4;
+  const int t = lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2);
+    const int column = 2 * t + i % 2;
+    for (int k = 0; k < 8; ++k) {
+      c[i] += value(row % 8 * 4 + k % 4, row / 8 + 2 * (k / 4)) * value(column * 4 + k % 4, 4 + k / 4);
+    }
+  }
+}
+
 }  // namespace emulator
 
 template <class T>
