@@ -13,14 +13,17 @@
 
 namespace manyhop {
 
+/// stored: Z of all hops are held, of all heads where a state keeps them (AttentionState). checkpointed: A
+/// and Z of the heads in flight alone, made again by the backward pass; where all K of its Z take more memory
+/// than about sqrt(K) checkpoints, those and the hops between two. implicit: the gradient at the fixed point.
 enum class AttentionBackward : std::uint8_t { stored, checkpointed, implicit };
 
 struct AttentionOptions;
 
 /// What attention() may keep for attention_backward() of the same plan, tensors and options: A and Z_1 ..
-/// Z_{K-1} of all heads (stored), or about sqrt(K) of the Z (checkpointed). Without it the backward pass runs
-/// the forward pass again; the bits are the same. Stays empty where the backward pass would not take it
-/// (implicit, hops = 0, the reference backend) or where it would pass the memory limit.
+/// Z_{K-1} of all heads. Without it the backward pass runs the forward pass again, head by head; the bits are
+/// the same. Stays empty where the backward pass would not take it (checkpointed, implicit, hops = 0, the
+/// reference backend) or where it would pass the memory limit.
 /// Bytes: about 4 h (m + (K - 1) n d_v) for fp32 and bf16, twice that for f64.
 class AttentionState {
  public:

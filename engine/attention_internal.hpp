@@ -300,7 +300,7 @@ class Call {
   void for_units(Offset units, const Schedule& schedule, bool alone,
                  const std::function<void(Offset, const ops::HeadResources&)>& body) const {
     std::byte* memory = ctx_.workspace.reserve(schedule.workspace());
-    std::byte* panels = memory + static_cast<std::size_t>(schedule.slots) * schedule.head_bytes;
+    std::byte* panels = memory + schedule.heads();
     std::atomic<Offset> done{0};
     const auto run = [&](Offset unit, const ops::HeadResources& resources) {
       check_stop();
@@ -344,13 +344,9 @@ class Call {
   /// Of a forward call that keeps what `options.state` asks for, if that can be; prepares the state.
   Schedule keeping_schedule(Offset units) const {
     AttentionState* state = options_.state;
-    const auto mode = static_cast<ops::HeadBackward>(options_.backward);
     if (state != nullptr) state->clear();
-    if (state == nullptr || options_.hops == 0 || ctx_.backend != Backend::cpu ||
-        mode == ops::HeadBackward::implicit) {
-      return schedule(units, false, ops::HeadBackward::stored);
-    }
-    const Schedule found = schedule_with_state(units, false, mode);
+    if (state == nullptr || !keeps()) return schedule(units, false, ops::HeadBackward::stored);
+    const Schedule found = schedule_with_state(units, false, ops::HeadBackward::stored);
     if (!found.shape.kept) return found;
     state->unit_bytes = unit_bytes(found.shape);
     state->memory.reserve(state->unit_bytes * static_cast<std::size_t>(units));
@@ -363,9 +359,8 @@ class Call {
 
   /// Bytes of the state of all units; 0: none is kept.
   std::size_t state_bytes(Offset units) const {
-    const auto mode = static_cast<ops::HeadBackward>(options_.backward);
-    if (options_.hops == 0 || ctx_.backend != Backend::cpu || mode == ops::HeadBackward::implicit) return 0;
-    const Schedule found = schedule_with_state(units, false, mode);
+    if (!keeps()) return 0;
+    const Schedule found = schedule_with_state(units, false, ops::HeadBackward::stored);
     return found.shape.kept ? unit_bytes(found.shape) * static_cast<std::size_t>(units) : 0;
   }
 
@@ -412,6 +407,12 @@ class Call {
   const PlanOptions& plan_options() const { return o_; }
 
  private:
+  /// Whether a forward call keeps anything for the backward one.
+  bool keeps() const {
+    return options_.hops > 0 && ctx_.backend == Backend::cpu &&
+           options_.backward == AttentionBackward::stored;
+  }
+
   void check_lengths() {
     if (options_.lengths.empty()) return;
     if (static_cast<Offset>(options_.lengths.size()) != o_.batch) {

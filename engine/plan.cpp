@@ -97,9 +97,9 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   const bool wide = dtype == DType::f64;
   const std::size_t panel =
       wide ? ops::cpu::panel_bytes<double>(best.shape) : ops::cpu::panel_bytes<float>(best.shape);
-  const auto head = [&](bool stored) {
-    return wide ? ops::cpu::head_bytes<double>(best.shape, stored)
-                : ops::cpu::head_bytes<float>(best.shape, stored);
+  const auto head = [&](bool stored, bool parallel) {
+    return wide ? ops::cpu::head_bytes<double>(best.shape, stored, parallel)
+                : ops::cpu::head_bytes<float>(best.shape, stored, parallel);
   };
   const std::size_t values = static_cast<std::size_t>(shape.value_count) * (wide ? 8 : 4);
   const int most = static_cast<int>(std::clamp<Offset>(units, 1, threads));
@@ -115,7 +115,8 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
         candidate.stored = stored;
         candidate.slots = slots;
         candidate.panel_slots = panels;
-        candidate.head_bytes = head(stored);
+        candidate.head_bytes = head(stored, false);
+        candidate.whole_bytes = head(stored, panels > 1);
         candidate.panel_bytes = panel;
         smallest = candidate.workspace();
         if (stored && !shape.kept &&

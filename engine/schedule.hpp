@@ -2,6 +2,7 @@
 // between hops or made again. Every choice gives the same bits.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <string>
@@ -14,14 +15,14 @@ namespace manyhop {
 
 struct Schedule {
   ops::HeadShape shape;
-  bool stored = true;   // A is kept between hops
-  int slots = 1;        // heads in flight
-  int panel_slots = 1;  // panels in flight
-  std::size_t head_bytes = 0;
+  bool stored = true;           // A is kept between hops
+  int slots = 1;                // heads in flight
+  int panel_slots = 1;          // panels in flight
+  std::size_t head_bytes = 0;   // of one of several heads in flight
+  std::size_t whole_bytes = 0;  // of a head that has all threads
   std::size_t panel_bytes = 0;
-  std::size_t workspace() const {
-    return static_cast<std::size_t>(slots) * head_bytes + static_cast<std::size_t>(panel_slots) * panel_bytes;
-  }
+  std::size_t heads() const { return std::max(static_cast<std::size_t>(slots) * head_bytes, whole_bytes); }
+  std::size_t workspace() const { return heads() + static_cast<std::size_t>(panel_slots) * panel_bytes; }
 };
 
 /// The fastest schedule that keeps `held` bytes (inputs, graph) plus workspace within the limit.

@@ -100,7 +100,7 @@ struct HeadShape {
   Offset by_column = 0;    // most single edges of a tiling that comes with RestByColumn
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
-  bool kept = false;   // A and Z, or checkpoints of Z, lie in memory that outlives the forward pass
+  bool kept = false;   // A and Z lie in memory that outlives the forward pass
   bool half = false;   // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
   bool tiles = false;  // with half: dense columns by bf16 tiles (AMX), weights rounded to bf16
 
@@ -134,10 +134,10 @@ void attention_head_backward(const HeadInput<T>& in, const HeadGradient<T>& grad
 }  // namespace reference
 
 namespace cpu {
+/// `parallel`: of a head that runs on several threads.
 template <class C>
-std::size_t head_bytes(const HeadShape& shape, bool stored);
-/// What the forward pass of a head may leave for the backward pass: A and Z_1 .. Z_{K-1}, or checkpoints of
-/// Z.
+std::size_t head_bytes(const HeadShape& shape, bool stored, bool parallel);
+/// What the forward pass of a head may leave for the backward pass: A and Z_1 .. Z_{K-1}.
 template <class C>
 std::size_t kept_bytes(const HeadShape& shape);
 template <class C>

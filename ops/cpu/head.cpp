@@ -17,7 +17,7 @@ template <class T, class S>
 Head<T, S>::Head(const HeadInput<T>& input, const HeadResources& given) : in(input), resources(given) {
   Carver head(resources.memory);
   Carver kept(resources.kept);
-  scratch_ = HeadScratch<C, S>::carve(head, kept, resources.shape, resources.stored);
+  scratch_ = HeadScratch<C, S>::carve(head, kept, resources.shape, resources.stored, resources.threads > 1);
   const std::size_t bytes = panel_bytes<C>(resources.shape);
   for (int i = 0; i < resources.threads; ++i) {
     Carver panel(resources.panels + static_cast<std::size_t>(i) * bytes);
@@ -26,33 +26,41 @@ Head<T, S>::Head(const HeadInput<T>& input, const HeadResources& given) : in(inp
 }
 
 template <class T, class S>
-void Head<T, S>::pack() {
-  const auto pack_rows = [&]<class R>(TensorView<const T> from, Offset d, Rows<R> to) {
-    std::atomic<bool> finite{true};
-    const auto range = [&](Offset begin, Offset end) {
-      bool good = true;
-      for (Offset i = begin; i < end; ++i) {
-        prefetch_row(from, in.token(std::min(i + kRowsAhead, end - 1)), d);
-        for (Offset block = 0; block < to.width; block += to.kBlock) {
-          R* row = to.row(block, i);
-          if constexpr (std::is_same_v<R, C>) {
-            read_row(from, in.token(i), d, C{1}, block, block + to.stride(block), row);
-          } else {
-            read_half_row(from, in.token(i), d, block, block + to.stride(block), row);
-          }
-          good &= all_finite(row, to.stride(block));
+template <class R>
+bool Head<T, S>::pack_rows(TensorView<const T> from, Offset d, Rows<R> to) const {
+  std::atomic<bool> finite{true};
+  const auto range = [&](Offset begin, Offset end) {
+    bool good = true;
+    for (Offset i = begin; i < end; ++i) {
+      prefetch_row(from, in.token(std::min(i + kRowsAhead, end - 1)), d);
+      for (Offset block = 0; block < to.width; block += to.kBlock) {
+        R* row = to.row(block, i);
+        if constexpr (std::is_same_v<R, C>) {
+          read_row(from, in.token(i), d, C{1}, block, block + to.stride(block), row);
+        } else {
+          read_half_row(from, in.token(i), d, block, block + to.stride(block), row);
         }
+        good &= all_finite(row, to.stride(block));
       }
-      if (!good) finite = false;
-    };
-    if (resources.threads > 1) {
-      parallel_ranges(in.n_cols, kRowGrain, range);
-    } else {
-      range(0, in.n_cols);
     }
-    return finite.load();
+    if (!good) finite = false;
   };
+  if (resources.threads > 1) {
+    parallel_ranges(in.n_cols, kRowGrain, range);
+  } else {
+    range(0, in.n_cols);
+  }
+  return finite;
+}
+
+template <class T, class S>
+void Head<T, S>::pack_keys() {
   careful_keys = !pack_rows(in.k, in.d, keys(scratch_.k));
+}
+
+template <class T, class S>
+void Head<T, S>::pack() {
+  pack_keys();
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
   if constexpr (std::is_same_v<S, bf16>) {
     if (!resources.shape.tiles) return;
@@ -229,6 +237,7 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
 #define MANYHOP_INSTANTIATE(...)                                                                       \
   template __VA_ARGS__::Head(const HeadInput<__VA_ARGS__::Stored>&, const HeadResources&);             \
   template void __VA_ARGS__::pack();                                                                   \
+  template void __VA_ARGS__::pack_keys();                                                              \
   template void __VA_ARGS__::gather_rows(const PanelView&, Rows<const __VA_ARGS__::C>, Offset, Offset, \
                                          __VA_ARGS__::C*);                                             \
   template void __VA_ARGS__::drop_hop(int, Offset, __VA_ARGS__::C*) const;                             \

@@ -54,28 +54,32 @@ template <class C, class S>
 struct HeadScratch {
   C* k;                 // [n_cols][d]
   C* values = nullptr;  // [value_count] when stored
-  C* d_values =
-      nullptr;  // [value_count] where gradients of A are summed over segments or scattered by features
-  C* by_column = nullptr;  // backward: A of single edges column by column
-  C* dk = nullptr;         // [n_cols][d]
-  C* dv = nullptr;         // [longest][d_value]
-  std::vector<S*> z;       // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
+  // Backward: gradients of A [value_count], where they are summed over segments or scattered by features.
+  C* d_values = nullptr;
+  // Backward, [by_column]: A of single edges column by column; once all hops have gone back, gradients of it.
+  C* by_column = nullptr;
+  C* dk = nullptr;    // [n_cols][d]
+  C* dv = nullptr;    // [longest][d_value]
+  std::vector<S*> z;  // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
   std::vector<S*> checkpoint;
-  std::vector<C*> g;  // backward: G of a segment, and one more
+  std::vector<C*> g;       // backward: G of a segment, and one more
+  bool keys_lent = false;  // g[0] lies where k does
   // With tiles: k [n_cols][tile_width(d)], and the pairs of the Z that a hop reads.
   bf16* half_k = nullptr;
   bf16* pairs = nullptr;
 
   /// `kept`: the memory of HeadResources::kept where shape.kept (else unused).
-  static HeadScratch carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored);
+  /// `parallel`: all threads are in this head.
+  static HeadScratch carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored, bool parallel);
 };
 
 /// Hops whose Z are held at once in the backward pass, and how many segments of them there are.
 struct Segments {
   int length;
   int count;
-  /// Several segments need A and dA kept: without them all of Z is held instead.
-  static Segments of(int hops, HeadBackward mode, bool stored);
+  /// Checkpointed: all of Z, or about sqrt(K) segments and dA, whichever takes less memory. Several segments
+  /// need A kept: without it all of Z is held.
+  static Segments of(const HeadShape& shape, bool stored);
 };
 
 /// S: what V and Z are kept in, the type of the arithmetic or bf16.
@@ -88,6 +92,7 @@ class Head {
   Head(const HeadInput<T>& in, const HeadResources& resources);
 
   void pack();  // k and v into rows of the compute type
+  void pack_keys();
   /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
   /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
   void hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last = false);
@@ -144,6 +149,10 @@ class Head {
   bool careful_keys = false;  // k does
 
  private:
+  /// Whether all of it was finite.
+  template <class R>
+  bool pack_rows(TensorView<const T> from, Offset d, Rows<R> to) const;
+
   mutable std::mutex mutex_;
   mutable std::vector<PanelScratch<C>> free_;
 };

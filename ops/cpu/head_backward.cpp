@@ -179,7 +179,7 @@ auto Backward<T>::stored_weights(const PanelView& view, PanelScratch<C>& s) -> c
 template <class T>
 void Backward<T>::unrolled() {
   const int hops = in_.hops;
-  const Segments segments = Segments::of(hops, gradient_.mode, head_.resources.stored);
+  const Segments segments = Segments::of(head_.resources.shape, head_.resources.stored);
   auto& z = scratch().z;
   auto& g = scratch().g;
   // Forward up to Z_{K-1}; checkpoint j is Z_{(j + 1) * length}.
@@ -188,9 +188,9 @@ void Backward<T>::unrolled() {
     head_.hop(t, std::exchange(first, false), from, to, nullptr);
   };
   const bool kept = head_.resources.kept != nullptr;
-  if (kept && segments.count == 1) first = false;  // A is there, and all of Z
+  if (kept) first = false;  // A is there, and all of Z
   const C* at_start = z[0];
-  for (int j = 0; j + 1 < segments.count && !kept; ++j) {
+  for (int j = 0; j + 1 < segments.count; ++j) {
     const C* from = at_start;
     for (int i = 0; i < segments.length; ++i) {
       const bool to_checkpoint = i + 1 == segments.length;
@@ -209,8 +209,7 @@ void Backward<T>::unrolled() {
     const int end = std::min(hops, begin + segments.length);
     // z_[i] is Z_{begin + i}; Z_0 = V stays in z[0], so a later segment starts from its checkpoint.
     z_start_ = j == 0 ? z[0] : scratch().checkpoint[at(j - 1)];
-    for (int t = begin; t + 1 < end && !(kept && segments.count == 1); ++t)
-      advance(t, z_at(t - begin), z[at(t - begin + 1)]);
+    for (int t = begin; t + 1 < end && !kept; ++t) advance(t, z_at(t - begin), z[at(t - begin + 1)]);
     if (std::exchange(first, false) && head_.resources.stored) head_.weights_only({});
     if (g_last != nullptr) copy(g_last, g[at(segments.length)]);
     // g_[i + 1] is G_{begin + i + 1} after the mask of its hop; it walks down from the buffer of the
@@ -230,6 +229,7 @@ void Backward<T>::unrolled() {
       single_ = end - begin;
   }
   add(scratch().dv, g_last, C{1}, in_.n_cols);
+  if (scratch().keys_lent) head_.pack_keys();
   finish(single_, segments.count);
 }
 

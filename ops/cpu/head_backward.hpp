@@ -116,9 +116,17 @@ class Backward {
   void mask(int t, C* g);
 
   // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for the segment's hops: of single edges in passes over all
-  // panels, a block of features at a time, where the whole of d_values is there.
+  // panels, a block of features at a time, where there is memory for those of all panels.
   void rest_gradient(int hops, bool fresh);
-  void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* d_values);
+  void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest);
+  // Memory for gradients of single edges where d_values is not there; null: none that is large enough.
+  C* rest_alone();
+  // Of a panel's single edges, in either.
+  C* rest_of(const Panel& panel) {
+    if (scratch().d_values != nullptr)
+      return scratch().d_values + panel.values + panel.dense_cols * kPanelRows;
+    return rest_alone() + in_.tiling->rest_indptr[static_cast<std::size_t>(panel.first)];
+  }
   // Of dense columns, and with `rest` of single edges, in one panel.
   void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
                       C* d_values);

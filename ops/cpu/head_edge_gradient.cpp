@@ -25,6 +25,12 @@ void Backward<T>::scatter_panel_rest(const PanelView& view, const C* values, con
 }
 
 template <class T>
+auto Backward<T>::rest_alone() -> C* {
+  const bool fits = in_.tiling->irregular_edges <= head_.resources.shape.by_column;
+  return scratch().by_column != nullptr && fits ? scratch().by_column : nullptr;
+}
+
+template <class T>
 void Backward<T>::rest_gradient(int hops, bool fresh) {
   if (in_.tiling->irregular_edges == 0) return;
   head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
@@ -34,7 +40,7 @@ void Backward<T>::rest_gradient(int hops, bool fresh) {
         check_stop();
         for (Offset p = begin; p < end; ++p) {
           const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
-          rest_scores(view, i, block, !fresh || i > 0 || block > 0, scratch().d_values + view.panel->values);
+          rest_scores(view, i, block, !fresh || i > 0 || block > 0, rest_of(*view.panel));
         }
       }
     }
@@ -42,11 +48,11 @@ void Backward<T>::rest_gradient(int hops, bool fresh) {
 }
 
 template <class T>
-void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* d_values) {
+void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest) {
   const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
   const C* rows[kPanelRows];
   for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r));
-  sddmm_rest<C>(view, rows, head_.features(z_at(i)), block, d_values, accumulate);
+  sddmm_rest<C>(view, rows, head_.features(z_at(i)), block, rest, accumulate);
 }
 
 template <class T>
@@ -62,7 +68,7 @@ void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int 
     sddmm_dense<C>(view, s.rows_t, x, d_values, more);
     if (!rest) continue;
     for (Offset block = 0; block < x.width; block += x.kBlock)
-      rest_scores(view, i, block, more || block > 0, d_values);
+      rest_scores(view, i, block, more || block > 0, d_values + view.panel->dense_cols * kPanelRows);
   }
 }
 
@@ -78,14 +84,19 @@ template <class T>
 void Backward<T>::finish(int hops, int segments) {
   const bool keep_all = parallel_;
   const bool whole = scratch().d_values != nullptr;
+  const bool rest_first = hops > 0 && (whole || rest_alone() != nullptr);
   const Rows<C> dk = head_.keys(scratch().dk);
-  if (segments <= 1 && whole) rest_gradient(hops, true);
+  if (segments <= 1 && rest_first) rest_gradient(hops, true);
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
     C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
     if (segments <= 1) {
       if (hops == 0) std::fill_n(d_values, in_.tiling->panel_values(panel), C{0});
-      panel_gradient(view, s, hops, true, !whole, d_values);
+      panel_gradient(view, s, hops, true, !rest_first, d_values);
+      if (rest_first && !whole) {
+        const Offset dense = panel.dense_cols * kPanelRows;
+        std::copy_n(rest_of(panel), in_.tiling->panel_values(panel) - dense, d_values + dense);
+      }
     }
     const C* weights = s.values;
     if (weights_made_ && !in_.edge_dropout.active()) {  // what is kept is the softmax itself

@@ -73,10 +73,11 @@ void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, 
   const Rows<const C> x = keys(scratch_.k);
   load_queries(view, 0, width(), scratch.rows);
   dense_scores(view, scratch, values);
+  C* rest = values + panel.dense_cols * kPanelRows;
   for (Offset block = 0; block < x.width && in.tiling->irregular_edges > 0; block += x.kBlock) {
     const C* rows[kPanelRows];
     for (int r = 0; r < panel.count; ++r) rows[r] = scratch.rows + r * x.width + block;
-    sddmm_rest<C>(view, rows, x, block, values, block > 0);
+    sddmm_rest<C>(view, rows, x, block, rest, block > 0);
   }
   if (in.bias != nullptr) {
     for (int r = 0; r < panel.count; ++r) {

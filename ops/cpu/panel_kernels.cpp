@@ -142,9 +142,9 @@ void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* val
   kernels<C>().sddmm_dense(view, rows_t, x, values, accumulate);
 }
 template <class C>
-void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
+void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* rest,
                 bool accumulate) {
-  kernels<C>().sddmm_rest(view, rows, x, f, values, accumulate);
+  kernels<C>().sddmm_rest(view, rows, x, f, rest, accumulate);
 }
 template <class C>
 void row_peaks(const PanelView& view, C* values, C* peaks) {

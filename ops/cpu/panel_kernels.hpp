@@ -68,9 +68,10 @@ template <class C>
 void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate);
 
 /// The same for rest edges, over the features of the block of x that starts at feature f; rows: where that
-/// block of each of the panel's rows lies. A pass of its own over many panels keeps the block in L2.
+/// block of each of the panel's rows lies; rest: the values of the panel's rest edges alone. A pass of its
+/// own over many panels keeps the block in L2.
 template <class C>
-void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
+void sddmm_rest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* rest,
                 bool accumulate);
 
 /// Cells that are no edge become -inf; peaks[r] = the largest score of row r, -inf for a row without edges.

@@ -145,15 +145,16 @@ HWY_INLINE void SddmmDense(const PanelView& view, const C* rows_t, Rows<const C>
 }
 
 template <class C>
-HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* values,
+HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<const C> x, Offset f, C* to,
                           bool accumulate) {
+  const Offset dense = view.panel->dense_cols * kPanelRows;
   const C* base = x.block(f);
   const Offset stride = x.stride(f);
   const bool ask = far(x, f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
     const C* row = rows[r];
-    C* out = values + rest.first;
+    C* out = to + (rest.first - dense);
     Offset e = 0;
     for (; e + 4 <= rest.count; e += 4) {
       if (ask) {

@@ -120,7 +120,7 @@ void compare(const Context& ctx, AttentionCase c, AttentionBackward mode, double
 TEST_CASE("attention_backward: stored and checkpointed against the oracle in double") {
   for (const Named& named : graphs()) {
     for (const auto& [hops, teleport] :
-         {std::pair{0, 0.3}, {1, 0.0}, {2, 0.5}, {5, 0.1}, {7, 0.0}, {3, 1.0}}) {
+         {std::pair{0, 0.3}, {1, 0.0}, {2, 0.5}, {5, 0.1}, {7, 0.0}, {3, 1.0}, {18, 0.1}}) {
       for (const AttentionBackward mode : {AttentionBackward::stored, AttentionBackward::checkpointed}) {
         for (const Backend backend : {Backend::reference, Backend::cpu}) {
           compare<double>(on(backend), case_of<double>(named.graph, hops, teleport), mode, 1e-12, hops % 4,
@@ -265,12 +265,10 @@ TEST_CASE("attention_backward: a state belongs to its call") {
   }
   CHECK(threw > 3);
   CHECK(ran > 3);
-  // Checkpoints are smaller; nothing is kept where it cannot be used or does not fit.
-  const std::size_t all = state.bytes();
+  // Nothing is kept where it is not wanted, cannot be used or does not fit.
   options.backward = AttentionBackward::checkpointed;
   attention<float>(ctx, made, qv, kv, vv, to, options);
-  CHECK_FALSE(state.empty());
-  CHECK(state.bytes() < all);
+  CHECK(state.empty());
   options.backward = AttentionBackward::implicit;
   attention<float>(ctx, made, qv, kv, vv, to, options);
   CHECK(state.empty());

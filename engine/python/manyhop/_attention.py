@@ -140,16 +140,16 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch, float64,
         float32, bfloat16 (sums in float32) or float16 (computed in float32); any strides, nothing is copied.
     graph : one Graph (s rows, s_k columns), or a list of one for each head.
-    hops : an integer from 0. teleport : in [0, 1]; with torch it may be a tensor of one value. Graphs that are not square
-        take hops=1 and teleport=0 only.
+    hops : an integer from 0. Graphs that are not square take hops=1 and teleport=0 only.
+    teleport : in [0, 1]; with torch it may be a tensor of one value.
     scale : of the scores; 1 / sqrt(d) by default.
     bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
     lengths : [b]; positions at or past a length are not read, and are 0 in the result.
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m].
-    backward : torch: "stored" keeps A and Z, "checkpointed" about sqrt(hops) of the Z, "implicit" differentiates the fixed
-        point.
+    backward : torch: "stored" keeps A and all Z of all heads, "checkpointed" keeps nothing and makes them again head by
+        head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point.
     reorder : "none", "degree", "rcm", "cluster" or "auto": tokens are renumbered inside so that edges fall into tiles; results
         keep your order.
     backend : "cpu", or "reference" (plain loops).
