@@ -58,6 +58,8 @@ parser.add_argument("--dropout", type=float, default=0.1, help="of hidden states
 parser.add_argument("--init", type=float, default=0.02, help="standard deviation of initial weights; hidden ** -0.5 learns means over many tokens sooner")
 parser.add_argument("--pooling", choices=("first", "mean"), default="first",
                     help="what is classified: the first token's last state (padding is a token like others), or the mean of all but padding")
+parser.add_argument("--normalise", action="store_true",
+                    help="batch-normalise what is classified (means over all tokens always are): states that differ little from text to text are told apart sooner")
 parser.add_argument("--pattern", default="window(8)|global(1)|random(4,seed=1)")
 parser.add_argument("--hops", type=int, default=5)
 parser.add_argument("--teleport", type=float, default=0.1)
@@ -202,7 +204,7 @@ def build(options, arm, words, classes):
         vocab_size=words, hidden_size=options.hidden, num_hidden_layers=options.layers, num_attention_heads=options.heads,
         intermediate_size=2 * options.hidden, max_position_embeddings=options.length + PAD + 1, num_labels=classes,
         pooling=options.pooling, initializer_range=options.init, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=0.0, pattern=pattern, hops=hops, teleport=teleport))
-    if options.task != "text" and options.pooling == "mean":
+    if options.task != "text" and (options.pooling == "mean" or options.normalise):
         # Means over many tokens differ little from text to text: without this the head would have to grow first.
         model.classifier = torch.nn.Sequential(torch.nn.BatchNorm1d(options.hidden), model.classifier)
     return model
