@@ -277,7 +277,8 @@ def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1,
     """Plans attention for a graph (or one for each head) and a shape; :func:`attention` finds the same plan by itself.
 
     heads, kv_heads : of q, and of k and v (the same by default). head_dim, value_dim : widths of q and k, and of v.
-    dtype : "f32", "f64", "bf16", or the type of NumPy or torch. backward : whether gradients will be asked for.
+    dtype : "f32", "f64", "bf16", or the type of NumPy or torch.
+    backward : whether gradients will be asked for.
 
     Cost: linear in the edges, once; plans of the same graph and shape are kept. Errors: BadValue, BadType; LimitError where
     inputs, graph and the least workspace pass the memory limit.

@@ -13,7 +13,8 @@ from .errors import BadType, BadValue
 class DiffuseResult(NamedTuple):
     """What :func:`diffuse` returns.
 
-    value : the diffused signal, in shape and type of x. hops : K, how many products with A it took.
+    value : the diffused signal, in shape and type of x.
+    hops : K, how many products with A it took.
     residual : ||Z_K - Z_{K-1}||, bound : one on ||Z_K - Z_inf||, both of the worst column relative to ||x|| (absolute where x is
         0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1.
     converged : whether bound <= tol; True for a fixed number of hops.
@@ -51,7 +52,9 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":
     sum_k c_k A^k X.
 
-    teleport : in [0, 1], for "ppr". t : from 0, for "heat". coefficients : c_0, c_1, ... for "coefficients".
+    teleport : in [0, 1], for "ppr".
+    t : from 0, for "heat".
+    coefficients : c_0, c_1, ... for "coefficients".
     hops, tol : a fixed number of hops, or as many as bring the error bound to tol; 1e-6 when neither is given, both is an error.
     normalization : A_ij of the weights W_ij with row sums r_i and column sums c_j: "sym" W_ij / sqrt(r_i c_j), "row" W_ij / r_i,
         "col" W_ij / c_j (keeps the sum of x), "none" W_ij.

@@ -60,7 +60,8 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     pattern : a pattern text, a Graph (for one length), or a list of one for each layer. Decoders keep its causal part.
         Defaults to plain full attention.
     hops, teleport : as in :func:`manyhop.attention`. With a cache of keys only hops=1 and teleport=0.
-    hop_dropout : on Z in every hop, where the model drops attention weights too. backward : as in :func:`manyhop.attention`.
+    hop_dropout : on Z in every hop, where the model drops attention weights too.
+    backward : as in :func:`manyhop.attention`.
 
     Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed.
 

@@ -148,7 +148,9 @@ def spectrum(graph, ax=None):
 def attention_text(tokens, q, k, graph, token, ax=None, *, hops=5, teleport=0.1, scale=None, columns=12):
     """Who reaches one token within the hops: its words, each shaded by its weight in row `token` of the diffused attention.
 
-    tokens : the n words. q, k : [n, d] of one head. token : the row that is shown.
+    tokens : the n words.
+    q, k : [n, d] of one head.
+    token : the row that is shown.
 
     The weights are a sum over paths of all lengths; they add up to 1 for a row whose paths all have edges.
 

@@ -43,8 +43,10 @@ def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iteration
         - "transition" D_r^-1 A as given: lambda2 of the second largest modulus (complex where it is), gap 1 - |lambda2|
         - "singular" D_r^-1/2 A D_c^-1/2: gap 1 - sigma2
         - "chung" I - (Pi^1/2 P Pi^-1/2 + its transpose)/2, for strongly connected graphs (else ``applies`` is False)
-    tol : on the residual, with ||x|| = 1. max_iterations : of 40 products each.
-    vectors : also the two eigenvectors [n, 2]. reach_hops : also :func:`reach` of that many hops.
+    tol : on the residual, with ||x|| = 1.
+    max_iterations : of 40 products each.
+    vectors : also the two eigenvectors [n, 2].
+    reach_hops : also :func:`reach` of that many hops.
 
     Keys: n, edges, operator, method, lambda2, lambda_n, gap, residual, converged, iterations, seconds, symmetrised,
     components, isolated, applies, reason, reach, vectors. Undefined numbers (fewer than two vertices) are None; gap is 0 with
@@ -71,7 +73,9 @@ def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterat
     without_hubs, reach; for small graphs, or with `everything`, density, kirchhoff, mean_resistance, discrepancy,
     effective_rank and complete_distance. What does not apply is None.
 
-    eps : of hops_for. teleport : of its ppr. seed : of random probes.
+    eps : of hops_for.
+    teleport : of its ppr.
+    seed : of random probes.
 
     >>> import manyhop as mh
     >>> s = mh.spectral.survey(mh.graph("hypercube", 16))
@@ -97,9 +101,12 @@ def reach(graph, hops, *, exact_rows=4096, seed=0):
 def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, seeds=2, heads=1, head_dim=64, tol=1e-8):
     """Searches for the pattern that mixes best within `edges_per_token` edges a token on average.
 
-    align : blocks are multiples of this many tokens. causal : edges to earlier tokens only, judged by reach instead of gap.
-    keep : pattern text that every design contains. max_ms : slower designs are left out; 0: none. seeds : tried for each
-    random part. heads, head_dim : of the timed attention.
+    align : blocks are multiples of this many tokens.
+    causal : edges to earlier tokens only, judged by reach instead of gap.
+    keep : pattern text that every design contains.
+    max_ms : slower designs are left out; 0: none.
+    seeds : tried for each random part.
+    heads, head_dim : of the timed attention.
 
     Keys: chosen and designs (each {pattern, gap, capacity, reach, edges, padding, predicted_seconds, measured_seconds, pareto,
     baseline}; the Pareto set and, for comparison, bigbird, longformer and diffuser of as many edges), ceiling (1 - 2 sqrt(d - 1)/d,
