@@ -250,6 +250,25 @@ void bind_sparsek(nb::module_& m) {
       },
       nb::arg("scores"), nb::arg("k"), nb::arg("cap"), nb::arg("temperature"));
   m.def(
+      "causal_selections",
+      [](const ReadArray& scores, double k, Offset cap, double temperature, int threads,
+         const StreamNumber& stream) {
+        const CausalOptions options{.k = k, .cap = cap, .temperature = temperature};
+        std::vector<CausalSelection> found;
+        const auto all = [&]<class T>(T) {
+          const auto from = view_of<const T>(scores, "scores", device_of(stream));
+          found = run(
+              threads, 0, [&](const Context& ctx) { return causal_sparsek<T>(ctx, from, options); },
+              backend_of(stream), stream);
+        };
+        dtype_of(scores.dtype(), "scores") == DType::f64 ? all(double{}) : all(float{});
+        nb::list list;
+        for (CausalSelection& one : found) list.append(nb::cast(std::move(one)));
+        return list;
+      },
+      nb::arg("scores"), nb::arg("k"), nb::arg("cap"), nb::arg("temperature"), nb::arg("threads"),
+      nb::arg("stream") = nb::none());
+  m.def(
       "select",
       [](const nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& scores, Offset k,
          Offset sinks, Offset window, bool causal) {

@@ -9,6 +9,7 @@
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/ops/cuda/selection.hpp"
 
 namespace manyhop {
 
@@ -193,5 +194,78 @@ CausalSelection causal_sparsek(std::span<const float> scores, const CausalOption
 CausalSelection causal_sparsek(std::span<const double> scores, const CausalOptions& options) {
   return whole(scores, options);
 }
+
+namespace {
+
+template <class T>
+std::vector<CausalSelection> on_device(const Context& ctx, TensorView<const T> scores,
+                                       const CausalOptions& options) {
+  const Offset heads = scores.extent[0];
+  const Offset n = scores.extent[1];
+  ops::cuda::SelectionCall call;
+  call.stream = ctx.stream;
+  call.heads = heads;
+  call.rows = n;
+  call.k = options.k;
+  call.cap = options.cap == kUncapped ? n : std::min(options.cap, n);
+  call.temperature = options.temperature;
+  const ops::cuda::SelectedRows found =
+      ops::cuda::causal_select<T>(call, {scores.data, scores.stride[0], scores.stride[1]});
+  std::vector<CausalSelection> selections(static_cast<std::size_t>(heads));
+  for (std::size_t h = 0; h < selections.size(); ++h) {
+    if (found.nan[h] < n) {
+      throw ValueError(fmt::format("causal sparsek: head {}: the score of token {} is NaN", h, found.nan[h]));
+    }
+    const auto part = [&]<class X>(const std::vector<X>& all) {
+      const auto first = all.begin() + static_cast<std::ptrdiff_t>(h) * n;
+      return std::vector<X>(first, first + n);
+    };
+    CausalSelection& to = selections[h];
+    to.options = options;
+    to.score = part(found.score);
+    to.tau = part(found.tau);
+    to.until = part(found.until);
+    to.edges = found.edges[h];
+    to.capped_rows = found.capped[h];
+  }
+  return selections;
+}
+
+}  // namespace
+
+template <class T>
+std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const T> scores,
+                                            const CausalOptions& given) {
+  if (scores.rank != 2) {
+    throw ValueError(
+        fmt::format("causal sparsek: scores have {} axes, [heads, tokens] are wanted", scores.rank));
+  }
+  const CausalOptions options = checked(given);
+  if (scores.extent[1] > kMaxVertices) {
+    throw ValueError(
+        fmt::format("causal sparsek: {} tokens, at most {} are wanted", scores.extent[1], kMaxVertices));
+  }
+  require_backend(ctx, "causal sparsek");
+  const ThreadScope scope(ctx.threads, ctx.stop);
+  if (ctx.backend == Backend::cuda) return on_device(ctx, scores, options);
+  std::vector<CausalSelection> selections(static_cast<std::size_t>(scores.extent[0]));
+  parallel_for(scores.extent[0], [&](Offset h) {
+    std::vector<T> row;
+    row.reserve(static_cast<std::size_t>(scores.extent[1]));
+    for (Offset i = 0; i < scores.extent[1]; ++i) row.push_back(scores(h, i));
+    const auto bad = std::find_if(row.begin(), row.end(), [](T x) { return std::isnan(x); });
+    if (bad != row.end()) {
+      throw ValueError(
+          fmt::format("causal sparsek: head {}: the score of token {} is NaN", h, bad - row.begin()));
+    }
+    selections[static_cast<std::size_t>(h)] = whole(std::span<const T>(row), options);
+  });
+  return selections;
+}
+
+template std::vector<CausalSelection> causal_sparsek<float>(const Context&, TensorView<const float>,
+                                                            const CausalOptions&);
+template std::vector<CausalSelection> causal_sparsek<double>(const Context&, TensorView<const double>,
+                                                             const CausalOptions&);
 
 }  // namespace manyhop

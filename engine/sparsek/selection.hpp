@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "manyhop/graphs/base/tensor.hpp"
 #include "manyhop/graphs/base/types.hpp"
 #include "manyhop/graphs/graph.hpp"
 #include "manyhop/ops/context.hpp"
@@ -112,6 +113,14 @@ void extend(CausalSparsek& state, std::span<const double> scores, CausalSelectio
 
 CausalSelection causal_sparsek(std::span<const float> scores, const CausalOptions& options);
 CausalSelection causal_sparsek(std::span<const double> scores, const CausalOptions& options);
+
+/// Of each row of scores [heads, n], heads in parallel; on the context's backend, with the same bits on every
+/// one. cuda: a warp walks down each head, so it takes many heads, or scores that lie there already (where
+/// the context has a stream), to win; the result is on the host. A key that enters costs O(1 + kept / 32).
+/// Throws   as CausalSparsek, naming the head; BackendUnavailable's ValueError; LimitError.
+template <class T>  // float, double
+std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const T> scores,
+                                            const CausalOptions& options);
 
 /// What every row keeps besides: itself and the window - 1 tokens before it, and the first `sinks` tokens.
 struct Join {

@@ -152,6 +152,9 @@ __device__ __forceinline__ T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(kAllLanes, value, lanes);
 }
 
+/// What lanes have written to memory before it, all lanes of the warp see after it.
+__device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
+
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }

@@ -2,6 +2,7 @@
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/ops/cuda/attention.hpp"
 #include "manyhop/ops/cuda/product.hpp"
+#include "manyhop/ops/cuda/selection.hpp"
 #include "manyhop/ops/cuda/sparsek.hpp"
 
 namespace manyhop::ops::cuda {
@@ -53,6 +54,10 @@ void sparsek_derivative(const SparsekRows&, ScoreRows<const T>, ScoreRows<const 
                         ScoreRows<const T>, std::span<const double>, double*, double*) {
   missing();
 }
+template <class T>
+SelectedRows causal_select(const SelectionCall&, ScoreRows<const T>) {
+  missing();
+}
 
 #define MANYHOP_INSTANTIATE(T)                                                                               \
   template std::size_t workspace_bytes<T>(const DeviceGraphs&, const AttentionCall<T>&, bool, HeadBackward); \
@@ -67,5 +72,7 @@ MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 MANYHOP_INSTANTIATE(bf16);
 #undef MANYHOP_INSTANTIATE
+template SelectedRows causal_select<float>(const SelectionCall&, ScoreRows<const float>);
+template SelectedRows causal_select<double>(const SelectionCall&, ScoreRows<const double>);
 
 }  // namespace manyhop::ops::cuda

@@ -130,6 +130,27 @@ TEST_CASE("causal sparsek is the operator over every prefix") {
   }));
 }
 
+TEST_CASE("causal sparsek: heads together are heads one by one") {
+  std::vector<float> u;
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
+    for (const double x : scores_of(seed, 500)) u.push_back(static_cast<float>(x));
+  }
+  for (const int threads : {1, 3}) {
+    Context ctx;
+    ctx.threads = threads;
+    const auto all = causal_sparsek<float>(ctx, {u.data(), {3, 500}}, {.k = 6.5});
+    REQUIRE(all.size() == 3);
+    for (std::size_t h = 0; h < 3; ++h) {
+      const auto one = causal_sparsek(std::span<const float>(u).subspan(500 * h, 500), {.k = 6.5});
+      CHECK(all[h].tau == one.tau);
+      CHECK(all[h].until == one.until);
+      CHECK(all[h].edges == one.edges);
+    }
+  }
+  Context ctx;
+  CHECK_THROWS_AS(causal_sparsek<float>(ctx, {u.data(), {1500}}, {.k = 6}), ValueError);
+}
+
 TEST_CASE("causal sparsek: chunks and single tokens give the same bits, in bounded memory") {
   for (const std::uint64_t seed : {0U, 2U, 3U, 6U}) {
     const auto u = scores_of(seed, 3000);

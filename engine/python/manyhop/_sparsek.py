@@ -148,16 +148,27 @@ def select(scores, k, *, sinks=0, window=0, causal=True):
 def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
     """SparseK over all prefixes of a sequence: row i is the projection of scores[: i + 1] (of the `cap` best of them).
 
+    scores : [n], or [heads, n], then the result is a list with one for each head. On a GPU's tensor that runs there.
+    k : the gates of a row add up to it.
+    cap : None for twice k, -1 for no cap.
+
     The result holds ``tau`` [n], ``until`` [n] (key j is kept in rows j .. until[j] - 1), ``score`` [n], ``edges``,
-    ``capped_rows``, and ``to_graph(window, sinks)``. cap : None for twice k, -1 for no cap.
+    ``capped_rows``, and ``to_graph(window, sinks)``.
 
     >>> import manyhop as mh
     >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).to_graph().to_dense().tolist()
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.75, 0.0, 0.25]]
     """
-    values = real(scores, np.float64)
-    return Selection(_core.causal_sparsek(values, number(k, "k"), 0 if cap is None else whole(cap, "cap", -1),
-                                          number(temperature, "temperature")))
+    given = number(k, "k"), 0 if cap is None else whole(cap, "cap", -1), number(temperature, "temperature")
+    if _is_torch(scores):
+        from . import torch_sparsek
+
+        return torch_sparsek.causal_sparsek(scores, *given)
+    if np.ndim(scores) != 2:
+        return Selection(_core.causal_sparsek(real(scores, np.float64), *given))
+    rows = np.asarray(scores)
+    values = real(rows.reshape(-1), np.float64).reshape(rows.shape)
+    return [Selection(core) for core in _core.causal_selections(values, *given, 0)]
 
 
 class Selection:

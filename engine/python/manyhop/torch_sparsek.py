@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import _core, _settings
 from ._operator import operator
-from ._sparsek import attention_arguments, attention_options, check_shapes, number, ragged
+from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, number, ragged
 from .errors import BadType, BadValue
 from .torch_ops import _DTYPES, _array, _real, _tensor, on_device, stream_of
 
@@ -92,6 +92,21 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     p, tau = torch.ops.manyhop.sparsek(flat, rows, offsets, temperature, method == "sorted")
     p = p.reshape(shape)
     return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
+
+
+def causal_sparsek(scores, k, cap, temperature):
+    """:func:`manyhop.causal_sparsek` of a tensor; without gradients."""
+    scores = _tensor(scores.detach(), "scores", cuda=True)
+    if scores.is_complex():
+        raise BadType(f"scores: {scores.dtype}, real numbers are wanted")
+    if scores.dim() not in (1, 2):
+        raise BadValue(f"scores: {scores.dim()} axes, 1 or 2 are wanted")
+    kind = _real(scores.dtype) if scores.is_floating_point() else torch.float64
+    rows = scores.to(kind).reshape(scores.shape[0] if scores.dim() == 2 else 1, scores.shape[-1])
+    with on_device(rows):
+        found = _core.causal_selections(_array(rows), k, cap, temperature, torch.get_num_threads(), stream_of(rows))
+    found = [Selection(core) for core in found]
+    return found if scores.dim() == 2 else found[0]
 
 
 @operator("manyhop::sparsek_attention")

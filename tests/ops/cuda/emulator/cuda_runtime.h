@@ -127,6 +127,11 @@ T __shfl_xor_sync(unsigned, T value, int lanes) {
   return other;
 }
 
+inline void __syncwarp(unsigned) {
+  const char nothing = 0;
+  emulator::exchange(&nothing, sizeof(nothing), 4);
+}
+
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
