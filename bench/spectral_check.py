@@ -162,7 +162,11 @@ for graph, n in (("window(32, ring=true)", 2000), ("paley", 1009), ("hypercube",
 # Against LAPACK: patterns and real graphs.
 for graph, n in (("diffuser(64, 64, 64)", 1024), ("bigbird(16, 3, 1)", 1024), ("longformer(16, 4)", 2000), ("exphormer(6, 4, 1)", 1500), ("window(16)", 4096),
                  ("strided(31)", 1200), ("logsparse", 1500), ("axial(30, 40)", 1200), ("grid(30, 40, 2)", 1200), ("regular(8)", 4096),
-                 ("smallworld(6, 0.1, 2)", 2000), ("random(5) | self", 1500), ("overlap(32, 16)", 1500)):
+                 ("smallworld(6, 0.1, 2)", 2000), ("random(5) | self", 1500), ("overlap(32, 16)", 1500),
+                 # A hub over a path or ring: eigenvalues crowd far below 1. Copies: the largest eigenvalue many times.
+                 ("longformer(1, 1)", 500), ("longformer(2, 1)", 600), ("exphormer(2, 1)", 512), ("overlap(4, 2)|global(1)", 1000),
+                 ("smallworld(4, 0.01, 1)|global(1)", 1000), ("window(1, ring=true)|global(1)", 500), ("block(20)-self", 2000),
+                 ("lift(block(20)-self, 2)", 2000)):
     against_dense(graph, graph, "-n", n)
 for graph, n in (("chordal", 1009), ("margulis", 1024)):  # multigraphs: multiplicities count
     against_dense(graph, graph, "-n", n, weighted=True)

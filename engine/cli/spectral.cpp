@@ -133,7 +133,11 @@ int spectral_verb(Session& session, SpectralVerb& options) {
 
   session.report(survey_json(graph, survey, generate_seconds),
                  survey_fields(graph, survey, title, generate_seconds).text());
-  if (result.converged) return kOk;
+  const bool distant = survey.complete_distance && !survey.complete_distance->converged;
+  if (result.converged && distant)
+    note(fmt::format("not converged: the distance to the complete graph, residual {:.3g}",
+                     survey.complete_distance->residual));
+  if (result.converged) return distant ? kNotConverged : kOk;
   note(fmt::format("not converged: residual {:.3g} after {} iterations, wanted {:.3g}; raise --tol",
                    result.residual, result.iterations, request.tol));
   return kNotConverged;

@@ -156,6 +156,7 @@ void Lanczos::start(std::vector<double> x) {
   beta_.clear();
   broken_ = false;
   rounded_ = false;
+  along_before_.assign(problem_.known.size(), 0.0);
   next_look_ = kFirstLook;
   looked_ = 0;
   expected_[0] = expected_[1] = 0;
@@ -200,26 +201,36 @@ void Lanczos::run(int steps, bool top, bool bottom, double goal) {
   const auto done = [&] { return (!top || ends_[0].converged) && (!bottom || ends_[1].converged); };
   const auto chunks = at((problem_.n + kGrain - 1) / kGrain);
   const std::size_t known = problem_.known.size();
-  std::vector<double> parts((known + 1) * chunks), along(known);
+  std::vector<double> parts((2 * known + 1) * chunks), along(known), now(known);
   for (int step = 0; step < steps && !full() && !broken_ && !done(); ++step) {
     check_stop();
     const bool round = problem_.rounded && !exact_ && goal >= kRoundedGoal * problem_.bound;
     rounded_ = rounded_ || round;
     (round ? problem_.rounded : problem_.apply)(v_.data(), w_.data());
-    // v is at right angles to the known vectors, so what w has of them is what it has of them later.
     parallel_ranges(problem_.n, kGrain, [&](Offset begin, Offset end) {
       const auto c = at(begin / kGrain);
       parts[c] = piece(v_.data() + begin, w_.data() + begin, end - begin);
-      for (std::size_t u = 0; u < known; ++u)
-        parts[(u + 1) * chunks + c] = piece(problem_.known[u].data() + begin, w_.data() + begin, end - begin);
+      for (std::size_t u = 0; u < known; ++u) {
+        const double* vector = problem_.known[u].data() + begin;
+        parts[(2 * u + 1) * chunks + c] = piece(vector, w_.data() + begin, end - begin);
+        parts[(2 * u + 2) * chunks + c] = piece(vector, v_.data() + begin, end - begin);
+      }
     });
     const auto total = [&](std::size_t row) {
       const auto from = parts.begin() + static_cast<std::ptrdiff_t>(row * chunks);
       return std::accumulate(from, from + static_cast<std::ptrdiff_t>(chunks), 0.0);
     };
     const double alpha = total(0);
-    for (std::size_t u = 0; u < known; ++u) along[u] = total(u + 1);
-    const double next = advance(alpha, beta_.empty() ? 0.0 : beta_.back(), along);
+    const double beta = beta_.empty() ? 0.0 : beta_.back();
+    // What w will have of a known vector once v and the vector before are taken off. Rounding leaves them
+    // some of it; without their share it would follow the recurrence of an eigenvalue 0, and grow where 0
+    // lies outside of what is looked for.
+    for (std::size_t u = 0; u < known; ++u) {
+      now[u] = total(2 * u + 2);
+      along[u] = total(2 * u + 1) - alpha * now[u] - beta * along_before_[u];
+    }
+    along_before_ = now;
+    const double next = advance(alpha, beta, along);
     alpha_.push_back(alpha);
     beta_.push_back(next);
     broken_ = !(next > 1e-15 * problem_.bound);

@@ -75,6 +75,7 @@ class Lanczos {
   Basis<float> basis_single_;
   std::vector<double> alpha_, beta_;  // beta_[k] between steps k and k + 1
   std::vector<double> v_, before_, w_;
+  std::vector<double> along_before_;  // what before_ has of each known vector
   int next_look_ = 0;
   double expected_[2] = {0, 0};  // residuals of the ends at the last look
   int looked_ = 0;               // steps then

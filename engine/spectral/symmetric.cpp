@@ -32,7 +32,11 @@ constexpr int kRefineRounds = 4;
 constexpr int kRoughSteps = 24;    // of Lanczos before the inverse
 constexpr int kInverseSteps = 16;  // solves of a pass on the inverse: two or three passes are mostly enough
 constexpr int kInversePasses = 6;
-constexpr int kRounds = 8;  // of factorisations, each closer to the end
+constexpr int kRounds = 8;       // of factorisations, each closer to the end
+constexpr int kFixedRounds = 2;  // where a known eigenvalue keeps them all at one place
+constexpr int kStalls = 3;       // restarts without progress that end a run
+// A dense solve settles what Lanczos has not: some seconds at 1500 vertices, more than that is not worth it.
+constexpr Offset kDenseRescue = 1500;
 constexpr Offset kFactorEntries = 256'000'000;
 constexpr double kFactorWork = 2e10;  // multiply-adds: some seconds
 
@@ -90,6 +94,7 @@ void invert(const SymmetricProblem& problem, Skyline& skyline, bool top, double 
     const double base =
         top && !problem.known.empty() ? std::max(pair.value, problem.known_value) : pair.value;
     const bool fixed = base != pair.value;
+    if (fixed && round >= kFixedRounds) break;
     // A Rayleigh quotient is far nearer the end than its residual says: each round tries a closer shift.
     nearest = std::min(pair.residual, 0.01 * nearest);
     double step = std::max(rounding, fixed ? rounding : nearest);
@@ -151,6 +156,32 @@ DenseSpectrum dense_spectrum(Offset n, const Apply& apply) {
 
 namespace {
 
+/// Ends that are open yet from the dense matrix, with the known vectors at the other end of its spectrum.
+void rescue(const SymmetricProblem& problem, bool top, bool bottom, double tol, Extremes& result) {
+  for (const bool end : {true, false}) {
+    Pair& pair = end ? result.top : result.bottom;
+    if (!(end ? top : bottom) || pair.residual <= tol) continue;
+    const double away = (end ? -2 : 2) * problem.bound;
+    const auto apply = [&](const double* x, double* y) {
+      std::vector<double> rest(x, x + problem.n), image(at(problem.n)), moved(at(problem.n));
+      for (const auto& u : problem.known) {
+        const double along = dot(u, {x, at(problem.n)});
+        add_to(rest, -along, u);
+        add_to(moved, away * along, u);
+      }
+      problem.apply(rest.data(), image.data());
+      leave_out(problem, image);
+      add_to(image, 1, moved);
+      std::copy(image.begin(), image.end(), y);
+    };
+    const DenseSpectrum spectrum = dense_spectrum(problem.n, apply);
+    const auto first =
+        spectrum.vectors.begin() + static_cast<std::ptrdiff_t>((end ? problem.n - 1 : 0) * problem.n);
+    pair = finish(problem, {first, first + static_cast<std::ptrdiff_t>(problem.n)});
+  }
+  result.method += " + dense";
+}
+
 /// Multiply-adds of one step of Lanczos.
 double step_work(const SymmetricProblem& problem) {
   double work = 12.0 * static_cast<double>(problem.n);
@@ -171,7 +202,8 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
     left -= lanczos.steps() - before;
     result.iterations += lanczos.steps() - before;
   };
-  lanczos.start(start_vector(problem.n, 1));
+  // A vector of its own where some are known: they may be what a run from the first one has found.
+  lanczos.start(start_vector(problem.n, problem.known.empty() ? 1 : 4));
 
   std::optional<Skyline> skyline;
   const auto done = [&] {
@@ -190,32 +222,46 @@ Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top,
   }
   run(skyline ? kRoughSteps : left, top, bottom);
   result.method = "lanczos";
+  const auto open = [&](bool end) {
+    return (end ? top : bottom) && (end ? result.top : result.bottom).residual > tol && left > 0;
+  };
+  // Takes what a run has found where it is nearer: whether it was.
+  const auto take = [&](bool end) {
+    Pair& pair = end ? result.top : result.bottom;
+    Pair next = settled(problem, lanczos, end, tol);
+    const double outwards = end ? next.value - pair.value : pair.value - next.value;
+    const bool better = next.residual < 0.9 * pair.residual || outwards > tol;
+    if (next.residual < pair.residual || outwards > tol) pair = std::move(next);
+    return better;
+  };
   for (const bool end : {true, false}) {
     if (!(end ? top : bottom)) continue;
     Pair& pair = end ? result.top : result.bottom;
     pair = settled(problem, lanczos, end, tol);
-    if (skyline && left > 0 && pair.residual > tol) {
+    if (skyline && open(end)) {
       invert(problem, *skyline, end, tol, pair, result.iterations);
       result.method = "lanczos + shift-invert";
     }
   }
+  if (skyline && (open(true) || open(false)) &&
+      !lanczos.full()) {  // a cluster away from every shift: on as before
+    const bool ends[] = {open(true), open(false)};
+    run(left, ends[0], ends[1]);
+    for (const bool end : {true, false})
+      if (ends[end ? 0 : 1]) take(end);
+  }
   // A basis that is full, or noise of rounded products that refine() could not take off: on from the best
   // vector of each end alone.
-  const bool noisy = lanczos.rounds();
   lanczos.be_exact();
   for (const bool end : {true, false}) {
-    if (!(end ? top : bottom)) continue;
-    Pair& pair = end ? result.top : result.bottom;
-    int again = noisy ? 1 : 0;
-    while (pair.residual > tol && left > 0 && (again-- > 0 || lanczos.full())) {
-      lanczos.start(pair.vector);
+    for (int stalled = 0; open(end) && stalled < kStalls;) {
+      lanczos.start((end ? result.top : result.bottom).vector);
       run(left, end, !end);
-      Pair next = settled(problem, lanczos, end, tol);
-      const bool better = next.residual < pair.residual;
-      if (better || (end ? next.value > pair.value : next.value < pair.value)) pair = std::move(next);
+      stalled = take(end) ? 0 : stalled + 1;
       result.method = "lanczos with restarts";
     }
   }
+  if ((open(true) || open(false)) && problem.n <= kDenseRescue) rescue(problem, top, bottom, tol, result);
   return result;
 }
 

@@ -142,6 +142,8 @@ void dense_block(const Product& walk, bool closed, std::vector<Candidate>& out) 
   out.insert(out.end(), found.begin(), found.end());
 }
 
+constexpr Offset kDenseRescue = 800;  // a dense solve settles what Arnoldi has not, in seconds
+
 class Solver {
  public:
   Solver(const Context& ctx, const Input& input, const SpectralOptions& options, GapResult& result)
@@ -182,9 +184,18 @@ class Solver {
       note("dense");
       return;
     }
+    const std::size_t before = out.size();
     if (block.closed) out.push_back({1.0, 0});
+    const bool was = result_.converged;
     arnoldi(block.closed ? moved : plain, plain, block.closed, n, out);
     note("arnoldi (Spectra)");
+    const bool far = std::any_of(out.begin() + static_cast<std::ptrdiff_t>(before), out.end(),
+                                 [&](const Candidate& c) { return !(c.residual <= options_.tol); });
+    if (n > kDenseRescue || !(far || (was && !result_.converged))) return;
+    result_.converged = was;
+    out.resize(before);
+    dense_block(walk, block.closed, out);
+    note("dense");
   }
 
  private:

@@ -9,6 +9,7 @@
 #include "manyhop/engine/spectral/expansion.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
+#include "tests/engine/spectral_oracle.hpp"
 
 using namespace manyhop;
 
@@ -318,6 +319,31 @@ TEST_CASE("distance to the complete graph") {
   CHECK(of(pattern("global(1) - self", 10)) == doctest::Approx(9.0 / 11));      // star: 1 and n
   CHECK(of(pattern("global(1) - self", 400)) == doctest::Approx(399.0 / 401));  // by Lanczos
   CHECK(of(pattern("self", 3)) == 1);
+}
+
+TEST_CASE("distance to the complete graph by Lanczos against dense eigenvalues") {
+  for (const char* text :
+       {"diffuser(8, 3, 3)", "random(3, 1)", "regular(3, 1)|window(1)", "window(1)-self"}) {
+    CAPTURE(text);
+    const std::size_t n = 280;
+    const Graph graph = pattern(text, 280);
+    auto laplacian = oracle::symmetric(graph);
+    for (std::size_t i = 0; i < n; ++i) {
+      double degree = 0;
+      for (std::size_t j = 0; j < n; ++j) {
+        degree += laplacian[i * n + j];
+        laplacian[i * n + j] = -laplacian[i * n + j];
+      }
+      laplacian[i * n + i] += degree;
+    }
+    const auto values = oracle::eigenvalues(laplacian, n);
+    const auto solved = solve(graph);
+    const auto found =
+        spectral::complete_distance({}, solved.s, solved.lambda2, solved.lambda_n, solved.residual);
+    CHECK(found.converged);
+    CHECK(*found.value ==
+          doctest::Approx((values[n - 1] - values[1]) / (values[n - 1] + values[1])).epsilon(1e-8));
+  }
 }
 
 TEST_CASE("expansion has the same bits for any thread count") {

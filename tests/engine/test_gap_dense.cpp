@@ -6,9 +6,12 @@
 #include <cmath>
 #include <complex>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "manyhop/engine/spectral/gap.hpp"
+#include "manyhop/graphs/io/io.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/engine/spectral_oracle.hpp"
 #include "tests/support/sanitized.hpp"
@@ -217,4 +220,69 @@ TEST_CASE("a stationary distribution below what doubles hold is said, not guesse
   CHECK_FALSE(got.converged);
   CHECK_FALSE(got.lambda2.has_value());
   CHECK_FALSE(got.reason.empty());
+}
+
+TEST_CASE("clusters, copies and hubs beyond the dense size agree with dense eigenvalues") {
+  std::vector<Index> rows, cols;
+  const auto edge = [&](Index a, Index b) {
+    for (const auto& [i, j] : {std::pair{a, b}, {b, a}}) {
+      rows.push_back(i);
+      cols.push_back(j);
+    }
+  };
+  for (Index v = 0; v + 1 < 50; ++v) edge(v, v + 1);  // a caterpillar: a path with five leaves on each vertex
+  for (Index v = 0; v < 50; ++v)
+    for (Index leaf = 0; leaf < 5; ++leaf) edge(v, 50 + 5 * v + leaf);
+  const std::vector<Graph> graphs{pattern("longformer(1, 1)", 300),
+                                  pattern("exphormer(2, 1)", 300),
+                                  pattern("overlap(4, 2)|global(1)", 290),
+                                  pattern("window(1, ring=true)|global(1)", 280),
+                                  pattern("block(20)-self", 300),
+                                  pattern("lift(block(5)-self, 2)", 290),
+                                  pattern("regular(4)", 300),
+                                  Graph::from_edges(300, 300, rows, cols)};
+  for (const Graph& graph : graphs) {
+    CAPTURE(graph.text());
+    for (const Operator op : {Operator::normalized, Operator::adjacency}) {
+      const auto want = expected(graph, op, false);
+      const auto got = gap({}, graph, {.op = op, .reach_hops = 0});
+      CHECK(got.converged);
+      CHECK(got.lambda2->real() == doctest::Approx(want.second).epsilon(1e-8));
+      CHECK(got.lambda_n->real() == doctest::Approx(want.last).epsilon(1e-8));
+    }
+  }
+}
+
+TEST_CASE("copies of a graph share their largest eigenvalue, whatever their number and size") {
+  for (const auto& [text, n, largest] : {std::tuple{"block(20)-self", 2000, 19.0},
+                                         {"lift(block(20)-self, 2)", 2000, 38.0},
+                                         {"block(100)-self", 300, 99.0},
+                                         {"hops(block(8)-self, 1)", 400, 7.0}}) {
+    CAPTURE(text);
+    const auto got = gap({}, pattern(text, n), {.op = Operator::adjacency, .reach_hops = 0});
+    CHECK(got.converged);
+    CHECK(got.lambda2->real() == doctest::Approx(largest).epsilon(1e-9));
+    CHECK(*got.gap == doctest::Approx(0).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("a small basis is begun anew until both ends are there") {
+  Context ctx;
+  ctx.memory_limit = 2 << 20;
+  const Graph graph = pattern("regular(4)", 5000);
+  const auto want = gap({}, graph, {.reach_hops = 0});
+  const auto got = gap(ctx, graph, {.reach_hops = 0});
+  CHECK(got.converged);
+  CHECK(got.lambda2->real() == doctest::Approx(want.lambda2->real()).epsilon(1e-8));
+  CHECK(got.lambda_n->real() == doctest::Approx(want.lambda_n->real()).epsilon(1e-8));
+}
+
+TEST_CASE("weights of a file count only where they are asked for") {
+  const std::string path = std::string(MANYHOP_TEST_DATA) + "/files/weights.graph";
+  const Graph file = load(path);
+  REQUIRE(file.weighted());
+  const Graph text = pattern("file(\"" + path + "\")", file.n_rows());
+  for (const bool weighted : {false, true}) {
+    CHECK(*gap({}, text, {.weighted = weighted}).gap == *gap({}, file, {.weighted = weighted}).gap);
+  }
 }
