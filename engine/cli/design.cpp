@@ -50,6 +50,7 @@ int design_verb(Session& session, DesignVerb& options) {
   request.keep = options.keep;
   request.max_ms = options.max_ms.value_or(0);
   request.seeds = static_cast<int>(options.seeds.value_or(2));
+  request.seed = session.seed;
   request.heads = static_cast<int>(options.heads.value_or(1));
   request.head_dim = static_cast<int>(options.head_dim.value_or(64));
   if (session.tol) request.tol = *session.tol;
@@ -128,7 +129,8 @@ void add_design(CLI::App& app, Session& session) {
   verb->add_flag("--causal", options->causal, "edges to the past only, judged by reach");
   add_text(*verb, "--keep", options->keep, "EXPR", "a pattern that every design contains");
   add_real(*verb, "--max-ms", options->max_ms, "T", "leave out what is slower when measured", 1e-6);
-  add_integer(*verb, "--seeds", options->seeds, "S", "seeds of each random part (default 2)", 1, 64);
+  add_integer(*verb, "--seeds", options->seeds, "S", "seeds of each random part, from --seed on (default 2)",
+              1, 64);
   add_integer(*verb, "--heads", options->heads, "H", "of the timed attention (default 1)", 1, 1024);
   add_integer(*verb, "--head-dim", options->head_dim, "D", "of the timed attention (default 64)", 1, 1024);
   add_text(*verb, "-o,--output", options->output, "FILE.txt", "write the chosen pattern text");

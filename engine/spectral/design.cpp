@@ -49,46 +49,64 @@ struct Candidate {
 std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budget) {
   std::vector<Candidate> found;
   const auto seeded = [&](auto&& text_of) {
-    for (int seed = 0; seed < o.seeds; ++seed) found.push_back({text_of(seed), false});
+    for (int s = 0; s < o.seeds; ++s)
+      found.push_back({text_of(o.seed + static_cast<std::uint64_t>(s)), false});
+  };
+  const auto lifted = [](const std::string& text, Offset b) {
+    return b == 1 ? text : fmt::format("lift({}, {})", text, b);
   };
   for (Offset b = o.align; static_cast<double>(b) * 2 <= budget && b <= 256; b *= 2) {
     const Offset base = (o.n + b - 1) / b;
     auto d = std::min(base - 1, static_cast<Offset>(budget / static_cast<double>(b)));
     if (d < 2) continue;
-    const auto block = [&](const std::string& text) {
-      return b == 1 ? text : fmt::format("lift({}, {})", text, b);
-    };
+    const auto block = [&](const std::string& text) { return lifted(text, b); };
     const auto even = [&](Offset degree) { return base * degree % 2 == 0 ? degree : degree - 1; };
     if (even(d) >= 3)
-      seeded([&](int seed) { return block(fmt::format("regular({}, seed={})", even(d), seed)); });
+      seeded([&](std::uint64_t seed) { return block(fmt::format("regular({}, seed={})", even(d), seed)); });
     if (d >= 4 && even(d - 1) >= 3)
-      seeded([&](int seed) { return block(fmt::format("self|regular({}, seed={})", even(d - 1), seed)); });
+      seeded([&](std::uint64_t seed) {
+        return block(fmt::format("self|regular({}, seed={})", even(d - 1), seed));
+      });
     if (d >= 6 && even(d - 3) >= 3)
-      seeded([&](int seed) {
+      seeded([&](std::uint64_t seed) {
         return block(fmt::format("window(1, ring=true)|regular({}, seed={})", even(d - 3), seed));
       });
     if ((base & (base - 1)) == 0 && (Offset{1} << d) >= base) found.push_back({block("hypercube"), false});
-    // A window beside a lift of half the degree.
-    if (const Offset half = even(d / 2); half >= 3)
-      seeded([&](int seed) {
-        const auto radius = static_cast<Offset>((budget - static_cast<double>(half * b) - 1) / 2);
-        return fmt::format("window({})|{}", radius, block(fmt::format("regular({}, seed={})", half, seed)));
-      });
+    // A window beside a lift of half the degree, in blocks of the least size.
+    if (const Offset half = even(d / 2); half >= 3) {
+      const double left = (budget - static_cast<double>(half * b)) / o.align;
+      const auto radius = static_cast<Offset>((left - 1) / 2);
+      if (radius >= 1)
+        seeded([&](std::uint64_t seed) {
+          return fmt::format("{}|{}", lifted(fmt::format("window({})", radius), o.align),
+                             block(fmt::format("regular({}, seed={})", half, seed)));
+        });
+    }
   }
   // What small budgets leave room for.
-  const auto radius = static_cast<Offset>((std::min(budget, static_cast<double>(o.n)) - 1) / 2);
-  if (radius >= 1) found.push_back({fmt::format("window({}, ring=true)", radius), false});
+  const double blocks = std::min(budget, static_cast<double>(o.n)) / o.align;
+  if (const auto radius = static_cast<Offset>((blocks - 1) / 2); radius >= 1)
+    found.push_back({lifted(fmt::format("window({}, ring=true)", radius), o.align), false});
+  if (blocks >= 2 && blocks < 3) found.push_back({lifted("window(1, ring=true)-self", o.align), false});
+  if (blocks >= 1 && blocks < 3) found.push_back({lifted("self", o.align), false});
   return found;
 }
 
 std::vector<Candidate> causal_candidates(const DesignOptions& o, double budget) {
   std::vector<Candidate> found;
   const auto b = static_cast<Offset>(budget);
-  found.push_back({fmt::format("window({})&causal", b - 1), false});
-  found.push_back({"logsparse&causal", false});
-  for (Offset stride = 2; stride <= std::min<Offset>(o.n, 4096); stride *= 2)
-    found.push_back({fmt::format("strided({})&causal", stride), false});
-  for (int seed = 0; seed < o.seeds; ++seed) {
+  const auto in_blocks = [&](const std::string& text) {
+    found.push_back(
+        {o.align == 1 ? text + "&causal" : fmt::format("lift({}, {})&causal", text, o.align), false});
+  };
+  // The own block keeps (align + 1) / 2 edges a token, each block before it all.
+  const auto before = static_cast<Offset>((budget - (o.align + 1) / 2.0) / o.align);
+  in_blocks(before >= 1 ? fmt::format("window({})", before) : "self");
+  in_blocks("logsparse");
+  for (Offset stride = 2; stride <= std::min<Offset>(o.n / o.align, 4096); stride *= 2)
+    in_blocks(fmt::format("strided({})", stride));
+  for (int s = 0; s < o.seeds; ++s) {
+    const std::uint64_t seed = o.seed + static_cast<std::uint64_t>(s);
     if (o.align == 1 && b >= 2) {
       found.push_back(
           {fmt::format("self|random({}, seed={}, causal=true)", std::min(b - 1, o.n), seed), false});
@@ -192,15 +210,16 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
 
   PatternOptions building;
   building.memory_limit = ctx.memory_limit;
+  building.seed = options.seed;
   // A row has n columns, whatever is asked for.
   const double asked = std::min(options.edges_per_token, static_cast<double>(options.n));
   double budget = asked;
   const double most = options.edges_per_token * static_cast<double>(options.n);
   std::string keep;
   if (!options.keep.empty()) {
-    keep = canonical_pattern(options.keep);
-    if (options.causal) keep = fmt::format("({})&causal", keep);
+    keep = options.causal ? fmt::format("({})&causal", options.keep) : options.keep;
     const Graph kept = pattern(keep, options.n, options.n, building);
+    keep = kept.text();
     if (static_cast<double>(kept.nnz()) > most)
       throw ValueError(fmt::format(
           "keep {} has {:.6g} edges a token and must be at most edges_per_token = {}", options.keep,
@@ -225,9 +244,9 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
   for (const Candidate& candidate : candidates) {
     check_stop();
     Design item;
-    item.text = canonical_pattern(candidate.text);
     item.baseline = candidate.baseline;
-    const Graph graph = pattern(item.text, options.n, options.n, building);
+    const Graph graph = pattern(candidate.text, options.n, options.n, building);
+    item.text = graph.text();
     ++result.tried;
     item.edges = graph.nnz();
     // Published patterns stand for comparison even where their rounding passes the budget a little.

@@ -19,6 +19,7 @@ struct DesignOptions {
   std::string keep;            // a pattern that every design contains; empty: none
   double max_ms = 0;           // designs that are slower when measured are left out; 0: no limit
   int seeds = 2;               // tried for each random part, 1 .. 64
+  std::uint64_t seed = 0;      // the first of them, and of what `keep` leaves open
   int heads = 1;               // of the timed attention: f32, one hop
   int head_dim = 64;
   double tol = 1e-8;
@@ -49,10 +50,10 @@ struct DesignResult {
 
 inline constexpr int kReachHops = 3;
 
-/// Builds candidates within the edge budget (lifts of regular graphs and hypercubes in blocks, plain regular
-/// and random graphs, windows beside them; causal: windows, strides, random pasts and causal lifts), measures
-/// gap, capacity and reach of each, times those that no other dominates by the planner's prediction, and
-/// chooses: the largest gap of those with capacity of at least 0.9, else the largest gap times capacity;
+/// Builds candidates within the edge budget (lifts of regular graphs, hypercubes and windows in blocks;
+/// causal: the past of lifted windows, strides and regular graphs, and random pasts where align is 1),
+/// measures gap, capacity and reach of each, times those that no other dominates by the planner's prediction,
+/// and chooses: the largest gap of those with capacity of at least 0.9, else the largest gap times capacity;
 /// causal: the largest reach. The search is the same on every machine, the times are not.
 /// Cost about 30 builds and solves of n edges_per_token edges, and the timed runs.
 /// Throws ValueError for n < 2, edges_per_token that is not finite or below 1, align outside 1 .. n, a `keep`
