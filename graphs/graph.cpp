@@ -35,9 +35,9 @@ std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
   return x ^ (x >> 31);
 }
 
-// Refuses an array that cannot fit this machine before it is allocated: an overcommitting system would grant
-// it and end the process later.
-void require_memory(const char* what, Offset count, Offset each) {
+}  // namespace
+
+void detail::require_memory(const char* what, Offset count, Offset each) {
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page = sysconf(_SC_PAGE_SIZE);
   if (pages <= 0 || page <= 0) return;
@@ -48,11 +48,9 @@ void require_memory(const char* what, Offset count, Offset each) {
   }
 }
 
-}  // namespace
-
 void Graph::Data::write_indices() const {
   std::call_once(once, [this] {
-    require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
+    detail::require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
     indices.resize(at(indptr.back()));
     parallel_ranges(n_rows, kRowGrain, [this](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
@@ -154,18 +152,27 @@ Graph Graph::from_edges(Offset n_rows, Offset n_cols, std::span<const Index> row
       throw ValueError(fmt::format("edge {}: weight {} is not finite", e, weights[e]));
     }
   }
-  // Two stable counting sorts, by column and then by row, bring edges into CSR order and keep input order of
-  // duplicates.
+  // Two stable sorts, by column and then by row, bring edges into CSR order and keep input order of
+  // duplicates. Both count, but for a few edges among many columns.
   const std::size_t m = rows.size();
-  std::vector<Offset> by_column(at(n_cols) + 1);
-  for (const Index c : cols) ++by_column[at(c) + 1];
-  accumulate_offsets(by_column);
+  constexpr Offset kTwoArrays = 2 * sizeof(Offset);
+  detail::require_memory("rows of a graph", n_rows,
+                         2 * kTwoArrays);  // half of the memory is left for the rest
   std::vector<Offset> order(m);
-  for (std::size_t e = 0; e < m; ++e) order[at(by_column[at(cols[e])]++)] = static_cast<Offset>(e);
+  if (at(n_cols) / 16 > m) {
+    std::iota(order.begin(), order.end(), Offset{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](Offset a, Offset b) { return cols[at(a)] < cols[at(b)]; });
+  } else {
+    std::vector<Offset> by_column(at(n_cols) + 1);
+    for (const Index c : cols) ++by_column[at(c) + 1];
+    accumulate_offsets(by_column);
+    for (std::size_t e = 0; e < m; ++e) order[at(by_column[at(cols[e])]++)] = static_cast<Offset>(e);
+  }
   std::vector<Offset> indptr(at(n_rows) + 1);
   for (const Index r : rows) ++indptr[at(r) + 1];
   accumulate_offsets(indptr);
-  std::vector<Offset> next(indptr.begin(), indptr.end() - 1);
+  std::vector<Offset> next(indptr);
   std::vector<Offset> sorted(m);
   for (const Offset e : order) sorted[at(next[at(rows[at(e)])]++)] = e;
   std::vector<Offset>().swap(order);
@@ -174,7 +181,8 @@ Graph Graph::from_edges(Offset n_rows, Offset n_cols, std::span<const Index> row
   indices.reserve(m);
   std::vector<double> merged;
   if (!weights.empty()) merged.reserve(m);
-  std::vector<Offset> merged_indptr(at(n_rows) + 1);
+  std::vector<Offset>& merged_indptr = next;
+  merged_indptr[0] = 0;
   for (Offset i = 0; i < n_rows; ++i) {
     const std::size_t start = indices.size();
     for (Offset s = indptr[at(i)]; s < indptr[at(i) + 1]; ++s) {

@@ -67,6 +67,10 @@ inline void accumulate_offsets(std::vector<Offset>& indptr) {
   for (std::size_t i = 1; i < indptr.size(); ++i) indptr[i] += indptr[i - 1];
 }
 
+/// Refuses an array that cannot fit this machine before it is allocated: an overcommitting system would grant
+/// it and end the process later.
+void require_memory(const char* what, Offset count, Offset each);
+
 }  // namespace detail
 
 }  // namespace manyhop

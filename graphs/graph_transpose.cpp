@@ -38,6 +38,7 @@ Graph Graph::transposed_edges() const {
     const auto found = std::lower_bound(data_->indptr.begin(), data_->indptr.end(), c * (nnz() / chunks));
     border[at(c)] = std::min<Offset>(found - data_->indptr.begin(), n_rows());
   }
+  detail::require_memory("rows of a transpose", n_cols(), 2 * (chunks + 1) * Offset{sizeof(Offset)});
   std::vector<std::vector<Offset>> next(at(chunks));
   parallel_for(chunks, [&](Offset c) {
     auto& count = next[at(c)];

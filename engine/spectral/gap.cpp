@@ -156,7 +156,10 @@ void store(const Solution& solution, const SpectralOptions& options, GapResult& 
   }
   result.iterations = solution.iterations;
   result.method = solution.method;
-  if (options.vectors && solution.second.vector.size() == n && solution.last.vector.size() == n && n > 0) {
+  if (options.vectors && n == 1 && solution.last.vector.size() == 1) {
+    result.vectors = {0, solution.last.vector[0]};  // one vertex has no second eigenvalue
+  } else if (options.vectors && solution.second.vector.size() == n && solution.last.vector.size() == n &&
+             n > 0) {
     result.vectors.resize(2 * n);
     for (std::size_t i = 0; i < n; ++i) {
       result.vectors[2 * i] = solution.second.vector[i];

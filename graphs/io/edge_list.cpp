@@ -89,7 +89,7 @@ Graph parse_edge_list(std::string_view bytes, const std::string& name, const Loa
                                                 *options.n, options.base));
     }
     const Offset believed = believed_size(count, options);
-    if (n > believed) {
+    if (n - 1 > believed) {
       in.fail_at(arcs.largest_line,
                  fmt::format(
                      "id {} for {} arcs is past {} = max(2^20, 64 x arcs); compact renumbers the ids, n = {} "

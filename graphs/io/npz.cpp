@@ -192,8 +192,10 @@ Graph parse_npz(std::string_view bytes, const std::string& name, const LoadOptio
     shape->array.fail(shape->array.data_at,
                       fmt::format("{} x {} is outside 0 .. {} on an axis", n_rows, n_cols, kMaxVertices));
   }
+  // An axis is believed as far as the other one that indptr has an entry for.
+  Offset counted = 0;
   const auto believe = [&](Offset n, Offset entries) {
-    const Offset believed = believed_size(entries, options);
+    const Offset believed = std::max(believed_size(entries, options), counted);
     if (n <= believed) return;
     shape->array.fail(shape->array.data_at,
                       fmt::format("{} x {} for {} entries is past {} = max(2^20, 64 x entries), n "
@@ -218,6 +220,7 @@ Graph parse_npz(std::string_view bytes, const std::string& name, const LoadOptio
     minor = read_ids(archive.read("indices")->array, by_row ? n_cols : n_rows, by_row ? "column" : "row");
     edges = static_cast<Offset>(minor.size());
     indptr = read_indptr(archive.read("indptr")->array, by_row ? n_rows : n_cols, edges);
+    counted = static_cast<Offset>(indptr.size()) - 1;
   }
   believe(by_row ? n_cols : n_rows, edges);
   if (format == "coo") believe(n_cols, edges);

@@ -53,6 +53,31 @@ std::optional<Offset> size_of_atom(const Expr& expr, const PatternOptions& optio
   }
 }
 
+// Whether the edges, and so the weights, are those of a file as it is or transposed.
+bool of_file(const Expr& expr) {
+  if (expr.op != Expr::Op::atom) return expr.items.size() == 1 && of_file(expr.items[0]);
+  return expr.spec->atom == Atom::file || (expr.spec->atom == Atom::t && of_file(*expr.arguments[0]->expr));
+}
+
+// The seed of the options where the text leaves it open, so that the printed text gives this graph anywhere.
+void fill_seeds(Expr& expr, std::uint64_t seed) {
+  for (Expr& item : expr.items) fill_seeds(item, seed);
+  if (expr.op != Expr::Op::atom) return;
+  for (std::size_t p = 0; p < expr.arguments.size(); ++p) {
+    auto& argument = expr.arguments[p];
+    if (!argument) {
+      if (expr.spec->parameters[p].type != patterns::Type::seed) continue;
+      argument.emplace();
+      argument->kind = patterns::Kind::integer;
+      argument->magnitude = seed;
+    } else if (argument->expr != nullptr) {
+      auto inner = std::make_shared<Expr>(*argument->expr);
+      fill_seeds(*inner, seed);
+      argument->expr = std::move(inner);
+    }
+  }
+}
+
 }  // namespace
 
 Graph pattern(std::string_view text, Offset n_rows, std::optional<Offset> n_cols,
@@ -62,10 +87,13 @@ Graph pattern(std::string_view text, Offset n_rows, std::optional<Offset> n_cols
     throw ValueError(
         fmt::format("pattern: size {} x {} is outside 0 .. {} on an axis", n_rows, columns, kMaxVertices));
   }
-  const Expr expr = patterns::parse(text);
+  Expr expr = patterns::parse(text);
+  if (options.seed != 0) fill_seeds(expr, options.seed);
   const patterns::Place place{n_rows, columns, expr.column, &options, options.clip};
   const Graph graph = patterns::build(place, patterns::compile(expr, n_rows, columns, options, options.clip));
-  return graph.labelled(patterns::print(expr), Source::pattern);
+  // Weights of a pattern are the multiplicities that define it; those of a file are only weights.
+  const Source source = graph.weighted() && of_file(expr) ? Source::matrix : Source::pattern;
+  return graph.labelled(patterns::print(expr), source);
 }
 
 std::optional<Offset> implied_size(std::string_view text, const PatternOptions& options) {

@@ -125,7 +125,8 @@ TEST_CASE("n keeps isolated last vertices and admits ids above the bound") {
   CHECK_THROWS_WITH_AS(parse_edge_list("0 1\n", "text", options),
                        "text: line 1: id 1 is past n = 1 vertices from id 0 on", FileError);
   CHECK(parse_edge_list("0 1048575\n", "text").n_rows() == 1048576);
-  CHECK_THROWS_AS(parse_edge_list("0 1048576\n", "text"), FileError);
+  CHECK(parse_edge_list("0 1048576\n", "text").n_rows() == 1048577);
+  CHECK_THROWS_AS(parse_edge_list("0 1048577\n", "text"), FileError);
   options.n = 1048577;
   CHECK(parse_edge_list("0 1048576\n", "text", options).n_rows() == 1048577);
   LoadOptions compact;
