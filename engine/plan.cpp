@@ -68,6 +68,7 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
 }  // namespace
 
 std::string mebibytes(std::size_t bytes) {
+  if (bytes < std::size_t{1} << 17) return fmt::format("{} bytes", bytes);
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 1048576.0);
 }
 

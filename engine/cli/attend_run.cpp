@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/graphs/base/error.hpp"
@@ -31,11 +32,12 @@ void timed_runs(const Context& context, const Plan& plan, const Qkv& in, const A
   options.scale = request.scale;
   {
     AttentionOptions first = options;
-    if (request.lse) {
-      run.lse.resize(static_cast<std::size_t>(in.batch * in.heads * in.n));
-      first.lse = TensorView<float>(run.lse.data(), {in.batch, in.heads, in.n});
-    }
+    const auto count = static_cast<std::size_t>(request.lse ? in.batch * in.heads * in.n : 0);
+    using Lse = std::conditional_t<std::is_same_v<T, double>, double, float>;
+    std::vector<Lse> lse(count);
+    if (request.lse) first.lse = TensorView<Lse>(lse.data(), {in.batch, in.heads, in.n});
     attention<T>(context, plan, q, k, v, out, first);
+    run.lse.assign(lse.begin(), lse.end());
   }
   std::vector<double> seconds;
   for (int r = 0; r < request.repeat; ++r) {
@@ -79,7 +81,7 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
   const double flops = 2.0 * static_cast<double>(graph.nnz()) * static_cast<double>(in.batch) * in.heads *
                        (in.head_dim + static_cast<double>(request.hops) * in.value_dim);
   run.gflops = run.seconds > 0 ? flops / run.seconds / 1e9 : std::numeric_limits<double>::quiet_NaN();
-  run.peak_bytes = in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(float) + made.memory().graph +
+  run.peak_bytes = in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(double) + made.memory().graph +
                    session.context.workspace.capacity();
   return run;
 }
@@ -106,7 +108,7 @@ Comparison compare(const AttendRun& run, const AttendRun& full) {
   double mass = 0;
   for (std::size_t i = 0; i < run.lse.size(); ++i) {
     // A row without edges has LSE = -inf and covers nothing.
-    const double share = std::exp(static_cast<double>(run.lse[i]) - static_cast<double>(full.lse[i]));
+    const double share = std::exp(run.lse[i] - full.lse[i]);
     mass += std::isinf(run.lse[i]) && run.lse[i] < 0 ? 0.0 : std::min(share, 1.0);
   }
   result.coverage = mass / static_cast<double>(run.lse.size());

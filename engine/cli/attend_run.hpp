@@ -27,8 +27,8 @@ struct AttendRequest {
 struct AttendRun {
   std::string pattern;
   Graph graph;
-  Tensor out;              // in the request's dtype
-  std::vector<float> lse;  // [b, h, n] when asked for
+  Tensor out;               // in the request's dtype
+  std::vector<double> lse;  // [b, h, n] when asked for
   double seconds = 0;
   double plan_seconds = 0;
   double gflops = 0;

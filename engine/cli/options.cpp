@@ -144,6 +144,11 @@ void Session::prepare() {
 void Session::output(std::string_view option, const std::string& path,
                      const std::vector<std::string>& suffixes) {
   check_output(option, path, suffixes);
+  for (const auto& [other, name] : outputs_) {
+    if (name == path)
+      throw ValueError(fmt::format("{} and {} both name {}: name two files", other, option, path));
+  }
+  outputs_.emplace_back(option, path);
   if (path != "-") return;
   if (json) throw ValueError(fmt::format("{} - and --json both want standard output: name a file", option));
   data_on_stdout = true;

@@ -73,6 +73,9 @@ struct Session {
   void report(const Json& json, const std::string& text) const;
 
   std::string threads_text;
+
+ private:
+  std::vector<std::pair<std::string, std::string>> outputs_;  // option and file of each
 };
 
 /// A verb with the common options; `examples` are shown at the end of its --help.

@@ -12,5 +12,6 @@ void add_diffuse(CLI::App& app, Session& session);
 void add_convert(CLI::App& app, Session& session);
 void add_spy(CLI::App& app, Session& session);
 void add_design(CLI::App& app, Session& session);
+void add_bench(CLI::App& app, Session& session);
 
 }  // namespace manyhop::cli
