@@ -100,6 +100,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
       to.mode = mode;
       to.first = i == 0;
       to.last = i + 1 == group;
+      to.own_order = group > 1 && plan.per_head();
       zero_rows(to.q, in.n_rows);
       if (to.last) {
         zero_rows(to.k, in.n_cols);

@@ -83,6 +83,7 @@ struct HeadGradient {
   HeadBackward mode = HeadBackward::stored;
   bool first = true;
   bool last = true;
+  bool own_order = false;  // heads that share k and v come with orders of their own (HeadInput::order)
 };
 
 /// The shape that sizes scratch memory.

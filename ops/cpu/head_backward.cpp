@@ -26,6 +26,8 @@ void Backward<T>::run() {
   if (gradient_.first) {
     std::fill_n(scratch().dk, in_.n_cols * head_.width(), C{0});
     std::fill_n(scratch().dv, z_size(), C{0});
+  } else if (gradient_.own_order) {
+    reorder_sums(false);
   }
   head_.pack();
   if (in_.hops == 0) {
@@ -41,10 +43,35 @@ void Backward<T>::run() {
   } else {
     unrolled();
   }
-  if (gradient_.last) write_key_gradients();
+  if (gradient_.last) {
+    write_key_gradients();
+  } else if (gradient_.own_order) {
+    reorder_sums(true);
+  }
   if (gradient_.teleport != nullptr) {
     for (const double part : teleport_sums_) *gradient_.teleport -= part;
   }
+}
+
+// Between heads the sums lie by tokens. K and Z_0 are not in use then.
+template <class T>
+void Backward<T>::reorder_sums(bool by_token) {
+  if (in_.order == nullptr) return;
+  const auto move = [&](Rows<C> sums, C* spare) {
+    std::copy_n(sums.data, in_.n_cols * sums.width, spare);
+    const Rows<const C> from{spare, sums.count, sums.width};
+    ranges(in_.n_cols, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        for (Offset block = 0; block < sums.width; block += sums.kBlock) {
+          const Offset token = in_.token(i);
+          const C* row = from.row(block, by_token ? i : token);
+          std::copy_n(row, sums.stride(block), sums.row(block, by_token ? token : i));
+        }
+      }
+    });
+  };
+  move(head_.keys(scratch().dk), scratch().k);
+  move(head_.features(scratch().dv), scratch().z[0]);
 }
 
 template <class T>

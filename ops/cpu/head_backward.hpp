@@ -63,6 +63,9 @@ class Backward {
     }
   }
 
+  // dk and dv from this head's vertices to tokens, or back.
+  void reorder_sums(bool by_token);
+
   void load_gradient(C* g);
 
   // to += factor * from for the first rows.

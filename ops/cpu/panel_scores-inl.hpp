@@ -1,6 +1,7 @@
 // Scores of a panel and their softmax, forward and backward; included once for each instruction set.
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "manyhop/ops/cpu/panel-inl.hpp"
 
@@ -194,13 +195,13 @@ HWY_INLINE hn::Vec<D> exp_of(D d, hn::Vec<D> x) {
 }
 
 // Sums of up to kChunk columns for each of the 32 rows, joined into `total`.
-template <class C>
+template <class C, class Total = C>
 struct ColumnSums {
   hn::Vec<Tag<C>> part[kRowVectors<C>];
   Offset pending = 0;
-  C* total;
+  Total* total;
 
-  HWY_INLINE explicit ColumnSums(C* sums) : total(sums) { clear(); }
+  HWY_INLINE explicit ColumnSums(Total* sums) : total(sums) { clear(); }
   HWY_INLINE void clear() {
     for (auto& p : part) p = hn::Zero(Tag<C>());
     pending = 0;
@@ -208,8 +209,14 @@ struct ColumnSums {
   HWY_INLINE void flush() {
     const Tag<C> d;
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
-      C* slot = total + static_cast<Offset>(v) * kLanes<C>;
-      hn::Store(hn::Add(hn::Load(d, slot), part[v]), d, slot);
+      Total* slot = total + static_cast<Offset>(v) * kLanes<C>;
+      if constexpr (std::is_same_v<C, Total>) {
+        hn::Store(hn::Add(hn::Load(d, slot), part[v]), d, slot);
+      } else {
+        HWY_ALIGN C lanes[kLanes<C>];
+        hn::Store(part[v], d, lanes);
+        for (Offset l = 0; l < kLanes<C>; ++l) slot[l] += static_cast<Total>(lanes[l]);
+      }
     }
     clear();
   }
@@ -316,11 +323,13 @@ HWY_INLINE void Softmax(const PanelView& view, C* values, const C* peaks, C* lse
   });
 }
 
+// The row sums are joined in double: where values have a mean they are large beside what is left of d_values
+// once they are taken off, and a row may have all columns.
 template <class C>
 HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
   const Tag<C> d;
-  HWY_ALIGN C dot[kPanelRows] = {};
-  ColumnSums<C> sums(dot);
+  double total[kPanelRows] = {};
+  ColumnSums<C, double> sums(total);
   for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
       const Offset cell = first + static_cast<Offset>(v) * kLanes<C>;
@@ -329,11 +338,16 @@ HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_va
     sums.end_column();
   });
   sums.flush();
+  HWY_ALIGN C dot[kPanelRows] = {};
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
-    C part = 0;
-    for (Offset e = rest.first; e < rest.first + rest.count; ++e) part += weights[e] * d_values[e];
-    dot[r] += part - d_lse[r];
+    double part[4] = {};  // four chains of additions hide their latency
+    for (Offset e = 0; e < rest.count; ++e) {
+      part[e % 4] +=
+          static_cast<double>(weights[rest.first + e]) * static_cast<double>(d_values[rest.first + e]);
+    }
+    dot[r] =
+        static_cast<C>(total[r] + (part[0] + part[1]) + (part[2] + part[3]) - static_cast<double>(d_lse[r]));
     for (Offset e = rest.first; e < rest.first + rest.count; ++e)
       d_values[e] = weights[e] * (d_values[e] - dot[r]);
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/support/attention_run.hpp"
 #include "tests/support/finite_difference.hpp"
 #include "tests/support/sanitized.hpp"
@@ -141,6 +142,41 @@ TEST_CASE("attention_backward: float and bf16 storage") {
                       named.name);
       }
     }
+  }
+}
+
+// A row with an edge to every token, and values with a mean: what softmax's gradient takes off is far larger
+// than what is left.
+TEST_CASE("attention_backward: a hub row in float") {
+  const Offset n = 4096;
+  std::vector<Index> rows, cols;
+  for (Index j = 0; j < n; ++j) {
+    rows.push_back(0);
+    cols.push_back(j);
+    if (j == 0) continue;
+    rows.push_back(j);
+    cols.push_back(j);
+  }
+  for (const bool dense : {false, true}) {
+    const Graph graph = dense ? pattern("global(40)|self", n) : Graph::from_edges(n, n, rows, cols);
+    AttentionCase c;
+    c.graphs = {graph};
+    c.batch = c.heads = c.kv_heads = 1;
+    c.d = c.d_v = 16;
+    const auto size = n * 16;
+    c.q = doubles(random_values<float>(size, 1));
+    c.k = doubles(random_values<float>(size, 2));
+    auto v = random_values<float>(size, 3);
+    for (float& x : v) x += 3;
+    c.v = doubles(v);
+    c.hops = 1;
+    c.scale = 0.25;
+    const auto g = doubles(random_values<float>(size, 5));
+    const auto want = oracle(c, g, {});
+    const auto got = run_attention<float>(on(Backend::cpu), c, Layout::bhsd, {}, g);
+    INFO("dense ", dense);
+    CHECK(relative_l2(got.dq, want.dq, got.dq.size()).total < 1e-5);
+    CHECK(relative_l2(got.dk, want.dk, got.dk.size()).total < 1e-5);
   }
 }
 

@@ -158,6 +158,31 @@ def test_compiles_without_a_graph_break(backend):
     assert dropped(q).shape == q.shape
 
 
+def test_second_derivatives_are_refused():
+    g = mh.graph("window(2)", 8)
+    q, k, v = (torch.randn(1, 1, 8, 4, requires_grad=True) for _ in range(3))
+    x = torch.randn(8, requires_grad=True)
+    z = torch.randn(8, requires_grad=True)
+    for out, leaf in ((mh.attention(q, k, v, g), q), (mh.diffuse(g, x, hops=2).value, x), (mh.sparsek(z, 2), z),
+                      (mh.sparsek_attention(q, k, v, z[None, None], keys=2), q)):
+        first, = torch.autograd.grad(out.pow(2).sum(), leaf, create_graph=True)
+        with pytest.raises(mh.Error, match="second derivatives"):
+            first.pow(2).sum().backward()
+
+
+@pytest.mark.parametrize("reorder", ["rcm", "cluster", "degree"])
+def test_heads_that_share_keys_may_have_orders_of_their_own(reorder):
+    graphs = [mh.graph("random(4)|self", 64, seed=1), mh.graph("random(6)|self", 64, seed=2), mh.graph("window(3)", 64)]
+    q = torch.randn(2, 3, 64, 8, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(2, 1, 64, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    found = []
+    for order in ("none", reorder):
+        out = mh.attention(q, k, v, graphs, hops=2, teleport=0.1, reorder=order)
+        found.append(torch.autograd.grad(out.sin().sum(), (q, k, v)))
+    for plain, reordered in zip(*found):
+        assert torch.allclose(plain, reordered, rtol=0, atol=1e-12)
+
+
 def test_autocast_and_small_types():
     g = mh.graph("window(4)", 32)
     q, k, v = (torch.randn(1, 2, 32, 16, requires_grad=True) for _ in range(3))
