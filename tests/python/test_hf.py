@@ -107,6 +107,10 @@ def test_refuses_what_it_cannot_mask():
     with pytest.raises(mh.Error, match="fixed size"):
         hf.mask(1, 20, 23, mask_function=lambda b, h, i, j: j <= i)
     assert hf.mask(1, 20, 23, mask_function=lambda b, h, i, j: i >= 0) is None
+    for odd in (lambda b, h, i, j: (j <= i) | ((i >= 505) & (i <= 509) & (j >= 505) & (j <= 509)), lambda b, h, i, j: (j <= i) & (h < 2)):
+        with pytest.raises(mh.Error, match="neither"):
+            hf.mask(1, 1000, 1000, mask_function=odd)
+    assert hf.mask(1, 1000, 1000, mask_function=lambda b, h, i, j: j <= i) is None
     with pytest.raises(mh.Error, match="sliding"):
         llama("manyhop", "Mistral", sliding_window=6).generate(x[:1], max_new_tokens=3, do_sample=False, pad_token_id=0)
     with pytest.raises(mh.Error, match="expected one of"):

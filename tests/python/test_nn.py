@@ -161,6 +161,24 @@ def test_compiles_without_a_graph_break():
         assert torch.allclose(compiled(hidden, graph), model.encoder.layer[0](hidden, graph), atol=1e-6)
 
 
+def test_compiles_with_a_pattern_text():
+    for block in (nn.DiffuserAttention(32, 4, "window(2)|global(1)", hops=2), nn.DiffuserAttention(32, 4, "window(2)", causal=True)):
+        block.eval()
+        x = torch.randn(2, 12, 32)
+        compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(compiled(x), block(x), atol=1e-6)
+
+
+def test_a_causal_module_keeps_the_causal_part_of_a_given_graph():
+    block = nn.DiffuserAttention(32, 4, "window(2)", causal=True).eval()
+    graph = mh.graph("window(4)", 20)
+    x = torch.randn(1, 20, 32)
+    later = x.clone()
+    later[:, 10:] += 1
+    assert torch.equal(block(x, graph)[:, :10], block(later, graph)[:, :10])
+    assert block(torch.zeros(0, 20, 32)).shape == (0, 20, 32)
+
+
 def test_appnp():
     graph = mh.graph("smallworld(4, 0.1, 2)", 40)
     x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)

@@ -115,9 +115,10 @@ def unplug(model):
 def _note(module, args, kwargs):
     """Before the attention runs: what its scores are made of, which transformers does not hand on."""
     hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-    cache = kwargs.get("past_key_values", kwargs.get("past_key_value"))
+    # Its keyword has had several names; it is known by its kind.
+    cache = next((x for x in (*kwargs.values(), *args) if isinstance(x, SparseKCache)), None)
     layer = None
-    if isinstance(cache, SparseKCache):
+    if cache is not None:
         layer = cache.layers[module.layer_idx]
         if not isinstance(layer, SparseKCacheLayer):
             raise BadValue(f"past_key_values: layer {module.layer_idx} was made before SparseK came into it; make a new "
@@ -162,6 +163,7 @@ class SparseKCacheLayer(CacheLayerMixin):
         super().__init__()
         self.caches = []
         self.tokens = 0
+        self.waiting = False  # tokens have come that the attention has not taken
 
     def lazy_initialization(self, key_states, value_states=None):
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -171,6 +173,9 @@ class SparseKCacheLayer(CacheLayerMixin):
         """The new tokens as they are: the attention takes them in."""
         if not self.is_initialized:
             self.lazy_initialization(key_states)
+        if self.waiting:
+            raise BadValue("SparseKCache: the model's attention does not hand its cache on, so SparseK cannot see it; use_cache=False")
+        self.waiting = True
         return key_states, value_states
 
     def attend(self, settings, q, k, v, scores):
@@ -185,6 +190,7 @@ class SparseKCacheLayer(CacheLayerMixin):
                 raise BadValue(f"past_key_values: made for a batch of {len(self.caches)}, here {len(q)}")
             out = step_all(self.caches, q, k, v, scores)
         self.tokens += q.shape[2]
+        self.waiting = False
         return out
 
     def get_mask_sizes(self, query_length):
@@ -197,7 +203,7 @@ class SparseKCacheLayer(CacheLayerMixin):
         return -1
 
     def reset(self):
-        self.caches, self.tokens = [], 0
+        self.caches, self.tokens, self.waiting = [], 0, False
 
     def offload(self):
         pass

@@ -8,6 +8,8 @@ import sys
 
 import torch
 
+from .errors import Error
+
 
 def operator(name):
     """Decorates a function of tensors and plain values, annotated, that changes none of its inputs."""
@@ -31,6 +33,13 @@ def operator(name):
 class Operator:
     def __init__(self, name):
         self.name = name
+
+    def refuse_autograd(self, what):
+        """Gradients of a gradient raise, where torch would take them for zeros."""
+        def refuse(ctx, *gradients):
+            raise Error(f"{what}: second derivatives are not computed; detach() the first ones")
+
+        self.register_autograd(refuse, setup_context=lambda ctx, inputs, output: None)
 
     def register_fake(self, function):
         return torch.library.register_fake(self.name, function)

@@ -19,7 +19,7 @@ import re
 
 try:
     import torch
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 except ImportError as error:  # pragma: no cover
     from .errors import Error
 
@@ -128,22 +128,34 @@ def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mas
     return None if bool(tokens.all()) else tokens
 
 
+class _AnyHead:
+    """The number of a head to a mask function: one that looks at it (or compares, indexes, adds) raises TypeError."""
+
+
 def _kind(function, b, q, kv, offset, local_size, device):
-    """"full" or "causal" (windows of either included) by the function's values on up to 128 rows, None for other masks."""
-    rows = torch.arange(q) if q <= 128 else torch.linspace(0, q - 1, 128).round().to(torch.int64)
-    rows = (rows + offset)[None, None, :, None].to(device)
+    """"full" or "causal" (windows of either included) by the function's values, None for other masks."""
+    known = {masking_utils.causal_mask_function: "causal",
+             getattr(masking_utils, "bidirectional_mask_function", None): "full"}
+    if function in known:
+        return known[function]
+    items = torch.arange(b, device=device)[:, None, None, None]
     cols = torch.arange(kv, device=device)[None, None, None, :]
-    items, heads = (torch.arange(count, device=device) for count in (b, 1))
-    try:
-        seen = function(items[:, None, None, None], heads[None, :, None, None], rows, cols)
-    except (RuntimeError, TypeError, IndexError):
-        return None
-    seen = torch.as_tensor(seen).expand(b, -1, rows.shape[2], kv)
-    away = rows - cols
-    plain = [("full", torch.ones_like(away, dtype=torch.bool)), ("causal", away >= 0)]
-    if local_size is not None:
-        plain += [("causal", (away >= 0) & (away < local_size)), ("full", away.abs() <= local_size)]
-    return next((kind for kind, one in plain if bool((seen == one).all())), None)
+    kinds = {"full", "causal"} if local_size is None else {"full", "causal", "full window", "causal window"}
+    step = max(1, 2**22 // max(b * kv, 1))  # rows at a time
+    for first in range(0, q, step):
+        rows = torch.arange(first, min(q, first + step), device=device)[None, None, :, None] + offset
+        try:
+            seen = torch.as_tensor(function(items, _AnyHead(), rows, cols)).expand(b, 1, rows.shape[2], kv)
+        except (RuntimeError, TypeError, IndexError, AttributeError):
+            return None
+        away = rows - cols
+        plain = {"full": torch.ones_like(away, dtype=torch.bool), "causal": away >= 0}
+        if local_size is not None:
+            plain["causal window"] = (away >= 0) & (away < local_size)
+            plain["full window"] = away.abs() <= local_size
+        kinds = {kind for kind in kinds if bool((seen == plain[kind]).all())}
+    # Of a few tokens several may hold: what sees no more than "causal" is that.
+    return next((kind.split()[0] for kind in ("full", "causal", "causal window", "full window") if kind in kinds), None)
 
 
 def _stable(pattern):

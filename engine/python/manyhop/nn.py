@@ -63,6 +63,10 @@ def graph_of(pattern, n, causal=False):
     return pattern & _cached_graph("causal", n) if causal else pattern
 
 
+# What torch.compiler.assume_constant_result sets, which would load the compiler to do so.
+graph_of._dynamo_marked_constant = True
+
+
 def lengths_of(attention_mask):
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
@@ -203,9 +207,9 @@ class DiffuserSelfAttention(nn.Module):
     def forward(self, hidden, graph=None, lengths=None):
         """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
         b, n, width = hidden.shape
-        if graph is None:
-            graph = graph_of(self.pattern, n, self.causal)
-        q, k, v = (project(hidden).view(b, n, self.num_heads, -1) for project in (self.query, self.key, self.value))
+        graph = graph_of(self.pattern if graph is None else graph, n, self.causal)
+        d = width // self.num_heads
+        q, k, v = (project(hidden).view(b, n, self.num_heads, d) for project in (self.query, self.key, self.value))
         p = self.dropout if self.training else 0.0
         out = attention(q, k, v, graph, hops=self.hops, teleport=self.teleport, lengths=lengths, dropout_p=p,
                         hop_dropout_p=p, layout="bshd", backward=self.backward)

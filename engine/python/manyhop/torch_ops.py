@@ -163,6 +163,9 @@ def _(g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, graphs, hops
     return (*_gradients(q, k, v, bias, needed), q.new_empty((), dtype=torch.float64))
 
 
+_attention_backward.refuse_autograd("attention")
+
+
 def _setup(ctx, inputs, output):
     (q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
      _, _, _, _, backward, reorder, backend) = inputs
@@ -327,6 +330,9 @@ def _(g, x, weights, numbers, told, graph, kernel, hops, tol, normalization, dan
     return (x.new_empty(x.shape if needed[0] else (0,)),
             x.new_empty(weights.shape if needed[1] else (0,), dtype=torch.float64),
             numbers.new_empty(numbers.shape, dtype=torch.float64))
+
+
+_diffuse_backward.refuse_autograd("diffuse")
 
 
 def _setup_diffuse(ctx, inputs, output):

@@ -45,6 +45,9 @@ def _(p, g, k, offsets, temperature):
     return p.new_empty(p.shape), k.new_empty(k.shape)
 
 
+_sparsek_backward.refuse_autograd("sparsek")
+
+
 def _setup_sparsek(ctx, inputs, output):
     _, k, offsets, ctx.temperature, _ = inputs
     ctx.mark_non_differentiable(output[1])
@@ -141,6 +144,9 @@ def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tens
 @_attention_backward.register_fake
 def _(g, q, k, v, scores, keys, cap, temperature, window, sinks, gate, hops, teleport, scale, needed):
     return tuple(torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v, scores), needed))
+
+
+_attention_backward.refuse_autograd("sparsek_attention")
 
 
 def _setup_attention(ctx, inputs, output):
