@@ -144,6 +144,7 @@ def test_dropout_follows_from_the_seed(rng):
     one = mh.attention(q, k, v, g, seed=5, **kept)
     assert np.array_equal(one, mh.attention(q, k, v, g, seed=5, **kept))
     assert not np.array_equal(one, mh.attention(q, k, v, g, seed=6, **kept))
+    assert np.array_equal(mh.attention(q, k, v, g, seed=-5, **kept), mh.attention(q, k, v, g, seed=2**64 - 5, **kept))
     assert not np.array_equal(mh.attention(q, k, v, g, **kept), mh.attention(q, k, v, g, **kept))
     _, weights = mh.attention(q, k, v, g, dropout_p=0.5, seed=1, return_weights=True)
     assert 0.4 < (weights == 0).mean() < 0.6
@@ -208,6 +209,33 @@ def test_plans_run_and_explain(rng):
     (dict(layout="sbhd"), ValueError, "bhsd"),
     (dict(reorder="best"), ValueError, "rcm"),
     (dict(backend="cuda"), ValueError, "available|cpu"),
+    (dict(q="a"), TypeError, "q: <U1"),
+    (dict(q=[[1.0], [1.0, 2.0]]), ValueError, "q: parts of unequal length"),
+    (dict(v=np.zeros((1, 2, 8, 0), np.float32)), ValueError, "v: width 0"),
+    (dict(hops=2**70), ValueError, "hops"),
+    (dict(hops=np.array([1, 2])), TypeError, "hops"),
+    (dict(teleport=np.complex64(1)), TypeError, "teleport: complex64"),
+    (dict(teleport=10**400), ValueError, "teleport: inf"),
+    (dict(scale="x"), TypeError, "scale: str"),
+    (dict(bias=np.zeros(64, complex)), TypeError, "bias: complex128"),
+    (dict(bias=[[1.0], [1.0, 2.0]]), ValueError, "bias: parts of unequal length"),
+    (dict(bias=1.0), ValueError, "bias: 0 axes"),
+    (dict(lengths=5), TypeError, "lengths: int"),
+    (dict(lengths="a"), TypeError, "lengths: str"),
+    (dict(lengths=[3.9]), TypeError, r"lengths\[0\]: 3.9"),
+    (dict(lengths=np.array([3.9])), TypeError, r"lengths\[0\]: 3.9"),
+    (dict(lengths=np.array([[3]])), ValueError, "lengths: 2 axes"),
+    (dict(lengths=[2**70]), ValueError, r"lengths\[0\]: 1180591620717411303424"),
+    (dict(dropout_p="a"), TypeError, "dropout_p: str"),
+    (dict(hop_dropout_p=None), TypeError, "hop_dropout_p: NoneType"),
+    (dict(seed="a"), TypeError, "seed: 'a'"),
+    (dict(seed=1.5), TypeError, "seed: 1.5"),
+    (dict(layout=None), TypeError, "layout"),
+    (dict(return_lse="yes"), TypeError, "return_lse: 'yes'"),
+    (dict(return_weights=2), TypeError, "return_weights: 2"),
+    (dict(backward="x"), ValueError, "backward: 'x', expected stored, checkpointed or implicit"),
+    (dict(reorder=1), TypeError, "reorder: 1"),
+    (dict(backend=None), TypeError, "backend: NoneType"),
 ])
 def test_mistakes_are_one_sentence(change, kind, words):
     x = np.zeros((1, 2, 8, 4), np.float32)
@@ -217,6 +245,24 @@ def test_mistakes_are_one_sentence(change, kind, words):
         mh.attention(given.pop("q"), given.pop("k"), given.pop("v"), given.pop("graph"), **given)
     assert isinstance(caught.value, mh.Error)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given, kind, words", [
+    (dict(value_dim=0), ValueError, "value_dim: 0"), (dict(kv_heads=0), ValueError, "kv_heads: 0"),
+    (dict(heads=0), ValueError, "heads: 0"), (dict(heads=2.0), TypeError, "heads: 2.0"),
+    (dict(hops=2**70), ValueError, "hops"), (dict(dtype="int8"), TypeError, "dtype: int8"),
+    (dict(dtype=None), TypeError, "dtype"), (dict(reorder=1), TypeError, "reorder: 1"),
+    (dict(backend=None), TypeError, "backend"), (dict(backward="x"), TypeError, "backward"),
+])
+def test_mistakes_in_plans(given, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        mh.plan(mh.graph("full", 8), **{"heads": 2, "head_dim": 4, **given})
+    assert isinstance(caught.value, mh.Error) and "\n" not in str(caught.value)
+
+
+def test_plans_take_types_by_any_name():
+    for dtype, name in ((np.float64, "f64"), (np.dtype("f4"), "f32"), (float, "f64"), ("bfloat16", "bf16"), ("f64", "f64")):
+        assert f"dtype='{name}'" in repr(mh.plan(mh.graph("full", 8), heads=2, head_dim=4, dtype=dtype))
 
 
 def test_memory_limit_refuses(rng):

@@ -69,6 +69,69 @@ def test_networkx_both_ways():
     assert mh.Graph.from_networkx(back) == mh.graph("random(3)", 12)
 
 
+def test_networkx_nodes_are_each_named_once():
+    nx = pytest.importorskip("networkx")
+    path = nx.path_graph(3)
+    assert mh.Graph.from_networkx(path, nodes=[2, 0, 1]).to_dense().tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    for nodes, kind, words in (([0, 1], ValueError, "2, 2 of them different, for the 3"), (3, TypeError, "nodes: int"),
+                               ([0, 1, 2, 0], ValueError, "4, 3 of them"), ([0, 1, 7], ValueError, "7 is none"),
+                               ([[0], 1, 2], ValueError, "none of the graph's")):
+        with pytest.raises(kind, match=words) as caught:
+            mh.Graph.from_networkx(path, nodes=nodes)
+        assert isinstance(caught.value, mh.Error)
+
+
+def test_removed_nodes_of_networkit_are_skipped():
+    nk = pytest.importorskip("networkit")
+    path = nk.Graph(5)
+    for u in range(4):
+        path.addEdge(u, u + 1)
+    path.removeNode(1)
+    g = mh.Graph.from_networkit(path)
+    assert g.to_dense().tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
+
+
+def test_dgl_of_two_node_types_is_a_rectangle():
+    dgl = pytest.importorskip("dgl")
+    pytest.importorskip("torch")
+    both = dgl.heterograph({("u", "likes", "v"): ([0, 1, 2], [0, 1, 0])})
+    assert mh.Graph.from_dgl(both).to_dense().tolist() == [[1, 0, 1], [0, 1, 0]]
+    ring = dgl.graph(([0, 1, 2], [1, 2, 0]))
+    assert mh.Graph.from_dgl(dgl.to_block(dgl.in_subgraph(ring, [1]), [1])).shape == (1, 2)
+    with pytest.raises(ValueError, match="weight: 'w', the edges have none") as caught:
+        mh.Graph.from_dgl(ring, weight="w")
+    assert isinstance(caught.value, mh.Error)
+    with pytest.raises(ValueError, match="2 edge types"):
+        mh.Graph.from_dgl(dgl.heterograph({("u", "likes", "v"): ([0], [0]), ("v", "owns", "u"): ([0], [0])}))
+
+
+@pytest.mark.parametrize("name", ["networkx", "dgl", "igraph", "networkit"])
+def test_graphs_of_other_libraries_are_told_apart(name):
+    pytest.importorskip(name)
+    with pytest.raises(TypeError, match=f"from_{name}: int") as caught:
+        getattr(mh.Graph, f"from_{name}")(3)
+    assert isinstance(caught.value, mh.Error)
+
+
+def test_weights_an_igraph_has():
+    igraph = pytest.importorskip("igraph")
+    ring = igraph.Graph.Ring(4)
+    ring.es["w"] = [1, 2, 3, 4]
+    assert mh.Graph.from_igraph(ring, weight="w").weights.sum() == 20
+    with pytest.raises(ValueError, match="weight: 'x', the edges have 'w'"):
+        mh.Graph.from_igraph(ring, weight="x")
+
+
+def test_what_is_too_large_is_refused_before_it_is_made():
+    g = mh.graph("full", 2**20)
+    for make in (g.to_dense, g.to_scipy, g.to_edge_index):
+        with pytest.raises(MemoryError, match="memory limit") as caught:
+            make()
+        assert isinstance(caught.value, mh.errors.LimitError)
+    with mh.memory_limit(1000), pytest.raises(mh.errors.LimitError):
+        mh.graph("self", 12).to_dense()
+
+
 def test_files_and_pickles(tmp_path):
     g = mh.graph("window(2)|global(1)", 30)
     for name in ("g.npz", "g.mtx", "g.el"):
@@ -82,6 +145,11 @@ def test_files_and_pickles(tmp_path):
     both = mh.batch([mh.graph("full", 2), mh.graph("causal", 3)])
     again = pickle.loads(pickle.dumps(both))
     assert again == both and again.row_offsets.tolist() == [0, 2, 5]
+    for load in (mh.Graph.load, lambda path, n: mh.graph(str(path), n)):
+        assert load(tmp_path / "g.npz", 30) == g and load(tmp_path / "g.el", 40).shape == (40, 40)
+        for name in ("g.npz", "g.mtx"):
+            with pytest.raises(mh.errors.BadValue, match="n: 5 x 5 does not fit .*, which is 30 x 30"):
+                load(tmp_path / name, 5)
     with pytest.raises(mh.errors.FileError):
         mh.Graph.load(tmp_path / "none.npz")
     with pytest.raises(OSError):
@@ -114,6 +182,29 @@ def test_rows_are_those_of_decoding():
     (lambda: mh.batch([1]), TypeError, "batch"),
     (lambda: mh.graph("full", 4).rows(3, 9), ValueError, "3 .. 9"),
     (lambda: mh.set_threads(-1), ValueError, "-1"),
+    (lambda: mh.set_threads("2"), TypeError, "threads: '2'"),
+    (lambda: mh.set_memory_limit(2**70), ValueError, "memory limit"),
+    (lambda: mh.graph("self", 2**70), ValueError, "n: 1180591620717411303424"),
+    (lambda: mh.graph("self", 4, seed=2**64), ValueError, "seed"),
+    (lambda: mh.graph("full", 4).rows(2**70, 3), ValueError, "rows"),
+    (lambda: mh.graph("full", 4).spy("a"), TypeError, "columns: 'a'"),
+    (lambda: mh.graph("self", 2).with_weights([[1.0], [1.0, 2.0]]), ValueError, "weights: parts of unequal length"),
+    (lambda: mh.graph("self", 2).with_weights(["a", "b"]), TypeError, "weights: <U1"),
+    (lambda: mh.Graph.from_csr([0, 1], [0], shape=3), TypeError, "shape: 3"),
+    (lambda: mh.Graph.from_csr([0, 1], [0], shape=(3,)), ValueError, "shape: 1 numbers"),
+    (lambda: mh.Graph.from_csr([0, 1], [0], shape=(1, 2**70)), ValueError, r"shape\[1\]"),
+    (lambda: mh.Graph.from_csr([[0], [1, 2]], [0]), ValueError, "indptr"),
+    (lambda: mh.Graph.from_edges([0], [0], shape=None), TypeError, "shape: NoneType"),
+    (lambda: mh.Graph.from_edge_index([[0], [1]], (3,)), ValueError, "n: 1 numbers"),
+    (lambda: mh.Graph.from_edge_index([[0], [1]], "a"), TypeError, "n: 'a'"),
+    (lambda: mh.Graph.from_edge_index([[np.nan], [1]]), TypeError, "edge_index: float64"),
+    (lambda: mh.Graph.from_edge_index([[2**40], [1]]), ValueError, "edge_index: .*pass"),
+    (lambda: mh.Graph.from_edge_index([[0], [1]], edge_weight=[1j]), TypeError, "edge_weight: complex128"),
+    (lambda: mh.Graph.from_scipy(sp.eye(3), weights="w"), TypeError, "weights: 'w'"),
+    (lambda: mh.Graph.load("arcs.txt", base=2**70), ValueError, "base"),
+    (lambda: mh.Graph.load("arcs.txt", undirected="no"), TypeError, "undirected: 'no'"),
+    (lambda: mh.batch(None), TypeError, "graphs: NoneType"),
+    (lambda: mh.batch(mh.graph("full", 2)), TypeError, "graphs: Graph"),
 ])
 def test_mistakes_are_one_sentence(make, kind, words):
     with pytest.raises(kind, match=words) as caught:

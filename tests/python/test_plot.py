@@ -40,6 +40,7 @@ def test_reach_and_spectrum():
     means = [line.get_ydata() for line in ax.lines]
     assert [r["mean"] for r in mh.spectral.reach(graphs[1], 4)] == list(means[1]) and means[1][-1] > means[0][-1]
     assert drawn(mh.plot.spectrum(graphs[1])).std() > 0
+    assert drawn(mh.plot.spectrum(mh.graph("window(1)", 0))).std() > 0
 
 
 def test_attention_over_text(rng):
@@ -56,5 +57,20 @@ def test_attention_over_text(rng):
         mh.plot.attention_text(words, q, k, graph, n)
     with pytest.raises(mh.Error, match="tokens"):
         mh.plot.attention_text(words[1:], q, k, graph, 0)
+    for given, kind in ((dict(columns=0), ValueError), (dict(hops="a"), TypeError), (dict(teleport=2), ValueError),
+                        (dict(scale="a"), TypeError)):
+        with pytest.raises(kind, match=next(iter(given))) as caught:
+            mh.plot.attention_text(words, q, k, graph, 4, **given)
+        assert isinstance(caught.value, mh.Error)
+    with pytest.raises(mh.errors.BadType, match="token: 1.5"):
+        mh.plot.attention_text(words, q, k, graph, 1.5)
+    with pytest.raises(mh.errors.BadType, match="q: complex128"):
+        mh.plot.attention_text(words, q + 0j, k, graph, 4)
     with pytest.raises(TypeError, match="Graph"):
         mh.plot.spy("window(1)")
+    with pytest.raises(mh.errors.BadType, match="cells: 2.5"):
+        mh.plot.spy(graph, cells=2.5)
+    with pytest.raises(mh.errors.BadType, match="hops: 'a'"):
+        mh.plot.reach(graph, hops="a")
+    with pytest.raises(mh.errors.BadType, match="Graph"):
+        mh.plot.reach(3)

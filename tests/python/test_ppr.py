@@ -54,6 +54,8 @@ def test_cost_does_not_grow_with_the_graph():
     (dict(topk=0), ValueError, "topk"), (dict(topk=1.5), TypeError, "topk"), (dict(teleport=0), ValueError, "teleport"),
     (dict(normalization="none"), ValueError, "col, row or sym"), (dict(normalization=None), TypeError, "normalization"),
     (dict(dangling="uniform"), ValueError, "restart"), (dict(normalization="sym"), ValueError, "symmetric"),
+    (dict(seeds=[[0], [1, 2]]), ValueError, "seeds: parts of unequal length"), (dict(topk=2**70), ValueError, "topk"),
+    (dict(teleport=1j), TypeError, "teleport: complex"),
     (dict(graph="window(1)"), TypeError, "Graph"), (dict(graph=mh.graph("full", 2, 3)), ValueError, "2 x 3")])
 def test_bad_calls(given, error, part, odd_graph):
     call = dict(dict(graph=odd_graph, seeds=[0]), **given)
@@ -83,3 +85,5 @@ def test_gdc_of_weights_and_rectangles():
     assert np.allclose(mh.gdc(graph, topk=6, tol=1e-13).to_dense(), whole, atol=1e-10)
     with pytest.raises(ValueError, match="2 x 3"):
         mh.gdc(mh.graph("full", 2, 3))
+    with pytest.raises(mh.errors.BadType, match="self_loops: 'no'"):
+        mh.gdc(graph, self_loops="no")

@@ -112,6 +112,18 @@ def test_special_scores():
     (lambda z: mh.causal_sparsek(z[0], 4, cap=2), ValueError, "cap is 2"),
     (lambda z: mh.causal_sparsek([0.0, np.nan], 1), ValueError, "token 1 is NaN"),
     (lambda z: mh.causal_sparsek(z[0], 1).to_graph(window=-1), ValueError, "window"),
+    (lambda z: mh.sparsek(z, ["a", "b", "c"]), TypeError, "k: <U1"),
+    (lambda z: mh.sparsek(z, np.array([1j, 1, 1])), TypeError, "k: complex128"),
+    (lambda z: mh.sparsek(z, [[1], [1, 2]]), ValueError, "k: parts of unequal length"),
+    (lambda z: mh.sparsek([[1.0], [1.0, 2.0]], 1), ValueError, "z: parts of unequal length"),
+    (lambda z: mh.sparsek(z, 1, temperature=np.complex64(1)), TypeError, "temperature: complex64"),
+    (lambda z: mh.sparsek(z, 1, method=None), TypeError, "method"),
+    (lambda z: mh.sparsek(z, 1, return_tau="no"), TypeError, "return_tau: 'no'"),
+    (lambda z: mh.select(z[0], 1, causal="no"), TypeError, "causal: 'no'"),
+    (lambda z: mh.causal_sparsek([[1.0], [1.0, 2.0]], 1), ValueError, "scores: parts of unequal length"),
+    (lambda z: mh.causal_sparsek(z[0] + 0j, 1), TypeError, "scores: complex128"),
+    (lambda z: mh.SparseKCache(2, dtype=np.float16), TypeError, "dtype: float16"),
+    (lambda z: mh.SparseKCache(2, dtype=None), TypeError, "dtype: None"),
 ])
 def test_bad_values(rng, call, kind, text):
     with pytest.raises(kind, match=text) as caught:
@@ -237,6 +249,11 @@ def test_cache_decodes_what_the_capped_form_gives(rng, heads, kv, s):
         last = mh.causal_sparsek(u[0], given["keys"], cap=given.get("cap")).to_graph().to_dense()[-1]
         positions, gates = cache.kept(0)
         assert positions.tolist() == np.flatnonzero(last).tolist() and np.allclose(gates, last[positions], atol=1e-6)
+
+
+def test_cache_takes_types_by_any_name():
+    for dtype in (np.float64, np.dtype("f8"), "f64", float, "double"):
+        assert mh.SparseKCache(2, dtype=dtype).dtype == "float64"
 
 
 def test_cache_time_and_memory_do_not_grow(rng):

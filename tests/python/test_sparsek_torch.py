@@ -54,6 +54,37 @@ def test_operator_gradients():
     assert torch.equal(torch.autograd.grad(mh.sparsek(z, 20).sum(), z)[0], torch.zeros_like(z))  # all ones: nothing moves
 
 
+def test_float16_is_computed_in_float32():
+    z = torch.randn(3, 40, generator=torch.Generator().manual_seed(0)).half().requires_grad_()
+    p = mh.sparsek(z, 4)
+    assert p.dtype == torch.float16 and torch.equal(p, mh.sparsek(z.float(), 4).half())
+    assert torch.equal(mh.topk(z, 4), mh.topk(z.float(), 4))
+    g, = torch.autograd.grad(p.float().square().sum(), z)
+    assert g.dtype == torch.float16 and g.abs().sum() > 0
+    x = tensors(torch.float16)
+    out = mh.sparsek_attention(*x, keys=4, window=3)
+    wide = [t.detach().float().requires_grad_() for t in x]
+    want = mh.sparsek_attention(*wide, keys=4, window=3)
+    assert out.dtype == torch.float16 and torch.equal(out, want.half())
+    for mine, theirs in zip(torch.autograd.grad(out.float().sum(), x), torch.autograd.grad(want.sum(), wide)):
+        assert mine.dtype == torch.float16 and torch.allclose(mine.float(), theirs, rtol=2e-3, atol=2e-3)
+
+
+def test_autocast_sets_the_type():
+    q, k, v, u = tensors(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = mh.sparsek_attention(q, k.bfloat16(), v, u, keys=4, window=3)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, mh.sparsek_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), u, keys=4, window=3))
+    assert torch.autograd.grad(out.float().sum(), q)[0].dtype == torch.float32
+
+
+def test_select_takes_tensors():
+    u = torch.tensor([0.5, 3.0, 0.25, 2.0], requires_grad=True)
+    want = mh.select(u.detach().numpy(), 1)
+    assert mh.select(u, 1) == want and mh.select(u.bfloat16(), 1) == want
+
+
 @pytest.mark.parametrize("gate", ["values", "scores"])
 def test_attention_gradients(gate):
     for given in (dict(keys=3, cap=6, window=2, sinks=1), dict(keys=2.5, cap=-1), dict(keys=3, cap=5, window=2, hops=2, teleport=0.3)):
@@ -105,12 +136,19 @@ def test_compiles_whole():
     (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u.numpy()), TypeError, "scores"),
     (lambda q, k, v, u: mh.sparsek_attention(q, k.float(), v, u), TypeError, "k: torch.float32"),
     (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u[0]), ValueError, "scores: 2 axes"),
-    (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u, gate=1), ValueError, "gate"),
+    (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u, gate=1), TypeError, "gate: 1"),
+    (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u, gate="both"), ValueError, "gate: 'both', expected values or scores"),
     (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u, window=1.5), TypeError, "window"),
+    (lambda q, k, v, u: mh.sparsek_attention(q, k, v, u + 0j), TypeError, "scores: torch.complex128"),
+    (lambda q, k, v, u: mh.sparsek(u, torch.ones(2, 2) + 0j), TypeError, "k: torch.complex64"),
+    (lambda q, k, v, u: mh.sparsek(u, ["a", "b", "c", "d"]), TypeError, "k: <U1"),
+    (lambda q, k, v, u: mh.topk(u.to_sparse(), 1), TypeError, "z: layout"),
+    (lambda q, k, v, u: mh.select(u[0, 0] + 0j, 1), TypeError, "scores: complex128"),
 ])
 def test_bad_values(call, kind, text):
-    with pytest.raises(kind, match=text):
+    with pytest.raises(kind, match=text) as caught:
         call(*tensors(grad=False))
+    assert isinstance(caught.value, mh.Error)
 
 
 def test_cache_takes_tensors():
@@ -120,6 +158,7 @@ def test_cache_takes_tensors():
         got = cache.step(q, k, v, u.float())
         want = mh.sparsek_attention(q[None], k[None], v[None], u[None], keys=4, window=3)[0]
         assert got.dtype == dtype and (got.float() - want.float()).norm() <= most * want.float().norm()
+        assert cache.dtype == str(dtype).removeprefix("torch.")
         with pytest.raises(TypeError, match="scores"):
             cache.extend(k, v, u.numpy() if dtype == torch.float32 else u)
 

@@ -43,6 +43,26 @@ def test_design_is_reproduced():
     assert g.nnz == best["edges"] and abs(mh.spectral.gap(g).gap - best["gap"]) < 1e-8
 
 
+@pytest.mark.parametrize("make, kind, words", [
+    (lambda g: mh.spectral.gap(g, operator=None), TypeError, "operator"),
+    (lambda g: mh.spectral.gap(g, tol="a"), TypeError, "tol: str"),
+    (lambda g: mh.spectral.gap(g, max_iterations=1.5), TypeError, "max_iterations: 1.5"),
+    (lambda g: mh.spectral.gap(g, max_iterations=2**40), ValueError, "max_iterations"),
+    (lambda g: mh.spectral.gap(g, vectors="no"), TypeError, "vectors: 'no'"),
+    (lambda g: mh.spectral.survey(g, eps=0.1), TypeError, "eps: float"),
+    (lambda g: mh.spectral.survey(g, seed=-1), ValueError, "seed: -1"),
+    (lambda g: mh.spectral.reach(g, "a"), TypeError, "hops: 'a'"),
+    (lambda g: mh.spectral.reach(g, 2, exact_rows=0), ValueError, "exact_rows: 0"),
+    (lambda g: mh.spectral.design(64.0, 8), TypeError, "n: 64.0"),
+    (lambda g: mh.spectral.design(64, "a"), TypeError, "edges_per_token: str"),
+    (lambda g: mh.spectral.design(64, 8, keep=None), TypeError, "keep: NoneType"),
+])
+def test_mistakes_are_one_sentence(make, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        make(mh.graph("full", 8))
+    assert isinstance(caught.value, mh.Error) and "\n" not in str(caught.value)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="normalized"):
         mh.spectral.gap(mh.graph("full", 4), operator="best")

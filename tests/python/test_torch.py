@@ -250,6 +250,66 @@ def test_diffusion_tells_how_it_went():
     assert np.allclose(r.value.numpy(), mh.diffuse(g, x.numpy(), tol=1e-5).value)
 
 
+def test_diffusion_under_autocast_is_float32():
+    g = mh.graph("window(2)", 12)
+    x = torch.randn(12, 2).bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = mh.diffuse(g, x, hops=3).value
+    assert torch.equal(value, mh.diffuse(g, x.float(), hops=3).value) and value.dtype == torch.float32
+    assert torch.autograd.grad(value.sum(), x)[0].dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="x: torch.bfloat16"):
+        mh.diffuse(g, x)
+
+
+def test_diffusion_takes_lists_of_tensors_and_small_weights():
+    g = mh.graph("window(2)", 12)
+    x = torch.randn(12, 2, dtype=torch.float64)
+    c = [torch.tensor(0.5, dtype=torch.float64, requires_grad=True), 0.25, torch.tensor([-1.0], requires_grad=True)]
+    for signal in (x, x.numpy()):
+        value = mh.diffuse(g, signal, "coefficients", coefficients=c).value
+        whole = torch.tensor([0.5, 0.25, -1.0], dtype=torch.float64, requires_grad=True)
+        want = mh.diffuse(g, x, "coefficients", coefficients=whole).value
+        assert torch.equal(value, want)
+        first, last = torch.autograd.grad(value.square().sum(), (c[0], c[2]))
+        both, = torch.autograd.grad(want.square().sum(), whole)
+        assert torch.allclose(first, both[0]) and torch.allclose(last.double(), both[2:])
+    w = (torch.arange(g.nnz) % 7 + 1).bfloat16().requires_grad_()
+    value = mh.diffuse(g, x, weights=w, hops=3).value
+    assert torch.equal(value, mh.diffuse(g, x, weights=w.double(), hops=3).value)
+    assert torch.autograd.grad(value.square().sum(), w)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, -2**63, 2**63 - 1, 2**63, 2**64 - 3, 2**70 + 5])
+def test_seeds_are_those_of_numpy(seed):
+    q, k, v = (torch.randn(1, 2, 16, 4) for _ in range(3))
+    g = mh.graph("full", 16)
+    given = dict(dropout_p=0.5, hop_dropout_p=0.2, hops=2)
+    want = mh.attention(q.numpy(), k.numpy(), v.numpy(), g, seed=seed, **given)
+    assert np.array_equal(mh.attention(q, k, v, g, seed=seed, **given).numpy(), want)
+    assert np.array_equal(mh.attention(q, k, v, g, seed=seed % 2**64, **given).numpy(), want)
+
+
+def test_graphs_take_tensors():
+    weights = torch.tensor([3.0, 4.0], requires_grad=True)
+    for given in (weights, weights.bfloat16(), weights.half()):
+        assert mh.graph("self", 2).with_weights(given).weights.tolist() == [3, 4]
+    assert mh.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([0]), weights[:1]).weights.tolist() == [3]
+    assert mh.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]), edge_weight=weights.bfloat16()).weights.tolist() == [4, 3]
+    assert mh.Graph.from_torch(torch.eye(2, dtype=torch.bfloat16).to_sparse()) == mh.graph("self", 2).with_weights([1, 1])
+
+
+def test_compiles_with_numbers_as_inputs():
+    g = mh.graph("window(3)|global(1)", 16)
+    q, u = torch.randn(1, 2, 16, 4), torch.randn(1, 2, 16)
+
+    def run(q, u, hops, rate, keys):
+        return mh.attention(q, q, q, g, hops=hops, teleport=rate, lengths=[12]) + mh.sparsek_attention(q, q, q, u, keys=keys)
+
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    for given in ((1, 0.1, 2.5), (2, 0.2, 3.5), (3, 0.3, 4.5)):
+        assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
+
+
 def test_sparse_tensors_both_ways():
     g = mh.graph("random(3)", 10).with_weights(np.arange(1, 31))
     assert np.array_equal(g.to_torch().to_dense().numpy(), g.to_dense())
@@ -268,6 +328,39 @@ def test_sparse_tensors_both_ways():
     (lambda q, g: mh.attention(q.to_sparse(), q, q, g), TypeError, "layout"),
     (lambda q, g: mh.diffuse(g, q[0, 0].int()), TypeError, "int32"),
     (lambda q, g: mh.diffuse(g, q[0, 0], "cold"), ValueError, "ppr"),
+    (lambda q, g: mh.attention(q, q, q, g, teleport=torch.tensor(1j)), TypeError, "teleport: torch.complex64"),
+    (lambda q, g: mh.attention(q, q, q, g, bias=torch.ones(64) + 0j), TypeError, "bias: torch.complex64"),
+    (lambda q, g: mh.attention(q, q, q, g, bias=torch.ones(64).to_sparse()), TypeError, "bias: .*sparse"),
+    (lambda q, g: mh.attention(q, q, q, g, bias=["a"] * 64), TypeError, "bias: <U1"),
+    (lambda q, g: mh.attention(q, q, q, g, bias=torch.tensor(1.0)), ValueError, "bias: 0 axes"),
+    (lambda q, g: mh.attention(q, q, q, g, scale="x"), TypeError, "scale: str"),
+    (lambda q, g: mh.attention(q, q, q, g, hops=2**70), ValueError, "hops"),
+    (lambda q, g: mh.attention(q, q, q, g, lengths=[2**70]), ValueError, "lengths"),
+    (lambda q, g: mh.attention(q, q, q, g, lengths=torch.tensor([3.5])), TypeError, r"lengths\[0\]: 3.5"),
+    (lambda q, g: mh.attention(q, q, q, g, lengths=torch.tensor([[3]])), ValueError, "lengths: 2 axes"),
+    (lambda q, g: mh.attention(q, q, q, g, dropout_p=None), TypeError, "dropout_p"),
+    (lambda q, g: mh.attention(q, q, q, g, seed=1.5), TypeError, "seed: 1.5"),
+    (lambda q, g: mh.attention(q, q, q, g, backward=None), TypeError, "backward"),
+    (lambda q, g: mh.attention(q, q, q, g, reorder=1), TypeError, "reorder"),
+    (lambda q, g: mh.attention(q, q, q, g, backend=None), TypeError, "backend"),
+    (lambda q, g: mh.attention(q, q, q, g, return_lse="yes"), TypeError, "return_lse"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], normalization=None), TypeError, "normalization"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], backward="x"), ValueError, "backward: 'x'"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], hops=2.0), TypeError, "hops: 2.0"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], tol="a"), TypeError, "tol: str"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], teleport="a"), TypeError, "teleport: str"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], teleport=torch.ones(2)), ValueError, "teleport: 2 values"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], "coefficients", coefficients=1.0), TypeError, "coefficients: float"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], "coefficients", coefficients=["a"]), TypeError, r"coefficients\[0\]: str"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], weights=torch.ones(64, 1)), ValueError, "weights: 2 axes"),
+    (lambda q, g: mh.diffuse(g, q[0, 0], weights=torch.ones(64) + 0j), TypeError, "weights: torch.complex64"),
+    (lambda q, g: mh.diffuse(g, "a", weights=torch.ones(64)), TypeError, "x: <U1"),
+    (lambda q, g: mh.Graph.from_torch((torch.eye(3) + 0j).to_sparse()), TypeError, "weights: complex64"),
+    (lambda q, g: mh.Graph.from_torch(torch.ones(3).to_sparse()), ValueError, "1 axes"),
+    (lambda q, g: mh.Graph.from_torch(torch.ones(3, 2).to_sparse(1)), ValueError, "1 of them dense"),
+    (lambda q, g: mh.Graph.from_torch(3), TypeError, "from_torch: int"),
+    (lambda q, g: g.to_torch("float32"), TypeError, "dtype"),
+    (lambda q, g: mh.graph("full", 2**20).to_torch(), MemoryError, "memory limit"),
 ])
 def test_mistakes_are_one_sentence(make, kind, words):
     with pytest.raises(kind, match=words) as caught:

@@ -1,20 +1,28 @@
 """Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_ops."""
 
-import sys
-
 import numpy as np
 
 from . import _core, _settings
+from ._check import choice, flag, integer, is_torch, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
-_LAYOUTS = ("bhsd", "bshd", "thd")
+BACKWARD = ("stored", "checkpointed", "implicit")
 _DTYPES = {"float64": "f64", "float32": "f32", "bfloat16": "bf16"}
 
 
-def _is_torch(x):
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
+def dtype_name(dtype):
+    """float64, float32 or bfloat16, from what NumPy, torch or this package calls it."""
+    name = str(dtype).removeprefix("torch.")
+    name = {short: long for long, short in _DTYPES.items()}.get(name, name)
+    if name not in _DTYPES and dtype is not None:
+        try:
+            name = np.dtype(dtype).name
+        except (TypeError, ValueError):
+            pass  # no type of NumPy
+    if name not in _DTYPES:
+        raise BadType(f"dtype: {name}, expected float64, float32 or bfloat16")
+    return name
 
 
 def _graphs(graph, heads):
@@ -44,13 +52,35 @@ def as_bhsd(shape, layout, name):
     return (0, 2, 1, 3), (shape[0], shape[2], shape[1], shape[3])
 
 
-def check_call(layout, hops, teleport):
-    if layout not in _LAYOUTS:
-        raise BadValue(f"layout: {layout!r}, expected one of {', '.join(_LAYOUTS)}")
-    if isinstance(hops, bool) or not hasattr(hops, "__index__"):
-        raise BadType(f"hops: {hops!r}, an integer is wanted")
-    if not isinstance(teleport, (int, float, np.number)):
-        raise BadType(f"teleport: {type(teleport).__name__}, a number is wanted")
+def check_lengths(lengths):
+    if hasattr(lengths, "tolist"):
+        if lengths.ndim != 1:
+            raise BadValue(f"lengths: {lengths.ndim} axes, [batch] is wanted")
+        lengths = lengths.tolist()
+    if not isinstance(lengths, (list, tuple, range)):
+        raise BadType(f"lengths: {type(lengths).__name__}, an integer for each of the batch is wanted")
+    return [whole(x, f"lengths[{i}]") for i, x in enumerate(lengths)]
+
+
+def check_call(layout, backward, reorder, backend, return_lse, return_weights):
+    """The names and flags of a call; which reorders and backends there are is the engine's to say."""
+    choice(layout, "layout", ("bhsd", "bshd", "thd"))
+    choice(backward, "backward", BACKWARD)
+    string(reorder, "reorder")
+    string(backend, "backend")
+    flag(return_lse, "return_lse")
+    flag(return_weights, "return_weights")
+
+
+def check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed):
+    """The numbers of a call, of the kinds that make_options takes; `seed` may be None."""
+    dropout_p, hop_dropout_p = number(dropout_p, "dropout_p"), number(hop_dropout_p, "hop_dropout_p")
+    for name, p in (("dropout_p", dropout_p), ("hop_dropout_p", hop_dropout_p)):
+        if not 0 <= p < 1:
+            raise BadValue(f"{name}: {p} is outside [0, 1)")
+    return (whole(hops, "hops"), number(teleport, "teleport"), None if scale is None else number(scale, "scale"),
+            None if lengths is None else check_lengths(lengths), dropout_p, hop_dropout_p,
+            None if seed is None else integer(seed, "seed"))
 
 
 def plan_shape(q_shape, k_shape, v_shape, graphs):
@@ -64,6 +94,8 @@ def plan_shape(q_shape, k_shape, v_shape, graphs):
         raise BadValue(f"k: {k_shape[1]} heads, a divisor of the {h} heads of q is wanted")
     if k_shape[3] != d:
         raise BadValue(f"k: width {k_shape[3]} beside {d} of q")
+    if v_shape[3] == 0:
+        raise BadValue("v: width 0, at least 1 is wanted")
     if k_shape[2] != v_shape[2]:
         raise BadValue(f"v: {v_shape[2]} tokens beside {k_shape[2]} of k")
     rows, cols = graphs[0].n_rows, graphs[0].n_cols
@@ -74,17 +106,11 @@ def plan_shape(q_shape, k_shape, v_shape, graphs):
 
 def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward="stored", threads=0):
     options = _core.CallOptions()
-    hops = hops.__index__()
-    if not 0 <= hops < 2**31:
-        raise BadValue(f"hops: {hops}, an integer from 0 is wanted")
-    options.hops = hops
+    options.hops = whole(hops, "hops")
     options.teleport = float(teleport)
     options.scale = None if scale is None else float(scale)
     if lengths is not None:
         options.lengths = [int(x) for x in lengths]
-    for name, p in (("dropout_p", dropout_p), ("hop_dropout_p", hop_dropout_p)):
-        if not 0 <= p < 1:
-            raise BadValue(f"{name}: {p} is outside [0, 1)")
     options.dropout_p = float(dropout_p)
     options.hop_dropout_p = float(hop_dropout_p)
     options.seed = int(seed) % 2**64
@@ -106,7 +132,7 @@ def weight_shape(graphs, b, h):
 
 def _array(x, name):
     """A NumPy array of f64, f32 or bf16 (as uint16), and its type's name; float16 is computed in f32."""
-    array = np.asarray(x)
+    array = to_numpy(x, name)
     kind = array.dtype.name
     if kind == "bfloat16":
         return array.view(np.uint16), kind
@@ -119,12 +145,16 @@ def _array(x, name):
     return array, kind
 
 
+def check_edge_axes(count, name):
+    if not 1 <= count <= 3:
+        raise BadValue(f"{name}: {count} axes, [m], [heads, m] or [batch, heads, m] is wanted")
+
+
 def edge_values(values, dtype, name):
     """Bias [m], [h, m] or [b, h, m] as the arithmetic type; copied only where it has another type or layout."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise BadType(f"{name}: {array.dtype}, real numbers are wanted")
-    return np.ascontiguousarray(array, dtype=dtype)
+    array = real(values, name, dtype)
+    check_edge_axes(array.ndim, name)
+    return array
 
 
 def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
@@ -146,7 +176,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
     lengths : [b]; positions at or past a length are not read, and are 0 in the result.
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
-    seed : None draws one.
+    seed : an integer, taken modulo 2^64; None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m].
     backward : torch: "stored" keeps A and all Z of all heads, "checkpointed" keeps nothing and makes them again head by
         head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point.
@@ -169,14 +199,15 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     >>> mh.attention(0 * v, 0 * v, v, mh.graph("window(1)", 4)).reshape(4).tolist()
     [0.0, 0.0, 4.0, 6.0]
     """
-    if _is_torch(q) or _is_torch(k) or _is_torch(v):
+    if is_torch(q) or is_torch(k) or is_torch(v):
         from . import torch_ops
 
         return torch_ops.attention(q, k, v, graph, hops=hops, teleport=teleport, scale=scale, bias=bias, lengths=lengths,
                                    dropout_p=dropout_p, hop_dropout_p=hop_dropout_p, seed=seed, layout=layout,
                                    return_lse=return_lse, return_weights=return_weights, backward=backward,
                                    reorder=reorder, backend=backend)
-    check_call(layout, hops, teleport)
+    check_call(layout, backward, reorder, backend, return_lse, return_weights)
+    *given, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
     (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
     for name, other in (("k", k_kind), ("v", v_kind)):
         if other != kind:
@@ -188,7 +219,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     b, h, kv, d, dv = plan_shape(q_shape, k_shape, v_shape, graphs)
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63)) if dropout_p or hop_dropout_p else 0
-    options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
+    options = make_options(*given, seed)
     plan = _core.plan(graphs, batch=b, heads=h, kv_heads=kv, head_dim=d, value_dim=dv,
                       dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
                       memory_limit=options.memory_limit)
@@ -288,14 +319,11 @@ def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1,
     >>> p.explain().splitlines()[0].split()[0], p.memory()["total"] > 0
     ('graph', True)
     """
-    name = dtype.__name__ if isinstance(dtype, type) else getattr(dtype, "name", None) or str(dtype).replace("torch.", "")
-    dtype = _DTYPES.get(name, name)
-    settings = {"heads": heads, "head_dim": head_dim, "dtype": dtype, "hops": hops, "backend": backend, "batch": batch,
-                "kv_heads": kv_heads or heads, "value_dim": value_dim or head_dim, "reorder": reorder}
-    for key in ("heads", "head_dim", "hops", "batch", "kv_heads", "value_dim"):
-        if isinstance(settings[key], bool) or not hasattr(settings[key], "__index__"):
-            raise BadType(f"{key}: {settings[key]!r}, an integer is wanted")
-        if not 0 <= settings[key].__index__() < 2**31:
-            raise BadValue(f"{key}: {settings[key]}, an integer from 0 to {2**31 - 1} is wanted")
-    core = _core.plan(_graphs(graph, heads), backward=backward, memory_limit=_settings._limit, **settings)
+    heads, head_dim = whole(heads, "heads", 1), whole(head_dim, "head_dim", 1)
+    settings = {"heads": heads, "head_dim": head_dim, "dtype": _DTYPES[dtype_name(dtype)], "hops": whole(hops, "hops"),
+                "backend": string(backend, "backend"), "batch": whole(batch, "batch"),
+                "kv_heads": heads if kv_heads is None else whole(kv_heads, "kv_heads", 1),
+                "value_dim": head_dim if value_dim is None else whole(value_dim, "value_dim", 1),
+                "reorder": string(reorder, "reorder")}
+    core = _core.plan(_graphs(graph, heads), backward=flag(backward, "backward"), memory_limit=_settings._limit, **settings)
     return Plan(core, graph, settings)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _settings
-from ._attention import _is_torch
+from ._attention import BACKWARD
+from ._check import choice, is_torch, number, numbers, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -32,17 +33,23 @@ class DiffuseResult(NamedTuple):
     converged: bool
 
 
-def diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization, dangling):
-    for name, value in (("teleport", teleport), ("t", t), ("tol", tol)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
-            raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
-    if hops is not None:
-        if isinstance(hops, bool) or not hasattr(hops, "__index__"):
-            raise BadType(f"hops: {hops!r}, an integer is wanted")
-        if not 0 <= hops.__index__() < 2**31:
-            raise BadValue(f"hops: {hops}, an integer from 0 is wanted")
-    numbers = [float(c) for c in coefficients]
-    return _core.diffuse_options(kernel, float(teleport), float(t), numbers, hops, tol, normalization, dangling)
+def check_call(kernel, hops, tol, normalization, dangling, backward, backend):
+    """hops and tol of the right kinds; the names are checked."""
+    choice(kernel, "kernel", ("ppr", "heat", "coefficients"))
+    choice(normalization, "normalization", ("sym", "row", "col", "none"))
+    choice(dangling, "dangling", ("zero", "self", "uniform", "restart"))
+    choice(backward, "backward", BACKWARD)
+    string(backend, "backend")
+    return None if hops is None else whole(hops, "hops"), None if tol is None else number(tol, "tol")
+
+
+def signal(x):
+    array = to_numpy(x, "x")
+    if array.dtype not in (np.float64, np.float32):
+        raise BadType(f"x: {array.dtype}, float64 or float32 is wanted")
+    if array.ndim not in (1, 2):
+        raise BadValue(f"x: {array.ndim} axes, [n] or [n, channels] is wanted")
+    return array
 
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
@@ -65,9 +72,10 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     backend : "cpu", "reference" (plain loops) or "cuda" where the build has it: products run on the device, signals travel there
         and back with each hop. torch tensors on a GPU take "cuda".
 
-    torch: gradients reach x, weights, teleport, t and coefficients (give those as tensors). Not reaching `tol` is data
-    (``converged``), not an exception. Cost: 2 nnz c flops a hop, memory linear in tokens and edges; a vertex without edges keeps
-    teleport x ("ppr"). Errors: BadValue, naming the argument or the entry; BadType; LimitError.
+    torch: gradients reach x, weights, teleport, t and coefficients (give those as tensors, coefficients also as a list of
+    them); under autocast x of 16 bits is taken in float32. Not reaching `tol` is data (``converged``), not an exception. Cost:
+    2 nnz c flops a hop, memory linear in tokens and edges; a vertex without edges keeps teleport x ("ppr"). Errors: BadValue,
+    naming the argument or the entry; BadType; LimitError.
 
     Returns a :class:`DiffuseResult`.
     Source: Gasteiger et al., Predict then propagate (2019) and Diffusion improves graph learning (2019).
@@ -79,17 +87,16 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     """
     if not isinstance(graph, Graph):
         raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
-    if any(_is_torch(value) for value in (x, weights, teleport, t, coefficients)):
+    some = coefficients if isinstance(coefficients, (list, tuple)) else [coefficients]
+    if any(is_torch(value) for value in (x, weights, teleport, t, *some)):
         from . import torch_ops
 
         return torch_ops.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
                                  normalization=normalization, dangling=dangling, weights=weights, backward=backward, backend=backend)
-    options = diffuse_options(kernel, teleport, t, coefficients, hops, tol, normalization, dangling)
-    array = np.asarray(x)
-    if array.dtype not in (np.float64, np.float32):
-        raise BadType(f"x: {array.dtype}, float64 or float32 is wanted")
-    if array.ndim not in (1, 2):
-        raise BadValue(f"x: {array.ndim} axes, [n] or [n, channels] is wanted")
+    hops, tol = check_call(kernel, hops, tol, normalization, dangling, backward, backend)
+    options = _core.diffuse_options(kernel, number(teleport, "teleport"), number(t, "t"), numbers(coefficients, "coefficients"),
+                                    hops, tol, normalization, dangling)
+    array = signal(x)
     if weights is not None:
         graph = graph.with_weights(weights)
     if any(step % array.itemsize for step in array.strides):

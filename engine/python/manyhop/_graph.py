@@ -1,23 +1,19 @@
 """Token graphs: who receives from whom, in CSR by row."""
 
 import itertools
-import sys
 import weakref
+from collections.abc import Iterable
 
 import numpy as np
 
 from . import _core
+from ._check import flag, real, shown, string, to_numpy, vector, whole
+from ._settings import need_memory
 from .errors import BadType, BadValue, Error
 
 _numbers = itertools.count(1)
 # Compiled torch programs name graphs by number.
 _by_number = weakref.WeakValueDictionary()
-
-
-def _size(value, name):
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise BadType(f"{name}: {value!r} of type {type(value).__name__}, an integer is wanted")
-    return value.__index__()
 
 
 def _need(module, what):
@@ -27,25 +23,21 @@ def _need(module, what):
         raise Error(f"{what} wants the package {module}, which is not installed here: pip install {module}") from error
 
 
-def _vector(values, dtype, name):
-    """One axis of `dtype`, checked: no silent rounding of floats to vertex numbers."""
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise BadValue(f"{name}: {array.ndim} axes, 1 is wanted")
-    kind = np.dtype(dtype).kind
-    if array.size == 0:
-        return np.ascontiguousarray(array, dtype=dtype)
-    if kind == "i":
-        if array.dtype.kind not in "iu":
-            raise BadType(f"{name}: {array.dtype}, an integer type is wanted")
-        if array.dtype.itemsize > np.dtype(dtype).itemsize or array.dtype.kind == "u":
-            info = np.iinfo(dtype)
-            low, high = int(array.min()), int(array.max())
-            if low < info.min or high > info.max:
-                raise BadValue(f"{name}: values {low} .. {high} pass the {info.bits} bits of an index")
-    elif array.dtype.kind not in "fiub":
-        raise BadType(f"{name}: {array.dtype}, real numbers are wanted")
-    return np.ascontiguousarray(array, dtype=dtype)
+def _of_kind(graph, kind, name, wanted):
+    if not isinstance(graph, kind):
+        raise BadType(f"{name}: {type(graph).__name__}, {wanted} is wanted")
+
+
+def _two(sizes, name, wanted="(rows, columns)"):
+    if not isinstance(sizes, (list, tuple)) and getattr(sizes, "ndim", 0) != 1:
+        raise BadType(f"{name}: {shown(sizes)}, {wanted} is wanted")
+    if len(sizes) != 2:
+        raise BadValue(f"{name}: {len(sizes)} numbers, {wanted} is wanted")
+    return whole(sizes[0], f"{name}[0]"), whole(sizes[1], f"{name}[1]")
+
+
+def _weights(weights, name="weights"):
+    return None if weights is None else vector(weights, name, np.float64)
 
 
 class Graph:
@@ -177,7 +169,7 @@ class Graph:
         >>> last.shape, last.indices.tolist()
         ((1, 8), [5, 6, 7])
         """
-        return Graph(self._core.rows(_size(i, "rows"), _size(j, "rows")))
+        return Graph(self._core.rows(whole(i, "rows"), whole(j, "rows")))
 
     def transpose(self):
         """Columns send where rows received; weights follow. Cost: linear in the edges.
@@ -198,7 +190,7 @@ class Graph:
         return Graph(self._core.symmetrised())
 
     def with_weights(self, weights):
-        """The same edges with other weights [nnz] in the order of ``indices``, or without (None).
+        """The same edges with other weights [nnz] in the order of ``indices``, or without (None). A tensor leaves its gradient.
 
         >>> import manyhop as mh
         >>> mh.graph("self", 2).with_weights([3, 4]).to_dense().tolist()
@@ -206,7 +198,7 @@ class Graph:
         """
         if weights is None:
             return Graph(self._core.without_weights())
-        return Graph(self._core.with_weights(_vector(weights, np.float64, "weights")))
+        return Graph(self._core.with_weights(_weights(weights)))
 
     def is_symmetric(self):
         """Whether each edge (i, j) has (j, i) of the same weight beside it.
@@ -287,7 +279,8 @@ class Graph:
         """A graph from a file: .mtx, .npz (SciPy CSR), .graph (METIS), .el .txt .tsv .edgelist.
 
         Edge lists (`u v [weight]`: u sends to v): `n` vertices (default: largest id + 1), `undirected` mirrors every arc,
-        `compact` renumbers the ids in use, `base` is the first id. FileError names the line or byte and what was expected.
+        `compact` renumbers the ids in use, `base` is the first id. Other files have a size: BadValue for an `n` that is not
+        theirs. FileError names the line or byte and what was expected.
 
         >>> import manyhop as mh, os, tempfile
         >>> name = os.path.join(tempfile.mkdtemp(), "arcs.txt")
@@ -295,8 +288,12 @@ class Graph:
         >>> mh.Graph.load(name).to_dense().tolist()
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
         """
-        return cls(_core.Graph.load(str(path), None if n is None else _size(n, "n"), bool(undirected), bool(compact),
-                                    _size(base, "base")))
+        n = None if n is None else whole(n, "n")
+        found = cls(_core.Graph.load(str(path), n, flag(undirected, "undirected"), flag(compact, "compact"),
+                                     whole(base, "base")))
+        if n is not None and found.shape != (n, n):
+            raise BadValue(f"n: {n} x {n} does not fit {path}, which is {found.shape[0]} x {found.shape[1]}")
+        return found
 
     def save(self, path):
         """Writes the graph in the format of the path's suffix; the file appears whole or not at all.
@@ -320,12 +317,9 @@ class Graph:
         >>> mh.Graph.from_csr([0, 2, 3], [0, 1, 1])
         Graph(2 x 2, 3 edges)
         """
-        indptr = _vector(indptr, np.int64, "indptr")
-        indices = _vector(indices, np.int32, "indices")
-        if shape is None:
-            shape = (max(len(indptr) - 1, 0),) * 2
-        weights = None if weights is None else _vector(weights, np.float64, "weights")
-        return cls(_core.Graph.from_csr(_size(shape[0], "shape"), _size(shape[1], "shape"), indptr, indices, weights))
+        indptr, indices = vector(indptr, "indptr", np.int64), vector(indices, "indices", np.int32)
+        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else _two(shape, "shape")
+        return cls(_core.Graph.from_csr(*shape, indptr, indices, _weights(weights)))
 
     @classmethod
     def from_edges(cls, rows, cols, weights=None, *, shape):
@@ -335,9 +329,8 @@ class Graph:
         >>> mh.Graph.from_edges([1, 0, 1], [0, 1, 0], [2.0, 5.0, 3.0], shape=(2, 2)).weights.tolist()
         [5.0, 5.0]
         """
-        weights = None if weights is None else _vector(weights, np.float64, "weights")
-        return cls(_core.Graph.from_edges(_size(shape[0], "shape"), _size(shape[1], "shape"),
-                                          _vector(rows, np.int32, "rows"), _vector(cols, np.int32, "cols"), weights))
+        return cls(_core.Graph.from_edges(*_two(shape, "shape"), vector(rows, "rows", np.int32), vector(cols, "cols", np.int32),
+                                          _weights(weights)))
 
     @classmethod
     def from_scipy(cls, matrix, *, weights=True):
@@ -357,7 +350,7 @@ class Graph:
         if not csr.has_canonical_format:
             csr = csr.copy()
             csr.sum_duplicates()
-        return cls.from_csr(csr.indptr, csr.indices, csr.data if weights else None, shape=csr.shape)
+        return cls.from_csr(csr.indptr, csr.indices, csr.data if flag(weights, "weights") else None, shape=csr.shape)
 
     def to_scipy(self):
         """scipy.sparse.csr_array of weights, or ones (float64); a copy.
@@ -367,18 +360,20 @@ class Graph:
         [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
         """
         sparse = _need("scipy.sparse", "to_scipy").sparse
+        need_memory(12 * self.nnz, f"a matrix of {self.nnz} edges")
         data = np.ones(self.nnz) if self.weights is None else self.weights.copy()
         matrix = sparse.csr_array((data, self.indices.copy(), self.indptr.copy()), shape=self.shape)
         matrix.has_canonical_format = True
         return matrix
 
     def to_dense(self):
-        """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory.
+        """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory (LimitError where there is less).
 
         >>> import manyhop as mh
         >>> mh.graph("self", 2).to_dense().tolist()
         [[1.0, 0.0], [0.0, 1.0]]
         """
+        need_memory(8 * self.shape[0] * self.shape[1], f"a dense matrix of {self.shape[0]} x {self.shape[1]}")
         dense = np.zeros(self.shape)
         dense[np.repeat(np.arange(self.shape[0]), self.degrees()), self.indices] = 1.0 if self.weights is None else self.weights
         return dense
@@ -387,21 +382,22 @@ class Graph:
     def from_edge_index(cls, edge_index, n=None, edge_weight=None):
         """From PyTorch Geometric's edge_index [2, m]: edge_index[0] sends to edge_index[1].
 
-        n : vertices, or (sources, targets); the largest number + 1 by default. NumPy or torch; duplicates merge and their
-            weights add.
+        n : vertices, or (sources, targets); the largest number + 1 by default.
+        edge_weight : [m]; duplicates merge and their weights add. NumPy or torch, whose gradient ends here.
 
         >>> import manyhop as mh
         >>> mh.Graph.from_edge_index([[0, 0], [1, 2]], 3).to_dense().tolist()   # 0 sends to 1 and 2
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
         """
-        pair = _numpy(edge_index)
+        pair = to_numpy(edge_index, "edge_index")
         if pair.ndim != 2 or pair.shape[0] != 2:
             raise BadValue(f"edge_index: shape {list(pair.shape)}, [2, edges] is wanted")
+        senders, receivers = (vector(x, "edge_index", np.int32) for x in pair)
         if n is None:
-            n = int(pair.max()) + 1 if pair.size else 0
-        shape = (n, n) if np.ndim(n) == 0 else (n[1], n[0])  # PyG: (sources, targets)
-        weights = None if edge_weight is None else _numpy(edge_weight).astype(np.float64)
-        return cls.from_edges(pair[1], pair[0], weights, shape=shape)
+            n = int(max(senders.max(), receivers.max())) + 1 if pair.size else 0
+        n = (n, n) if hasattr(n, "__index__") and not getattr(n, "ndim", 0) else n
+        sources, targets = _two(n, "n", "one number or (sources, targets)")
+        return cls.from_edges(receivers, senders, _weights(edge_weight, "edge_weight"), shape=(targets, sources))
 
     def to_edge_index(self):
         """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).
@@ -410,6 +406,7 @@ class Graph:
         >>> mh.graph("causal", 2).to_edge_index().tolist()
         [[0, 0, 1], [0, 1, 1]]
         """
+        need_memory(24 * self.nnz, f"an edge_index of {self.nnz} edges")
         rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), self.degrees())
         return np.stack([self.indices.astype(np.int64), rows])
 
@@ -423,13 +420,12 @@ class Graph:
         """
         torch = _need("torch", "from_torch")
         if not isinstance(tensor, torch.Tensor) or tensor.layout == torch.strided:
-            raise BadType("from_torch: a sparse torch tensor is wanted")
-        if tensor.dim() != 2:
-            raise BadValue(f"from_torch: {tensor.dim()} axes, 2 are wanted")
+            raise BadType(f"from_torch: {getattr(tensor, 'layout', type(tensor).__name__)}, a sparse torch tensor is wanted")
+        if tensor.dim() != 2 or tensor.dense_dim() != 0:
+            raise BadValue(f"from_torch: {tensor.dim()} axes, {tensor.dense_dim()} of them dense, 2 sparse ones are wanted")
         coo = tensor.detach().to_sparse_coo().coalesce().cpu()
         rows, cols = coo.indices().numpy()
-        values = coo.values().to(torch.float64).numpy() if weights else None
-        return cls.from_edges(rows, cols, values, shape=tuple(tensor.shape))
+        return cls.from_edges(rows, cols, coo.values() if flag(weights, "weights") else None, shape=tuple(tensor.shape))
 
     def to_torch(self, dtype=None):
         """torch.sparse_csr tensor of weights (or ones); float32 unless `dtype` is given.
@@ -439,6 +435,9 @@ class Graph:
         [[1.0, 0.0], [0.0, 1.0]]
         """
         torch = _need("torch", "to_torch")
+        if dtype is not None and not isinstance(dtype, torch.dtype):
+            raise BadType(f"dtype: {dtype!r}, a type of torch is wanted")
+        need_memory(24 * self.nnz, f"a tensor of {self.nnz} edges")
         data = np.ones(self.nnz) if self.weights is None else self.weights
         return torch.sparse_csr_tensor(torch.from_numpy(self.indptr.copy()), torch.from_numpy(self.indices.astype(np.int64)),
                                        torch.from_numpy(data.copy()).to(dtype or torch.float32), self.shape)
@@ -447,16 +446,26 @@ class Graph:
     def from_networkx(cls, graph, *, weight=None, nodes=None):
         """From a NetworkX graph: arc u -> v means v receives from u; undirected edges count in both directions.
 
-        Vertices are numbered in the order of `nodes` (default: the graph's own). `weight` names the edge attribute; an edge
-        without it weighs 1.
+        Vertices are numbered in the order of `nodes` (default: the graph's own), which has to name each once. `weight` names
+        the edge attribute; an edge without it weighs 1.
 
         >>> import manyhop as mh, networkx
         >>> mh.Graph.from_networkx(networkx.cycle_graph(5)) == mh.graph("window(1, ring=true) - self", 5)
         True
         """
-        _need("networkx", "from_networkx")
-        nodes = list(graph.nodes) if nodes is None else list(nodes)
+        _of_kind(graph, _need("networkx", "from_networkx").Graph, "from_networkx", "a NetworkX graph")
+        if weight is not None:
+            string(weight, "weight")
+        if nodes is not None and not isinstance(nodes, Iterable):
+            raise BadType(f"nodes: {type(nodes).__name__}, a list of the graph's nodes is wanted")
+        nodes = list(graph.nodes if nodes is None else nodes)
+        for node in nodes:
+            if node not in graph:
+                raise BadValue(f"nodes: {node!r} is none of the graph's")
         number = {node: i for i, node in enumerate(nodes)}
+        if not len(nodes) == len(number) == len(graph):
+            raise BadValue(f"nodes: {len(nodes)}, {len(number)} of them different, for the {len(graph)} of the graph "
+                           "(graph.subgraph(nodes) has fewer)")
         rows, cols, weights = [], [], []
         for u, v, data in graph.edges(data=True):
             for a, b in [(u, v)] if graph.is_directed() or u == v else [(u, v), (v, u)]:
@@ -486,16 +495,22 @@ class Graph:
 
     @classmethod
     def from_dgl(cls, graph, *, weight=None):
-        """From a homogeneous DGL graph: source sends to destination. `weight` names the edge feature [m].
+        """From a DGL graph of one edge type: source sends to destination. `weight` names the edge feature [m].
+
+        Where the two are of different node types (or of a block) the graph is a rectangle, destinations x sources.
 
         >>> import manyhop as mh, dgl
         >>> mh.Graph.from_dgl(dgl.graph(([0, 0], [1, 2]))).transpose().indices.tolist()   # whom 0 sends to
         [1, 2]
         """
-        senders, receivers = (_numpy(x) for x in graph.edges(order="eid"))
-        n = graph.num_nodes()
-        weights = None if weight is None else _numpy(graph.edata[weight]).astype(np.float64)
-        return cls.from_edges(receivers, senders, weights, shape=(n, n))
+        _of_kind(graph, _need("dgl", "from_dgl").DGLGraph, "from_dgl", "a DGL graph")
+        if len(graph.canonical_etypes) != 1:
+            raise BadValue(f"from_dgl: {len(graph.canonical_etypes)} edge types, one is wanted (graph[etype] picks it)")
+        (source, _, destination), = graph.canonical_etypes
+        senders, receivers = graph.edges(order="eid")
+        weights = None if weight is None else graph.edata[_named(weight, graph.edata)]
+        shape = graph.num_dst_nodes(destination), graph.num_src_nodes(source)
+        return cls.from_edges(receivers, senders, weights, shape=shape)
 
     @classmethod
     def from_igraph(cls, graph, *, weight=None):
@@ -506,14 +521,15 @@ class Graph:
         >>> mh.Graph.from_igraph(igraph.Graph.Ring(5)) == mh.graph("window(1, ring=true) - self", 5)
         True
         """
+        _of_kind(graph, _need("igraph", "from_igraph").Graph, "from_igraph", "an igraph.Graph")
         pairs = np.asarray(graph.get_edgelist(), dtype=np.int64).reshape(-1, 2)
-        weights = None if weight is None else np.asarray(graph.es[weight], dtype=np.float64)
+        weights = None if weight is None else real(graph.es[_named(weight, graph.es.attributes())], "weight")
         return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
 
     @classmethod
     def from_networkit(cls, graph):
         """From a networkit.Graph, with its weights where it has them: arc u -> v means v receives; undirected edges count in
-        both directions.
+        both directions. Nodes are numbered in their order, ids of removed ones are skipped.
 
         >>> import manyhop as mh, networkit
         >>> path = networkit.Graph(3)
@@ -521,13 +537,14 @@ class Graph:
         >>> mh.Graph.from_networkit(path) == mh.graph("window(1) - self", 3)
         True
         """
+        _of_kind(graph, _need("networkit", "from_networkit").Graph, "from_networkit", "a networkit.Graph")
+        number = {node: i for i, node in enumerate(graph.iterNodes())}
         pairs, weights = [], []
         for u, v, w in graph.iterEdgesWeights():
-            pairs.append((u, v))
+            pairs.append((number[u], number[v]))
             weights.append(w)
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-        return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, graph.numberOfNodes(),
-                              graph.isDirected())
+        return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, len(number), graph.isDirected())
 
     @classmethod
     def _from_arcs(cls, pairs, weights, n, directed):
@@ -546,17 +563,17 @@ class Graph:
         >>> print(mh.graph("window(1)", 8).spy(8, 4).splitlines()[-1])
         window(1): n = 8, 22 edges, 2.75 per token
         """
-        return self._core.spy_text(columns, rows)
+        return self._core.spy_text(whole(columns, "columns"), whole(rows, "rows"))
 
     def _repr_svg_(self):
         return self._core.spy_svg("", 256)
 
 
-def _numpy(array):
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
-        return array.detach().cpu().numpy()
-    return np.asarray(array)
+def _named(weight, names):
+    """A weight that the edges of another library's graph have."""
+    if string(weight, "weight") not in names:
+        raise BadValue(f"weight: {weight!r}, the edges have {', '.join(map(repr, names)) or 'none'}")
+    return weight
 
 
 def _parts(graph, low, high):
@@ -579,8 +596,8 @@ def graph(text, n=None, n_cols=None, *, seed=0):
 
     text : ``term | term - term``, a term ``atom & atom``: `|` unites, `-` removes, `&` intersects and binds tighter. The
         README lists the atoms. Text with a `/` or the suffix of a graph file is a file.
-    n, n_cols : 0 to 2^31 - 1; ``n`` may be left out where the text fixes it (``lps(5, 13)``, ``file("...")``). ``causal`` on
-        a rectangle is bottom-right: j <= i + n_cols - n.
+    n, n_cols : 0 to 2^31 - 1; ``n`` may be left out where the text fixes it (``lps(5, 13)``, ``file("...")``), and has to be
+        that of a file. ``causal`` on a rectangle is bottom-right: j <= i + n_cols - n.
     seed : for random parts that name none; the same graph on every machine for the same seed.
 
     Cost: linear in the edges; ``full``, ``causal`` and what is left of them by ``-`` keep runs of columns instead. Errors:
@@ -605,10 +622,8 @@ def graph(text, n=None, n_cols=None, *, seed=0):
         n = _core.implied_size(text)
         if n is None:
             raise BadValue(f"graph: '{text}' fits any number of tokens, give one: mh.graph(text, n)")
-    seed = _size(seed, "seed")
-    if not 0 <= seed < 2**64:
-        raise BadValue(f"seed: {seed} is outside 0 .. {2**64 - 1}")
-    return Graph(_core.Graph.from_pattern(text, _size(n, "n"), None if n_cols is None else _size(n_cols, "n_cols"), seed))
+    return Graph(_core.Graph.from_pattern(text, whole(n, "n"), None if n_cols is None else whole(n_cols, "n_cols"),
+                                          whole(seed, "seed", 0, 2**64 - 1)))
 
 
 def batch(graphs):
@@ -621,6 +636,8 @@ def batch(graphs):
     >>> mh.batch([mh.graph("full", 2), mh.graph("full", 3)]).row_offsets.tolist()
     [0, 2, 5]
     """
+    if not isinstance(graphs, Iterable):
+        raise BadType(f"graphs: {type(graphs).__name__}, a list of Graphs is wanted")
     graphs = list(graphs)
     for i, item in enumerate(graphs):
         if not isinstance(item, Graph):

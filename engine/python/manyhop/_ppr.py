@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _settings
-from ._graph import Graph, _size
+from ._check import flag, number, string, to_numpy, whole
+from ._graph import Graph
 from .errors import BadType, BadValue
 
 
@@ -27,14 +28,8 @@ class PprResult(NamedTuple):
     visited: np.ndarray  #: [seeds], arcs that were looked at
 
 
-def _number(value, name):
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
-    return float(value)
-
-
 def _vertices(seeds):
-    array = np.asarray(seeds)
+    array = to_numpy(seeds, "seeds")
     if array.size == 0 and array.ndim <= 1:
         return np.zeros(0, dtype=np.int64)
     if array.dtype.kind not in "iu":
@@ -72,15 +67,10 @@ def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col",
     """
     if not isinstance(graph, Graph):
         raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
-    if topk is not None:
-        topk = _size(topk, "topk")
-        if not 1 <= topk < 2**63:
-            raise BadValue(f"topk: {topk}, an integer from 1 is wanted")
-    for name, value in (("normalization", normalization), ("dangling", dangling)):
-        if not isinstance(value, str):
-            raise BadType(f"{name}: {type(value).__name__}, a text is wanted")
-    scores, bound, visited = _core.ppr(graph._core, _vertices(seeds), _number(teleport, "teleport"), _number(tol, "tol"), topk,
-                                       normalization, dangling, _settings._limit)
+    topk = None if topk is None else whole(topk, "topk", 1, 2**63 - 1)
+    scores, bound, visited = _core.ppr(graph._core, _vertices(seeds), number(teleport, "teleport"), number(tol, "tol"), topk,
+                                       string(normalization, "normalization"), string(dangling, "dangling"),
+                                       _settings._limit)
     return PprResult(Graph(scores), bound, visited)
 
 
@@ -102,7 +92,7 @@ def gdc(graph, topk=64, tol=1e-4, *, teleport=0.15, normalization="sym", self_lo
         raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
     if graph.shape[0] != graph.shape[1]:
         raise BadValue(f"graph: {graph.shape[0]} x {graph.shape[1]}, as many rows as columns are wanted")
-    if self_loops:
+    if flag(self_loops, "self_loops"):
         graph = _with_loops(graph)
     found = ppr(graph, np.arange(graph.shape[0]), tol, topk, teleport=teleport, normalization=normalization).scores
     return found.transpose() if normalization == "col" else found

@@ -1,9 +1,11 @@
 """Threads and memory limit of this process."""
 
+import os
 from contextlib import contextmanager
 
 from . import _core
-from .errors import BadValue
+from ._check import whole
+from .errors import LimitError
 
 _limit = 0
 
@@ -19,9 +21,7 @@ def set_threads(count):
     1
     >>> mh.set_threads(0)
     """
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 4096:
-        raise BadValue(f"threads: {count!r}, an integer from 0 to 4096 is wanted")
-    _core.set_threads(count)
+    _core.set_threads(whole(count, "threads", 0, 4096))
 
 
 def get_threads():
@@ -44,9 +44,7 @@ def set_memory_limit(nbytes):
     >>> mh.set_memory_limit(0)
     """
     global _limit
-    if isinstance(nbytes, bool) or not isinstance(nbytes, int) or nbytes < 0:
-        raise BadValue(f"memory limit: {nbytes!r}, a number of bytes from 0 is wanted")
-    _limit = nbytes
+    _limit = whole(nbytes, "memory limit", 0, 2**63 - 1)
 
 
 def get_memory_limit():
@@ -76,6 +74,13 @@ def memory_limit(nbytes):
         yield
     finally:
         set_memory_limit(before)
+
+
+def need_memory(nbytes, what):
+    """LimitError where an array of Python's own would pass the limit; the system would grant it and end the process later."""
+    limit = _limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if nbytes > limit:
+        raise LimitError(f"memory limit: {what} takes {nbytes} bytes, the limit is {limit}")
 
 
 def release_memory():

@@ -5,33 +5,15 @@ import math
 import numpy as np
 
 from . import _core, _settings
-from ._attention import _DTYPES, _array, _is_torch, as_bhsd
+from ._attention import _DTYPES, _array, as_bhsd, dtype_name
+from ._check import choice, flag, is_torch, number, real, to_numpy, vector, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
 
-def number(value, name, least=0.0):
-    """A finite number from `least`, or BadValue."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
-    value = float(value)
-    if not math.isfinite(value) or value < least:
-        raise BadValue(f"{name}: {value}, a finite number from {least:g} is wanted")
-    return value
-
-
-def whole(value, name, least=0):
-    """An integer from `least`, or BadValue."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise BadType(f"{name}: {value!r}, an integer is wanted")
-    if not least <= value.__index__() < 2**31:
-        raise BadValue(f"{name}: {value}, an integer from {least} is wanted")
-    return value.__index__()
-
-
 def ragged(offsets, total):
     """int64 offsets that cut a flat z of `total` scores."""
-    found = np.asarray(offsets)
+    found = to_numpy(offsets, "offsets")
     if found.size and found.dtype.kind not in "iu":
         raise BadType(f"offsets: {found.dtype}, integers are wanted")
     found = np.ascontiguousarray(found, dtype=np.int64)
@@ -43,9 +25,9 @@ def ragged(offsets, total):
 def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
     """The projection of scores onto the capped simplex: p = clip(z / temperature - tau, 0, 1), sum p = k, for each row.
 
-    A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32 or
-    bfloat16, NumPy or torch. k : a number from 0 (need not be whole), or one for each row. Scores of -inf are absent; rows
-    with fewer scores than k get ones. torch: gradients reach z, and k given as a tensor.
+    A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32, bfloat16
+    or float16 (computed in float32), NumPy or torch. k : a number from 0 (need not be whole), or one for each row. Scores of
+    -inf are absent; rows with fewer scores than k get ones. torch: gradients reach z, and k given as a tensor.
 
     Source: Lou et al., Sparser is Faster and Less is More, 2024 (arXiv 2406.16747).
 
@@ -53,12 +35,12 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     >>> mh.sparsek(np.array([2.0, 1.5, 0.1, -1.0]), 1).tolist()
     [0.75, 0.25, 0.0, 0.0]
     """
-    temperature = number(temperature, "temperature")
+    temperature = number(temperature, "temperature", 0)
     if temperature == 0:
         raise BadValue("temperature: 0, a number above 0 is wanted")
-    if method not in ("linear", "sorted"):
-        raise BadValue(f"method: {method!r}, expected linear or sorted")
-    if _is_torch(z) or _is_torch(k):
+    choice(method, "method", ("linear", "sorted"))
+    flag(return_tau, "return_tau")
+    if is_torch(z) or is_torch(k):
         from . import torch_sparsek
 
         return torch_sparsek.sparsek(z, k, temperature=temperature, offsets=offsets, method=method, return_tau=return_tau)
@@ -72,12 +54,12 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
         rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     count = len(offsets) - 1 if offsets is not None else rows.shape[0]
     row_k, scalar = None, 0.0
-    if np.ndim(k):
-        row_k = np.ascontiguousarray(k, dtype=np.float64).reshape(-1)
+    if isinstance(k, (list, tuple, np.ndarray)):
+        row_k = real(k, "k", np.float64).reshape(-1)
         if len(row_k) != count:
             raise BadValue(f"k: {len(row_k)} numbers for {count} rows")
     else:
-        scalar = number(k, "k")
+        scalar = number(k, "k", 0)
     p = np.empty(rows.shape, dtype=rows.dtype)
     tau = np.empty(count)
     _core.sparsek(rows, scalar, p, row_k, offsets, temperature, tau, method == "sorted", 0)
@@ -100,14 +82,13 @@ def topk(z, k):
     ([1, 3], [[0, -1]])
     """
     count = whole(k, "k")
-    if _is_torch(z):
+    if is_torch(z):
         import torch
 
-        from .torch_ops import _DTYPES as torch_types, _array as torch_array
+        from .torch_ops import _array as torch_array
+        from .torch_sparsek import known
 
-        if z.dtype not in torch_types:
-            raise BadType(f"z: {z.dtype}, expected float64, float32 or bfloat16")
-        array = torch_array(z.cpu())
+        array = torch_array(known(z, "z").cpu())
     else:
         array, _ = _array(z, "z")
     if array.ndim < 1:
@@ -121,17 +102,7 @@ def topk(z, k):
             raise BadValue(f"k: {count} places for each of {rows.shape[0]} rows of {rows.shape[1]} scores")
         indices = np.pad(indices, ((0, 0), (0, count - width)), constant_values=-1)
     indices = indices.reshape(*array.shape[:-1], count)
-    return torch.from_numpy(indices).to(z.device, torch.int64) if _is_torch(z) else indices
-
-
-def real(scores, dtype):
-    """A flat array of real numbers."""
-    array = np.asarray(scores)
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise BadType(f"scores: {array.dtype}, real numbers are wanted")
-    if array.ndim != 1:
-        raise BadValue(f"scores: {array.ndim} axes, 1 is wanted")
-    return np.ascontiguousarray(array, dtype=dtype)
+    return torch.from_numpy(indices).to(z.device, torch.int64) if is_torch(z) else indices
 
 
 def select(scores, k, *, sinks=0, window=0, causal=True):
@@ -141,8 +112,8 @@ def select(scores, k, *, sinks=0, window=0, causal=True):
     >>> mh.select([0.1, 3.0, 0.2, 2.0], 1).to_dense().astype(int).tolist()
     [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
     """
-    values = real(scores, np.float32)
-    return Graph(_core.select(values, whole(k, "k"), whole(sinks, "sinks"), whole(window, "window"), bool(causal)))
+    values = vector(scores, "scores", np.float32)
+    return Graph(_core.select(values, whole(k, "k"), whole(sinks, "sinks"), whole(window, "window"), flag(causal, "causal")))
 
 
 def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
@@ -159,16 +130,15 @@ def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
     >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).to_graph().to_dense().tolist()
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.75, 0.0, 0.25]]
     """
-    given = number(k, "k"), 0 if cap is None else whole(cap, "cap", -1), number(temperature, "temperature")
-    if _is_torch(scores):
+    given = number(k, "k", 0), 0 if cap is None else whole(cap, "cap", -1), number(temperature, "temperature", 0)
+    if is_torch(scores):
         from . import torch_sparsek
 
         return torch_sparsek.causal_sparsek(scores, *given)
-    if np.ndim(scores) != 2:
-        return Selection(_core.causal_sparsek(real(scores, np.float64), *given))
-    rows = np.asarray(scores)
-    values = real(rows.reshape(-1), np.float64).reshape(rows.shape)
-    return [Selection(core) for core in _core.causal_selections(values, *given, 0)]
+    values = real(scores, "scores", np.float64)
+    if values.ndim == 2:
+        return [Selection(core) for core in _core.causal_selections(values, *given, 0)]
+    return Selection(_core.causal_sparsek(vector(values, "scores", np.float64), *given))
 
 
 class Selection:
@@ -201,11 +171,9 @@ class Selection:
 
 def attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale):
     """What the operator takes, of the right kinds; ranges are the engine's to check."""
-    if gate not in ("values", "scores"):
-        raise BadValue(f"gate: {gate!r}, expected values or scores")
-    return (number(keys, "keys"), None if cap is None else whole(cap, "cap", -1), number(temperature, "temperature"),
-            whole(window, "window"), whole(sinks, "sinks"), gate, whole(hops, "hops"), number(teleport, "teleport"),
-            None if scale is None else number(scale, "scale", -math.inf))
+    return (number(keys, "keys", 0), None if cap is None else whole(cap, "cap", -1), number(temperature, "temperature", 0),
+            whole(window, "window"), whole(sinks, "sinks"), choice(gate, "gate", ("values", "scores")), whole(hops, "hops"),
+            number(teleport, "teleport", 0), None if scale is None else number(scale, "scale"))
 
 
 def attention_options(*given):
@@ -235,7 +203,7 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
     >>> mh.sparsek_attention(q, k, v, q[..., 0], keys=4, window=2).shape
     (1, 2, 32, 8)
     """
-    if any(_is_torch(x) for x in (q, k, v, scores)):
+    if any(is_torch(x) for x in (q, k, v, scores)):
         from . import torch_sparsek
 
         return torch_sparsek.sparsek_attention(q, k, v, scores, keys=keys, cap=cap, window=window, sinks=sinks, gate=gate,
@@ -246,12 +214,9 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
             raise BadType(f"{name}: {other} where q is {kind}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         as_bhsd(x.shape, "bhsd", name)
-    scores = np.asarray(scores)
+    scores = real(scores, "scores", np.float64 if kind == "float64" else np.float32)
     if scores.ndim != 3:
         raise BadValue(f"scores: {scores.ndim} axes, 3 (batch, heads, tokens) are wanted")
-    if scores.dtype.kind not in "fiu":
-        raise BadType(f"scores: {scores.dtype}, real numbers are wanted")
-    scores = scores.astype(np.float64 if kind == "float64" else np.float32, copy=False)
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
     out = np.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
@@ -267,7 +232,8 @@ class SparseKCache:
     """Keys and values for decoding token by token in constant memory: window, sinks, and at most `cap` kept keys a score head.
 
     A step gives the rows that :func:`sparsek_attention` gives the same tokens; copies (``copy.copy``) go their own ways.
-    dtype : "float32", "float64" or "bfloat16" (torch only). NumPy or torch in, the same kind out; nothing here has gradients.
+    dtype : float32, float64 or bfloat16, by name or as a type of NumPy or torch. NumPy or torch in, the same kind out; nothing
+        here has gradients.
 
     >>> import numpy as np, manyhop as mh
     >>> cache = mh.SparseKCache(2, head_dim=8, keys=4, window=2)
@@ -278,9 +244,7 @@ class SparseKCache:
 
     def __init__(self, heads, *, kv_heads=None, score_heads=None, head_dim=64, value_dim=None, keys=64, cap=None, window=0,
                  sinks=0, gate="values", temperature=1.0, scale=None, dtype="float32"):
-        self.dtype = str(dtype).removeprefix("torch.")
-        if self.dtype not in _DTYPES:
-            raise BadType(f"dtype: {dtype}, expected float64, float32 or bfloat16")
+        self.dtype = dtype_name(dtype)
         self.heads = whole(heads, "heads", 1)
         self.kv_heads = self.heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
         self.score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
@@ -318,7 +282,7 @@ class SparseKCache:
         return self._step(q, k, v, scores)
 
     def _step(self, q, k, v, scores):
-        torch = _is_torch(k)
+        torch = is_torch(k)
         n = scores.shape[-1] if getattr(scores, "ndim", 0) == 2 else -1
         score_type = "float64" if self.dtype == "float64" else "float32"
         given = [("k", k, (self.kv_heads, n, self.head_dim), self.dtype), ("v", v, (self.kv_heads, n, self.value_dim), self.dtype),
@@ -327,10 +291,10 @@ class SparseKCache:
             given.append(("q", q, (self.heads, n, self.head_dim), self.dtype))
         arrays = []
         for name, x, shape, dtype in given:
-            if _is_torch(x) != torch:
+            if is_torch(x) != torch:
                 raise BadType(f"{name}: k is {'a torch tensor' if torch else 'an array'}, {name} has to be one too")
             if not torch:
-                x = np.asarray(x)
+                x = to_numpy(x, name)
             if tuple(x.shape) != shape:
                 raise BadValue(f"{name}: shape {list(x.shape)}, [{', '.join(str(s) if s >= 0 else 'n' for s in shape)}] is wanted")
             if str(x.dtype).removeprefix("torch.") != dtype:

@@ -15,6 +15,7 @@ except ImportError as error:  # pragma: no cover
 
 from . import spectral
 from ._attention import attention
+from ._check import number, real, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -46,8 +47,7 @@ def spy(graph, ax=None, *, cells=256):
     'column (sends)'
     """
     _want_graph(graph)
-    if not 1 <= cells <= _MOST_PIXELS * 8:
-        raise BadValue(f"cells: {cells}, expected 1 to {_MOST_PIXELS * 8}")
+    cells = whole(cells, "cells", 1, _MOST_PIXELS * 8)
     ax = _axes(ax)
     rows, cols = graph.shape
     block = max(1, -(-max(rows, cols) // cells))
@@ -103,7 +103,9 @@ def reach(graphs, ax=None, *, hops=5):
     >>> len(mh.plot.reach([mh.graph("window(2)", 40), mh.graph("regular(4)", 40)], hops=3).lines)
     2
     """
-    graphs = [graphs] if isinstance(graphs, Graph) else list(graphs)
+    if not isinstance(graphs, (list, tuple)):
+        graphs = [graphs]
+    hops = whole(hops, "hops")
     ax = _axes(ax, (5, 3.2))
     for number, graph in enumerate(graphs):
         _want_graph(graph)
@@ -131,6 +133,7 @@ def spectrum(graph, ax=None):
     found = spectral.survey(graph, everything=True)
     density = found["density"]
     edges, share = np.asarray(density["edges"]), np.asarray(density["kpm"])
+    edges = edges if edges.size else np.zeros(1)  # no vertices
     width = np.diff(edges)
     ax.stairs(share / width, edges, fill=True, alpha=0.5, label="eigenvalues")
     law = np.asarray(density["law_share"])
@@ -161,12 +164,18 @@ def attention_text(tokens, q, k, graph, token, ax=None, *, hops=5, teleport=0.1,
     "heard by 'receives' within 3 hops"
     """
     _want_graph(graph)
+    if not hasattr(tokens, "__len__"):
+        raise BadType(f"tokens: {type(tokens).__name__}, a list of words is wanted")
     n = len(tokens)
     if graph.shape != (n, n):
         raise BadValue(f"graph: {graph.shape[0]} x {graph.shape[1]} for {n} tokens")
-    if not 0 <= token < n:
+    token, hops, columns = whole(token, "token"), whole(hops, "hops"), whole(columns, "columns", 1)
+    if token >= n:
         raise BadValue(f"token: {token} of {n}")
-    weights = diffused_row(np.asarray(q, dtype=np.float64), np.asarray(k, dtype=np.float64), graph, token, hops, teleport, scale)
+    teleport = number(teleport, "teleport")
+    if not 0 <= teleport <= 1:
+        raise BadValue(f"teleport: {teleport} is outside [0, 1]")
+    weights = diffused_row(real(q, "q", np.float64), real(k, "k", np.float64), graph, token, hops, teleport, scale)
     lines = -(-n // columns)
     ax = _axes(ax, (1.0 * columns, 0.42 * lines + 0.6))
     most = max(weights.max(), 1e-300)

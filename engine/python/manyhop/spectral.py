@@ -1,6 +1,7 @@
 """How well a graph mixes: extreme eigenvalues with residuals, expansion, reach, and the search for better patterns."""
 
 from . import _core, _settings
+from ._check import flag, number, numbers, string, whole
 from ._graph import Graph
 from .errors import BadType
 
@@ -59,8 +60,9 @@ def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iteration
     >>> math.isclose(ring.gap, 1 - math.cos(2 * math.pi / 12))
     True
     """
-    return Result(_core.gap(_checked(graph), operator, tol, weighted, max_iterations, vectors, reach_hops, 0,
-                            _settings._limit))
+    return Result(_core.gap(_checked(graph), string(operator, "operator"), number(tol, "tol"), flag(weighted, "weighted"),
+                            whole(max_iterations, "max_iterations", 1), flag(vectors, "vectors"),
+                            whole(reach_hops, "reach_hops"), 0, _settings._limit))
 
 
 def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterations=1000, everything=False,
@@ -82,8 +84,10 @@ def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterat
     >>> s.cheeger["lower"] <= s.cut["conductance"] <= s.cheeger["upper"], s.diameter, round(s.capacity, 6)
     (True, (4, 4), 1.0)
     """
-    return Result(_core.survey(_checked(graph), operator, tol, weighted, max_iterations, everything, list(eps), teleport,
-                               seed, 0, _settings._limit))
+    return Result(_core.survey(_checked(graph), string(operator, "operator"), number(tol, "tol"), flag(weighted, "weighted"),
+                               whole(max_iterations, "max_iterations", 1), flag(everything, "everything"),
+                               numbers(eps, "eps"), number(teleport, "teleport"), whole(seed, "seed", 0, 2**64 - 1), 0,
+                               _settings._limit))
 
 
 def reach(graph, hops, *, exact_rows=4096, seed=0):
@@ -95,7 +99,8 @@ def reach(graph, hops, *, exact_rows=4096, seed=0):
     >>> [round(r["mean"], 2) for r in mh.spectral.reach(mh.graph("window(1, ring=true)", 10), 3)]
     [0.3, 0.5, 0.7]
     """
-    return _core.reach(_checked(graph), hops, exact_rows, seed)
+    return _core.reach(_checked(graph), whole(hops, "hops"), whole(exact_rows, "exact_rows", 1),
+                       whole(seed, "seed", 0, 2**64 - 1))
 
 
 def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, seeds=2, heads=1, head_dim=64, tol=1e-8):
@@ -117,4 +122,6 @@ def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, se
     >>> mh.graph(best["pattern"], 64).nnz <= 8 * 64
     True
     """
-    return Result(_core.design(n, float(edges_per_token), align, causal, keep, float(max_ms), seeds, heads, head_dim, tol, 0))
+    return Result(_core.design(whole(n, "n"), number(edges_per_token, "edges_per_token"), whole(align, "align"),
+                               flag(causal, "causal"), string(keep, "keep"), number(max_ms, "max_ms"), whole(seeds, "seeds"),
+                               whole(heads, "heads"), whole(head_dim, "head_dim"), number(tol, "tol"), 0))

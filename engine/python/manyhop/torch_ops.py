@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _core, _settings
-from ._attention import as_bhsd, check_call, make_options, plan_shape
-from ._diffusion import DiffuseResult, diffuse_options
+from . import _core, _diffusion, _settings
+from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, make_options, plan_shape
+from ._check import number, numbers as list_of_numbers, real
+from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
 from ._operator import operator
 from .errors import BadType, BadValue, Error
@@ -212,33 +213,57 @@ def _tensor(x, name, like=None, cuda=False):
     return x
 
 
+def _reals(values, name, like):
+    """A dense tensor of real numbers, moved to where `like` is; other kinds are copied."""
+    if not isinstance(values, Tensor):
+        found = real(values, name)
+        values = torch.from_numpy(np.array(found, dtype=np.float32 if found.dtype == np.float32 else np.float64))
+    if values.layout != torch.strided or values.is_complex():
+        raise BadType(f"{name}: {values.dtype} of layout {values.layout}, a dense tensor of real numbers is wanted")
+    return values.to(like.device)
+
+
+def autocast(*tensors):
+    """The tensors in the type of a surrounding torch.autocast; float64 stays."""
+    kind = "cuda" if tensors[0].is_cuda else "cpu"
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    cast = torch.get_autocast_dtype(kind)
+    return tuple(x.to(cast) if x.dtype != torch.float64 and x.is_floating_point() else x for x in tensors)
+
+
+def same_types(q, k, v):
+    """q, k, v of one type, float16 as float32; and the type they came in, which the result has."""
+    for name, x in (("k", k), ("v", v)):
+        if x.dtype != q.dtype:
+            raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
+    given = q.dtype
+    if given == torch.float16:
+        q, k, v = q.float(), k.float(), v.float()
+    if q.dtype not in _DTYPES:
+        raise BadType(f"q: {q.dtype}, expected float64, float32, bfloat16 or float16")
+    return q, k, v, given
+
+
+def _signed(seed):
+    """An integer modulo 2^64 as operators take it, in 64 bits with a sign; make_options undoes it."""
+    return seed if -2**63 <= seed < 2**63 else (seed + 2**63) % 2**64 - 2**63
+
+
 def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0, hop_dropout_p=0.0,
               seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored", reorder="none",
               backend="cpu"):
     """:func:`manyhop.attention` on torch tensors; gradients reach q, k, v, bias and a teleport given as a tensor."""
     q = _tensor(q, "q", cuda=True)
     k, v = _tensor(k, "k", q, cuda=True), _tensor(v, "v", q, cuda=True)
+    check_call(layout, backward, reorder, backend, return_lse, return_weights)
     if q.is_cuda:
         backend = "cuda"
-    teleport_tensor = teleport if isinstance(teleport, Tensor) else None
-    if teleport_tensor is not None:
-        if teleport_tensor.numel() != 1:
-            raise BadValue(f"teleport: {teleport_tensor.numel()} values, one is wanted")
-        teleport = 0.5
-    check_call(layout, hops, teleport)
-    given = q.dtype
-    kind = "cuda" if q.is_cuda else "cpu"
-    if torch.is_autocast_enabled(kind):
-        cast = torch.get_autocast_dtype(kind)
-        q, k, v = (x.to(cast) if x.dtype != torch.float64 and x.is_floating_point() else x for x in (q, k, v))
-        given = q.dtype
-    for name, x in (("k", k), ("v", v)):
-        if x.dtype != q.dtype:
-            raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
-    if q.dtype == torch.float16:
-        q, k, v = q.float(), k.float(), v.float()
-    if q.dtype not in _DTYPES:
-        raise BadType(f"q: {q.dtype}, expected float64, float32, bfloat16 or float16")
+    teleport_tensor = None
+    if isinstance(teleport, Tensor):
+        teleport_tensor, teleport = _one(teleport, "teleport"), 0.5
+    *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
+    q, k, v, given = same_types(*autocast(q, k, v))
     for name, x in (("q", q), ("k", k), ("v", v)):
         as_bhsd(x.shape, layout, name)
     if layout == "thd":
@@ -254,23 +279,19 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     else:
         raise BadType(f"graph: {type(graph).__name__}, a Graph or a list of one for each head is wanted")
     if bias is not None:
-        bias = torch.as_tensor(bias, device=q.device).to(_real(q.dtype)).contiguous()
-    if isinstance(lengths, Tensor):
-        lengths = lengths.tolist()
-    elif lengths is not None:
-        lengths = [int(x) for x in lengths]
+        bias = _reals(bias, "bias", q).to(_real(q.dtype)).contiguous()
+        check_edge_axes(bias.dim(), "bias")
     seed_tensor = None
     if seed is None:
         seed = 0
-        if dropout_p > 0 or hop_dropout_p > 0:
+        if dropout_p or hop_dropout_p:
             seed_tensor = torch.randint(0, 2**62, (1,), dtype=torch.int64)
     else:
-        seed = int(seed) % 2**63
+        seed = _signed(seed)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias, teleport_tensor))
     out, lse, weights, _ = torch.ops.manyhop.attention(
-        q, k, v, bias, teleport_tensor, seed_tensor, graphs, int(hops), float(teleport), None if scale is None else float(scale),
-        lengths, float(dropout_p), float(hop_dropout_p), seed, layout, return_lse, return_weights, keep, backward, reorder,
-        backend)
+        q, k, v, bias, teleport_tensor, seed_tensor, graphs, *settings, seed, layout, bool(return_lse), bool(return_weights),
+        keep, backward, reorder, backend)
     if layout == "thd":
         out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse
     elif layout == "bshd":
@@ -282,10 +303,10 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
 
 
 def _diffuse_options(kernel, numbers, hops, tol, normalization, dangling):
-    given = {"ppr": (numbers[0] if kernel == "ppr" else 0.1, 1.0, ()),
-             "heat": (0.1, numbers[0] if kernel == "heat" else 1.0, ()),
-             "coefficients": (0.1, 1.0, numbers)}.get(kernel, (0.1, 1.0, ()))
-    return diffuse_options(kernel, *given, hops, tol, normalization, dangling)
+    given = {"ppr": (numbers[0] if kernel == "ppr" else 0.1, 1.0, []),
+             "heat": (0.1, numbers[0] if kernel == "heat" else 1.0, []),
+             "coefficients": (0.1, 1.0, numbers)}.get(kernel, (0.1, 1.0, []))
+    return _core.diffuse_options(kernel, *given, hops, tol, normalization, dangling)
 
 
 def _weighted(number, weights):
@@ -354,13 +375,41 @@ def _backward_diffuse(ctx, g, _):
 _diffuse.register_autograd(_backward_diffuse, setup_context=_setup_diffuse)
 
 
+def _one(value, name):
+    """A tensor of one number."""
+    if not isinstance(value, Tensor):
+        return torch.tensor(number(value, name), dtype=torch.float64)
+    if value.is_complex():
+        raise BadType(f"{name}: {value.dtype}, a real number is wanted")
+    if value.numel() != 1:
+        raise BadValue(f"{name}: {value.numel()} values, one is wanted")
+    return value
+
+
+def _coefficients(values):
+    """A tensor [k]; of a list that holds tensors too, so that gradients reach them."""
+    if isinstance(values, (list, tuple)):
+        parts = [_one(value, f"coefficients[{i}]").to(torch.float64).reshape(()).cpu() for i, value in enumerate(values)]
+        return torch.stack(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    if not isinstance(values, Tensor):
+        return torch.tensor(list_of_numbers(values, "coefficients"), dtype=torch.float64)
+    if values.is_complex() or values.dim() > 1:
+        raise BadType(f"coefficients: {values.dtype} of shape {list(values.shape)}, real numbers [k] are wanted")
+    return values
+
+
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
             dangling="zero", weights=None, backward="stored", backend="cpu"):
     """:func:`manyhop.diffuse` on torch tensors; gradients reach x, weights, and teleport, t or coefficients given as tensors.
 
     While torch.compile traces, hops, residual, bound and converged are tensors.
     """
-    x = _tensor(torch.as_tensor(x), "x", cuda=True)
+    hops, tol = _diffusion.check_call(kernel, hops, tol, normalization, dangling, backward, backend)
+    numbers = {"ppr": _one(teleport, "teleport"), "heat": _one(t, "t"), "coefficients": _coefficients(coefficients)}
+    numbers = numbers[kernel].reshape(-1).cpu()
+    x = _tensor(x if isinstance(x, Tensor) else torch.from_numpy(np.array(_diffusion.signal(x))), "x", cuda=True)
+    if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
     given = x
     if x.is_cuda:  # the device has the graph; signals travel
         backend, x = "cuda", x.cpu()
@@ -368,14 +417,10 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
         raise BadType(f"x: {x.dtype}, float64 or float32 is wanted")
     if x.dim() not in (1, 2):
         raise BadValue(f"x: {x.dim()} axes, [n] or [n, channels] is wanted")
-    if kernel not in ("ppr", "heat", "coefficients"):
-        raise BadValue(f"kernel: {kernel!r}, expected one of ppr, heat, coefficients")
-    number = {"ppr": teleport, "heat": t, "coefficients": coefficients}[kernel]
-    numbers = torch.as_tensor(number, dtype=None if isinstance(number, Tensor) else torch.float64).reshape(-1).cpu()
-    if kernel != "coefficients" and numbers.numel() != 1:
-        raise BadValue(f"{'teleport' if kernel == 'ppr' else 't'}: {numbers.numel()} values, one is wanted")
     if weights is not None:
-        weights = _tensor(torch.as_tensor(weights), "weights", cuda=True).cpu()
+        weights = _reals(weights, "weights", x).to(torch.float64)
+        if weights.dim() != 1:
+            raise BadValue(f"weights: {weights.dim()} axes, 1 is wanted")
     shape = x.shape
     with on_device(given):
         z, told = torch.ops.manyhop.diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,

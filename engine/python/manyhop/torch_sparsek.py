@@ -8,9 +8,10 @@ from torch import Tensor
 
 from . import _core, _settings
 from ._operator import operator
-from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, number, ragged
+from ._check import number, real
+from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor, on_device, stream_of
+from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, same_types, stream_of
 
 
 @operator("manyhop::sparsek")
@@ -63,11 +64,24 @@ def _backward_sparsek(ctx, g, _):
 _sparsek.register_autograd(_backward_sparsek, setup_context=_setup_sparsek)
 
 
+def known(z, name):
+    """Of a type that is computed in; float16 as float32."""
+    z = _tensor(z, name, cuda=True)
+    if z.dtype == torch.float16:
+        return z.float()
+    if z.dtype not in _DTYPES:
+        raise BadType(f"{name}: {z.dtype}, expected float64, float32, bfloat16 or float16")
+    return z
+
+
+def check_real(x, name):
+    if x.is_complex():
+        raise BadType(f"{name}: {x.dtype}, real numbers are wanted")
+
+
 def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
     """:func:`manyhop.sparsek` on torch tensors."""
-    z = _tensor(z, "z", cuda=True)
-    if z.dtype not in _DTYPES:
-        raise BadType(f"z: {z.dtype}, expected float64, float32 or bfloat16")
+    given, z = z, known(z, "z")
     if z.dim() < 1:
         raise BadValue("z: a single number, at least one axis is wanted")
     shape = z.shape
@@ -82,26 +96,26 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
             raise BadType(f"offsets: {offsets.dtype} of shape {list(offsets.shape)}, int64 [rows + 1] is wanted")
         count = offsets.numel() - 1
     if isinstance(k, Tensor):
+        check_real(k, "k")
         rows = k.to(torch.float64).reshape(-1)
         if rows.numel() not in (1, count):
             raise BadValue(f"k: {rows.numel()} numbers for {count} rows")
         rows = rows.expand(count)
     elif isinstance(k, (list, tuple, np.ndarray)):
-        rows = torch.as_tensor(k, dtype=torch.float64).reshape(-1)
+        rows = torch.from_numpy(np.array(real(k, "k", np.float64))).reshape(-1)
         if rows.numel() != count:
             raise BadValue(f"k: {rows.numel()} numbers for {count} rows")
     else:
-        rows = torch.full((count,), number(k, "k"), dtype=torch.float64)
+        rows = torch.full((count,), number(k, "k", 0), dtype=torch.float64)
     p, tau = torch.ops.manyhop.sparsek(flat, rows, offsets, temperature, method == "sorted")
-    p = p.reshape(shape)
+    p = p.reshape(shape).to(given.dtype)
     return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
 
 
 def causal_sparsek(scores, k, cap, temperature):
     """:func:`manyhop.causal_sparsek` of a tensor; without gradients."""
     scores = _tensor(scores.detach(), "scores", cuda=True)
-    if scores.is_complex():
-        raise BadType(f"scores: {scores.dtype}, real numbers are wanted")
+    check_real(scores, "scores")
     if scores.dim() not in (1, 2):
         raise BadValue(f"scores: {scores.dim()} axes, 1 or 2 are wanted")
     kind = _real(scores.dtype) if scores.is_floating_point() else torch.float64
@@ -167,13 +181,10 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
                       teleport=0.0, scale=None):
     """:func:`manyhop.sparsek_attention` on torch tensors."""
     q, k, v, scores = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v"), _tensor(scores, "scores")
-    if q.dtype not in _DTYPES:
-        raise BadType(f"q: {q.dtype}, expected float64, float32 or bfloat16")
-    for name, x in (("k", k), ("v", v)):
-        if x.dtype != q.dtype:
-            raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
+    q, k, v, kind = same_types(*autocast(q, k, v))
+    check_real(scores, "scores")
     for name, x, axes in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("scores", scores, 3)):
         if x.dim() != axes:
             raise BadValue(f"{name}: {x.dim()} axes, {axes} are wanted")
     given = attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    return torch.ops.manyhop.sparsek_attention(q, k, v, scores.to(_real(q.dtype)), *given)
+    return torch.ops.manyhop.sparsek_attention(q, k, v, scores.to(_real(q.dtype)), *given).to(kind)
