@@ -24,6 +24,7 @@ Pool& pool() {
   return instance;
 }
 
+std::atomic<std::size_t> default_limit{0};
 std::atomic<bool> interrupted{false};
 struct sigaction previous {};
 
@@ -40,6 +41,8 @@ bool main_thread() { return gettid() == getpid(); }
 
 }  // namespace
 
+void set_default_limit(std::size_t bytes) { default_limit = bytes; }
+
 Lease::Lease(int threads, std::size_t memory_limit) {
   Pool& all = pool();
   {
@@ -51,7 +54,7 @@ Lease::Lease(int threads, std::size_t memory_limit) {
   }
   if (!context_) context_ = std::make_unique<Context>();
   context_->threads = threads;
-  context_->memory_limit = memory_limit;
+  context_->memory_limit = memory_limit > 0 ? memory_limit : default_limit.load();
 }
 
 Lease::~Lease() {

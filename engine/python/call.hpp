@@ -27,6 +27,9 @@ class Lease {
   std::unique_ptr<Context> context_;
 };
 
+/// The memory limit of calls that are given none; 0: half of the machine's memory.
+void set_default_limit(std::size_t bytes);
+
 /// A uint8 array whose memory comes from blocks of the same size that arrays before it gave back: a training
 /// step frees and takes the same states again, and fresh pages would cost a tenth of its time.
 nb::object pooled_array(std::size_t bytes);

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "arrays.hpp"
@@ -39,7 +40,11 @@ template <class F>
 auto in_scope(F&& f) {
   return run(0, 0, [&](const Context& ctx) {
     const ThreadScope scope(ctx.threads, ctx.stop);
-    return f();
+    if constexpr (std::is_invocable_v<F, const Context&>) {
+      return f(ctx);
+    } else {
+      return f();
+    }
   });
 }
 
@@ -50,9 +55,10 @@ void bind_graphs(nb::module_& m) {
       .def_static(
           "from_pattern",
           [](const std::string& text, Offset n_rows, std::optional<Offset> n_cols, std::uint64_t seed) {
-            return in_scope([&] {
+            return in_scope([&](const Context& ctx) {
               PatternOptions options;
               options.seed = seed;
+              options.memory_limit = ctx.memory_limit;
               return pattern(text, n_rows, n_cols, options);
             });
           },

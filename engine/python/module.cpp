@@ -61,6 +61,7 @@ NB_MODULE(_core, m) {
   m.def("available_backends", &available_backends);
   m.def("thread_count", &thread_count);
   m.def("set_threads", &set_default_threads);
+  m.def("set_memory_limit", &set_default_limit);
   m.def("pooled_array", &pooled_array);
   m.def("release_memory", &release_memory);
 }

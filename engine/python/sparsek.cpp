@@ -205,6 +205,28 @@ void bind_sparsek(nb::module_& m) {
       nb::arg("p"), nb::arg("g"), nb::arg("dz").none(), nb::arg("dk").none(), nb::arg("offsets").none(),
       nb::arg("temperature"), nb::arg("threads"), nb::arg("stream") = nb::none());
   m.def(
+      "sparsek_jvp",
+      [](const ReadArray& p, const ReadArray& dz, const WriteArray& dp, const std::optional<ReadDoubles>& dk,
+         const std::optional<ReadOffsets>& offsets, double temperature, int threads,
+         const StreamNumber& stream) {
+        const DType dtype = dtype_of(p.dtype(), "p");
+        require_same(dz, dtype, "dz");
+        const SparsekOptions options = options_of(temperature, std::nullopt, offsets, std::nullopt);
+        dispatch(dtype, [&]<class T>(T) {
+          const auto at = view_of<const T>(p, "p", device_of(stream));
+          const auto along = view_of<const T>(dz, "dz", device_of(stream));
+          const auto to = view_of<T>(dp, "dp", device_of(stream));
+          run(
+              threads, 0,
+              [&](const Context& ctx) {
+                sparsek_jvp<T>(ctx, at, along, to, options, span_of<const double>(dk));
+              },
+              backend_of(stream), stream);
+        });
+      },
+      nb::arg("p"), nb::arg("dz"), nb::arg("dp"), nb::arg("dk").none(), nb::arg("offsets").none(),
+      nb::arg("temperature"), nb::arg("threads"), nb::arg("stream") = nb::none());
+  m.def(
       "topk",
       [](const ReadArray& z, Offset k, const Indices& indices, int threads) {
         dispatch(dtype_of(z.dtype(), "z"), [&]<class T>(T) {

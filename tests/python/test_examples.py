@@ -101,7 +101,7 @@ def test_sparsek_lm_goes_on_where_it_was_left(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     arms = {"full", "window/32", "sinks/32", *(f"sparsek/32/{v}" for v in ("random", "fitted", "local", "trained"))}
     assert {key for key in results if key[0] != "_"} == arms and results["_exact"]["difference"] < 1e-4
-    assert "trained: step 2 of 2" in done.stdout and done.stdout.count("MB of keys and values") == 6
+    assert "trained: step 2 of 2" in done.stdout and done.stdout.count("MiB of keys and values") == 6
     again = subprocess.run([*call[:-4], "--threads", "1"], capture_output=True, text=True)
     table = lambda text: text[text.index("loss per token by length"):]  # noqa: E731
     assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step" not in again.stdout

@@ -211,3 +211,12 @@ def test_mistakes_are_one_sentence(make, kind, words):
         make()
     assert isinstance(caught.value, mh.Error)
     assert "\n" not in str(caught.value)
+
+
+def test_the_memory_limit_counts_for_graphs_too():
+    with mh.memory_limit(1 << 20), pytest.raises(mh.errors.LimitError, match="0.00105 GB"):
+        mh.graph("random(64)", 300000)
+    with pytest.raises(mh.errors.LimitError):
+        mh.Graph.from_edge_index([[0, 2**31 - 2], [1, 0]])
+    wide = mh.Graph.from_edges([0, 0], [2**31 - 2, 5], shape=(2, 2**31 - 1))
+    assert wide.indices.tolist() == [5, 2**31 - 2]

@@ -291,3 +291,29 @@ def test_bad_steps(rng):
     assert cache.tokens == 0
     with pytest.raises(ValueError, match="score_head"):
         cache.kept(2)
+
+
+def test_jvp_is_the_slope(rng):
+    z, dz = rng.standard_normal((3, 40)), rng.standard_normal((3, 40))
+    k, dk, t, step = np.array([2.0, 5.5, 0.0]), np.array([0.3, -1.0, 0.0]), 0.7, 1e-6
+    p = mh.sparsek(z, k, temperature=t)
+    want = (mh.sparsek(z + step * dz, k + step * dk, temperature=t) - mh.sparsek(z - step * dz, k - step * dk, temperature=t)) / (2 * step)
+    assert np.abs(mh.sparsek_jvp(p, dz, dk=dk, temperature=t) - want)[:2].max() < 1e-7
+    flat = mh.sparsek(z[0], 3, offsets=[0, 10, 40])
+    whole = mh.sparsek_jvp(flat, dz[0], offsets=[0, 10, 40])
+    assert np.array_equal(whole[10:], mh.sparsek_jvp(flat[10:], dz[0, 10:]))
+    single = mh.sparsek_jvp(p.astype(np.float32), dz.astype(np.float32))
+    assert single.dtype == np.float32 and np.abs(single - mh.sparsek_jvp(p, dz)).max() < 1e-6
+    for bad in (dict(dz=dz[:2]), dict(dz=dz.astype(np.float32)), dict(dz=dz, dk=[1, 2]), dict(dz=dz, temperature=0)):
+        with pytest.raises(mh.Error):
+            mh.sparsek_jvp(p, **bad)
+
+
+def test_heads_at_once(rng):
+    u = rng.standard_normal((3, 200)).astype(np.float32)
+    found = mh.causal_sparsek(u, 5, cap=8)
+    assert len(found) == 3
+    for row, selection in zip(u, found):
+        one = mh.causal_sparsek(row, 5, cap=8)
+        assert np.array_equal(one.tau, selection.tau) and np.array_equal(one.until, selection.until)
+        assert selection.edges == one.edges and selection.to_graph(window=2) == one.to_graph(window=2)

@@ -216,3 +216,14 @@ def test_scores_learn_which_token_matters():
     assert loss < 0.02
     gates = mh.causal_sparsek(own.scores(x)[0, 0].detach().numpy(), 1, cap=-1, temperature=10).to_graph().to_dense()[-1]
     assert gates.argmax() == place[0] and gates.max() > 0.9
+
+
+def test_jvp_and_selections_of_tensors():
+    z = torch.randn(2, 30, dtype=torch.float64, requires_grad=True)
+    p = mh.sparsek(z, 4)
+    along = torch.randn_like(z)
+    _, want = torch.autograd.functional.vjp(lambda x: mh.sparsek(x, 4), z, along)  # the Jacobian is symmetric
+    assert torch.allclose(mh.sparsek_jvp(p, along), want, atol=1e-14)
+    assert mh.sparsek_jvp(p.half(), along.half()).dtype == torch.float16
+    found = mh.causal_sparsek(z, 3)
+    assert len(found) == 2 and found[1].tau.tolist() == mh.causal_sparsek(z[1].detach().numpy(), 3).tau.tolist()

@@ -13,7 +13,7 @@ from ._diffusion import DiffuseResult, diffuse
 from ._graph import Graph, batch, graph
 from ._ppr import PprResult, gdc, ppr
 from ._settings import get_memory_limit, get_threads, memory_limit, release_memory, set_memory_limit, set_threads
-from ._sparsek import Selection, SparseKCache, causal_sparsek, select, sparsek, sparsek_attention, topk
+from ._sparsek import (Selection, SparseKCache, causal_sparsek, select, sparsek, sparsek_attention, sparsek_jvp, topk)
 from .errors import Error
 
 __version__ = _core.version()
@@ -21,7 +21,7 @@ __version__ = _core.version()
 __all__ = ["DiffuseResult", "Error", "Graph", "Plan", "PprResult", "Selection", "SparseKCache", "attention", "batch",
            "causal_sparsek", "diffuse", "errors", "gdc", "get_memory_limit", "get_threads", "graph", "memory_limit",
            "plan", "ppr", "release_memory", "select", "set_memory_limit", "set_threads", "sparsek", "sparsek_attention",
-           "spectral", "topk"]
+           "sparsek_jvp", "spectral", "topk"]
 
 _LAZY = ("hf", "nn", "plot")  # want torch, transformers or matplotlib
 

@@ -45,6 +45,7 @@ def set_memory_limit(nbytes):
     """
     global _limit
     _limit = whole(nbytes, "memory limit", 0, 2**63 - 1)
+    _core.set_memory_limit(_limit)
 
 
 def get_memory_limit():
@@ -62,9 +63,9 @@ def memory_limit(nbytes):
     """A memory limit in bytes for the calls inside a ``with``; the one before comes back after it.
 
     >>> import numpy as np, manyhop as mh
-    >>> x = np.ones((1, 1, 256, 16))
+    >>> x, graph = np.ones((1, 1, 256, 16)), mh.graph("window(8)", 256)
     >>> with mh.memory_limit(1000):
-    ...     mh.attention(x, x, x, mh.graph("window(8)", 256))                   # doctest: +ELLIPSIS
+    ...     mh.attention(x, x, x, graph)                                        # doctest: +ELLIPSIS
     Traceback (most recent call last):
     manyhop.errors.LimitError: memory limit: ...
     """

@@ -72,6 +72,53 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     return (p, tau) if return_tau else p
 
 
+def sparsek_jvp(p, dz, *, dk=None, temperature=1.0, offsets=None):
+    """How p = sparsek(z, k) changes along dz: s (dz / temperature - its mean over s), s where 0 < p < 1; 0 where s is empty.
+
+    p, dz : of one shape and type, as :func:`sparsek` takes and gives them.
+    dk : the change of k, one for each row; it is spread evenly over s.
+    temperature, offsets : as in the call that gave p.
+
+    The Jacobian is symmetric, so without dk this is the gradient too. No gradients pass through.
+
+    >>> import numpy as np, manyhop as mh
+    >>> p = mh.sparsek(np.array([2.0, 1.5, 0.1, -1.0]), 1)
+    >>> mh.sparsek_jvp(p, np.array([1.0, 0.0, 5.0, 0.0])).tolist()
+    [0.5, -0.5, 0.0, 0.0]
+    """
+    temperature = number(temperature, "temperature", 0)
+    if temperature == 0:
+        raise BadValue("temperature: 0, a number above 0 is wanted")
+    if is_torch(p) or is_torch(dz):
+        from . import torch_sparsek
+
+        return torch_sparsek.sparsek_jvp(p, dz, dk, temperature, offsets)
+    gates, kind = _array(p, "p")
+    change, other = _array(dz, "dz")
+    if gates.shape != change.shape or gates.dtype != change.dtype or kind != other or gates.ndim < 1:
+        raise BadValue(f"dz: {change.dtype} {list(change.shape)} where p is {gates.dtype} {list(gates.shape)}")
+    width = gates.size if offsets is not None else gates.shape[-1]
+    rows = gates.reshape(-1) if offsets is not None else gates.reshape(math.prod(gates.shape[:-1]), width)
+    offsets = None if offsets is None else ragged(offsets, width)
+    out = np.empty(rows.shape, dtype=rows.dtype)
+    _core.sparsek_jvp(rows, change.reshape(rows.shape), out, jvp_of_k(dk, rows, offsets), offsets, temperature, 0)
+    out = out.reshape(gates.shape)
+    if kind == "bfloat16":
+        return out.view(np.asarray(p).dtype)
+    return out.astype(np.float16) if kind == "float16" else out
+
+
+def jvp_of_k(dk, rows, offsets):
+    """float64 [rows], or None."""
+    if dk is None:
+        return None
+    count = len(offsets) - 1 if offsets is not None else rows.shape[0]
+    found = real(dk, "dk", np.float64).reshape(-1)
+    if len(found) not in (1, count):
+        raise BadValue(f"dk: {len(found)} numbers for {count} rows")
+    return np.ascontiguousarray(np.broadcast_to(found, count))
+
+
 def topk(z, k):
     """Hard top-k without gradients: positions of the k largest scores of each row, in order of position, then -1.
 
@@ -322,4 +369,4 @@ class SparseKCache:
         return out
 
 
-__all__ = ["Selection", "SparseKCache", "causal_sparsek", "select", "sparsek", "sparsek_attention", "topk"]
+__all__ = ["Selection", "SparseKCache", "causal_sparsek", "select", "sparsek", "sparsek_attention", "sparsek_jvp", "topk"]

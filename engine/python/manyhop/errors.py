@@ -39,9 +39,9 @@ class LimitError(Error, MemoryError):
     """Work that would pass the memory limit; raised before anything is allocated; a MemoryError.
 
     >>> import numpy as np, manyhop as mh
-    >>> x = np.ones((1, 1, 256, 16))
+    >>> x, graph = np.ones((1, 1, 256, 16)), mh.graph("window(8)", 256)
     >>> with mh.memory_limit(1000):
-    ...     mh.attention(x, x, x, mh.graph("window(8)", 256))                   # doctest: +ELLIPSIS
+    ...     mh.attention(x, x, x, graph)                                        # doctest: +ELLIPSIS
     Traceback (most recent call last):
     manyhop.errors.LimitError: memory limit: ...
     """

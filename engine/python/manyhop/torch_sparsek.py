@@ -9,7 +9,7 @@ from torch import Tensor
 from . import _core, _settings
 from ._operator import operator
 from ._check import number, real
-from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, ragged
+from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
 from .errors import BadType, BadValue
 from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, same_types, stream_of
 
@@ -62,6 +62,21 @@ def _backward_sparsek(ctx, g, _):
 
 
 _sparsek.register_autograd(_backward_sparsek, setup_context=_setup_sparsek)
+
+
+def sparsek_jvp(p, dz, dk, temperature, offsets):
+    """:func:`manyhop.sparsek_jvp` on torch tensors."""
+    gates, change = known(p, "p").detach(), known(dz, "dz").detach()
+    if gates.shape != change.shape or p.dtype != dz.dtype or gates.device != change.device or gates.dim() < 1:
+        raise BadValue(f"dz: {dz.dtype} {list(dz.shape)} on {dz.device} where p is {p.dtype} {list(p.shape)} on {p.device}")
+    shape = gates.shape
+    rows = gates.reshape(-1) if offsets is not None else gates.reshape(shape[:-1].numel(), shape[-1])
+    cuts = None if offsets is None else ragged(offsets, rows.numel())
+    out = torch.empty_like(rows)
+    with on_device(rows):
+        _core.sparsek_jvp(_array(rows), _array(change.reshape(rows.shape)), _array(out), jvp_of_k(dk, rows, cuts), cuts,
+                          temperature, torch.get_num_threads(), stream_of(rows))
+    return out.reshape(shape).to(p.dtype)
 
 
 def known(z, name):
