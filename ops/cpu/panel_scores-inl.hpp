@@ -328,7 +328,7 @@ HWY_INLINE void Softmax(const PanelView& view, C* values, const C* peaks, C* lse
 template <class C>
 HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
   const Tag<C> d;
-  double total[kPanelRows] = {};
+  HWY_ALIGN double total[kPanelRows] = {};
   ColumnSums<C, double> sums(total);
   for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
