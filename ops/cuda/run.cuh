@@ -9,8 +9,7 @@
 
 #include "manyhop/ops/cuda/graphs.cuh"
 #include "manyhop/ops/cuda/rows.cuh"
-#include "manyhop/ops/cuda/tile_gradient.cuh"
-#include "manyhop/ops/cuda/tile_kernels.cuh"
+#include "manyhop/ops/cuda/tiles.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -172,90 +171,11 @@ class Run {
 
   /// Weights of a layout from features and log-sum-exp; of the forward layout (lse not given) makes that too.
   void make_weights(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> x,
-                    Rows<T> y, C* lse, bool transposed) const {
-    const Units u = units(group, transposed);
-    Scores<C> s = scores(graph);
-    if (transposed) {
-      s.lse = lse;
-      s.lse_by_column = true;
-    }
-    for_width(padded_, [&](auto width) {
-      EdgeScores<T> p{u, edges(side), x, y, s, memory.edge_values, transposed ? nullptr : memory.edge_sums};
-      launch_warps(edge_scores<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
-    });
-    if (transposed) return;
-    if constexpr (kTileable) {
-      for_width(padded_, [&](auto width) {
-        const TileScores<T> p{u, tiles(side), x, y, s, memory.tile_sums};
-        launch_warps(tile_scores<T, width.value>, side.tile_tasks.size(), group.count, stream_, p);
-      });
-    }
-    CombineLse<C> c;
-    c.units = u;
-    c.row_tasks = side.row_tasks.data();
-    c.edge_sums = side.edge_tasks.size() > 0 ? memory.edge_sums : nullptr;
-    c.edge_tasks = side.edge_tasks.size();
-    if constexpr (kTileable) {
-      c.tile_sums = side.tiled ? memory.tile_sums : nullptr;
-      c.tile_tasks = side.tile_tasks.size();
-      c.row_places = side.row_places.data();
-      c.panel_tasks = side.panel_tasks.data();
-    }
-    c.lse = lse;
-    launch_threads(combine_lse<C>, n_rows_, group.count, stream_, c);
-    s.lse = lse;
-    const EdgeWeights<C> w{u, edges(side), s, memory.edge_values};
-    launch_warps(edge_weights<C>, side.edge_tasks.size(), group.count, stream_, w);
-  }
+                    Rows<T> y, C* lse, bool transposed) const;
 
   /// One hop. `made` false: weights of tiles are made on the way, from x, y and lse.
   void hop(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
-           Finish<T> finish, bool made, Rows<T> x, Rows<T> y, const C* lse, bool transposed) const {
-    const Units u = units(group, transposed);
-    const Parts<C> edge_parts{memory.edge_parts, side.edge_tasks.size(), padded_};
-    const TaskRange* row_tasks = side.row_tasks.data();
-    finish.n = u.n_rows;
-    finish.width = padded_;
-    if constexpr (sizeof(T) >= 4) {
-      // The workspace of cuSPARSE is shared, and a graph of the caller's would not wait for its turn.
-      if (memory.sums != nullptr && !callers_graph_) return sparse_hop(side, memory, group, u, z, finish);
-    }
-    for_width(padded_, [&](auto width) {
-      const EdgeHop<T> p{u,          edges(side), memory.edge_values, z, side.tiled ? nullptr : row_tasks,
-                         edge_parts, finish};
-      launch_warps(edge_hop<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
-    });
-    if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
-    if constexpr (kTileable) {
-      Scores<float> s = scores(graph);
-      s.lse = lse;
-      s.lse_by_column = transposed;
-      const Parts<float> panel_parts{memory.panel_parts, side.slots * kPanelRows, padded_};
-      TileHop<T> p;
-      p.units = u;
-      p.tiles = tiles(side);
-      p.x = x;
-      p.y = y;
-      p.scores = s;
-      p.values = memory.tile_values;
-      p.z = z;
-      p.row_tasks = row_tasks;
-      p.edge_parts = side.edge_tasks.size() > 0 ? edge_parts : Parts<float>{};
-      p.panel_parts = panel_parts;
-      p.finish = finish;
-      for_width(padded_, [&](auto width) {
-        constexpr int kSlab = width.value < 64 ? width.value : 64;
-        for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-          if (!made && p.feature == 0) {
-            launch_warps(tile_hop<T, width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-          } else {
-            launch_warps(tile_hop<T, 0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-          }
-        }
-      });
-      combine_split_panels(side, p.edge_parts, panel_parts, u, group, finish);
-    }
-  }
+           Finish<T> finish, bool made, Rows<T> x, Rows<T> y, const C* lse, bool transposed) const;
 
   /// Hops key.begin .. key.begin + key.count - 1, whose weights are there: as a CUDA Graph where the same
   /// ones have come before, else one by one. hop(run, t) queues hop t by `run`, this one or a copy of it.
@@ -265,36 +185,7 @@ class Run {
 
   /// See Gradient: of scores, and of the features of the layout's rows, into finish.out.
   void gradient(const Side& side, const SideMemory<T>& memory, const Group& group, Gradient<T> g,
-                Finish<T> finish, bool transposed) const {
-    const Units u = units(group, transposed);
-    const Parts<C> edge_parts{memory.edge_parts, side.edge_tasks.size(), padded_};
-    const TaskRange* row_tasks = side.row_tasks.data();
-    finish.n = u.n_rows;
-    finish.width = padded_;
-    for_width(padded_, [&](auto width) {
-      const EdgeGradient<T> p{u, edges(side), g, side.tiled ? nullptr : row_tasks, edge_parts, finish};
-      launch_warps(edge_gradient<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
-    });
-    if (!side.tiled) return combine_split_rows(side, edge_parts, u, group, finish);
-    if constexpr (kTileable) {
-      TileGradient<T> p;
-      p.units = u;
-      p.tiles = tiles(side);
-      p.gradient = g;
-      p.row_tasks = row_tasks;
-      p.edge_parts = side.edge_tasks.size() > 0 ? edge_parts : Parts<float>{};
-      p.panel_parts = {memory.panel_parts, side.slots * kPanelRows, padded_};
-      p.finish = finish;
-      p.width = padded_;
-      for_width(padded_, [&](auto width) {
-        constexpr int kSlab = width.value < 64 ? width.value : 64;
-        for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-          launch_warps(tile_gradient<T, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-        }
-      });
-      combine_split_panels(side, p.edge_parts, p.panel_parts, u, group, finish);
-    }
-  }
+                Finish<T> finish, bool transposed) const;
 
   // Inputs of the call, on the device and padded; the memory lies in the arena of the caller's choice.
   void take_inputs(Arena& arena);
@@ -358,41 +249,11 @@ class Run {
  private:
   /// One product of cuSPARSE for each unit, then what a row's sum leaves with.
   void sparse_hop(const Side& side, const SideMemory<T>& memory, const Group& group, const Units& u,
-                  Rows<T> z, const Finish<T>& finish) const {
-    const auto& sparse = side.template sparse<C>();
-    for (std::int64_t i = 0; i < group.count; ++i) {
-      const std::int64_t unit = group.first + i * group.step;
-      const C* values = memory.edge_values + i * side.edges;
-      const C* from = z.data + unit / z.share * z.n * z.width;
-      C* sums = memory.sums + i * u.n_rows * padded_;
-      recording_ ? sparse->record(values, from, sums, stream_)
-                 : sparse->multiply(values, from, sums, stream_);
-    }
-    const FinishRows<T> p{u, memory.sums, finish};
-    launch_threads(finish_rows<T>, u.n_rows * (padded_ / Piece<T>::kSize), group.count, stream_, p);
-  }
+                  Rows<T> z, const Finish<T>& finish) const;
   void combine_split_rows(const Side& side, const Parts<C>& parts, const Units& u, const Group& group,
-                          const Finish<T>& finish) const {
-    const CombineRows<T> p{
-        u, side.split_rows.data(), side.split_rows.size(), side.row_tasks.data(), parts, finish};
-    launch_threads(combine_rows<T>, side.split_rows.size() * (padded_ / Piece<T>::kSize), group.count,
-                   stream_, p);
-  }
+                          const Finish<T>& finish) const;
   void combine_split_panels(const Side& side, const Parts<float>& edge_parts, const Parts<float>& panel_parts,
-                            const Units& u, const Group& group, const Finish<T>& finish) const {
-    const CombinePanels<T> p{u,
-                             side.split_panels.data(),
-                             side.split_panels.size(),
-                             side.panel_tasks.data(),
-                             side.tile_tasks.data(),
-                             side.panel_rows.data(),
-                             side.row_tasks.data(),
-                             edge_parts,
-                             panel_parts,
-                             finish};
-    launch_threads(combine_panels<T>, side.split_panels.size() * kPanelRows * (padded_ / Piece<T>::kSize),
-                   group.count, stream_, p);
-  }
+                            const Units& u, const Group& group, const Finish<T>& finish) const;
 };
 
 }  // namespace manyhop::ops::cuda
