@@ -17,3 +17,11 @@ function(manyhop_target target)
   # One rounding for a formula on every machine: no contraction behind the writer's back; kernels ask for FMA by name.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 endfunction()
+
+# Headers that most sources of a target read and that take longest. Where compiling is slow anyway: a precompiled header
+# keeps a compiler cache from serving other checkouts.
+function(manyhop_precompile target)
+  if(MANYHOP_SANITIZE)
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
+endfunction()

@@ -17,7 +17,7 @@ if(MODE STREQUAL "installed")
   list(APPEND options -DCMAKE_PREFIX_PATH=${WORK}/prefix)
 else()
   # The wiring is what is tested here: compile fast.
-  list(APPEND options -DMANYHOP_SOURCE=${SOURCE} -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
+  list(APPEND options -DMANYHOP_SOURCE=${SOURCE} -DMANYHOP_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0)
 endif()
 step(${CMAKE_COMMAND} -S ${SOURCE}/tests/consumer/${MODE} -B ${WORK}/build ${options})
 step(${CMAKE_COMMAND} --build ${WORK}/build)
