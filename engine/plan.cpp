@@ -19,6 +19,8 @@ namespace {
 // inputs or this.
 constexpr std::size_t kStoredBudget = std::size_t{256} << 20;
 
+constexpr int kMostFeatures = 1 << 24;  // sums of two widths and a row's bytes stay within their types
+
 void check(const PlanOptions& o, std::span<const Graph> graphs) {
   if (graphs.empty()) throw ValueError("plan: 0 graphs were given, 1 or one for each head is wanted");
   const auto positive = [](const char* name, Offset value) {
@@ -29,6 +31,11 @@ void check(const PlanOptions& o, std::span<const Graph> graphs) {
   positive("kv_heads", o.kv_heads);
   positive("head_dim", o.head_dim);
   positive("value_dim", o.value_dim);
+  const int width = std::max(o.head_dim, o.value_dim);
+  if (width > kMostFeatures) {
+    throw ValueError(fmt::format("plan: {} is {}, at most {} is wanted",
+                                 o.head_dim == width ? "head_dim" : "value_dim", width, kMostFeatures));
+  }
   if (o.heads % o.kv_heads != 0) {
     throw ValueError(fmt::format("plan: {} key/value heads do not divide {} heads", o.kv_heads, o.heads));
   }
@@ -50,6 +57,19 @@ void check(const PlanOptions& o, std::span<const Graph> graphs) {
       throw ValueError(fmt::format("plan: hops is {} on a {} x {} graph, a rectangle allows hops = 1 only",
                                    o.hops, graph.n_rows(), graph.n_cols()));
     }
+  }
+}
+
+// What the tensors of a call count: sizes that no machine holds would leave 64 bits on the way.
+void check_size(const PlanOptions& o, const Graph& graph) {
+  constexpr double kMost = 0x1p60;
+  const double numbers = static_cast<double>(std::max<Offset>(1, o.batch)) * static_cast<double>(o.heads) *
+                         static_cast<double>(std::max<Offset>(1, std::max(graph.n_rows(), graph.n_cols()))) *
+                         (static_cast<double>(o.head_dim) + static_cast<double>(o.value_dim));
+  if (numbers > kMost) {
+    throw ValueError(fmt::format(
+        "plan: batch {} x heads {} x {} tokens x head_dim {} is {:.3g} numbers, at most 2^60 are wanted",
+        o.batch, o.heads, std::max(graph.n_rows(), graph.n_cols()), o.head_dim, numbers));
   }
 }
 
@@ -163,6 +183,7 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
   if (options.kv_heads == 0) options.kv_heads = options.heads;
   if (options.value_dim == 0) options.value_dim = options.head_dim;
   check(options, graphs);
+  check_size(options, graphs[0]);
   if (options.tf32 && ctx.backend != Backend::cuda) {
     throw ValueError("plan: tf32 without backend 'cuda', which alone has such products");
   }

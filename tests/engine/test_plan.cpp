@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -74,4 +75,23 @@ TEST_CASE("plan: explain names parts, rejected choices, predicted and measured t
   CHECK(
       has(plan(ctx, graph, {.heads = 2, .head_dim = 16, .hops = 2, .reorder = Reorder::automatic}).explain(),
           "order     auto asked for"));
+}
+
+TEST_CASE("plan: sizes that no memory holds are refused") {
+  const Context ctx;
+  const Graph graph = pattern("self", 8);
+  const auto message = [&](const PlanOptions& options) -> std::string {
+    try {
+      (void)plan(ctx, graph, options);
+    } catch (const ValueError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  constexpr int kMost = std::numeric_limits<int>::max();
+  CHECK(message({.head_dim = kMost}) == "plan: head_dim is 2147483647, at most 16777216 is wanted");
+  CHECK(message({.head_dim = 8, .value_dim = kMost}) ==
+        "plan: value_dim is 2147483647, at most 16777216 is wanted");
+  CHECK(message({.batch = Offset{1} << 40, .heads = kMost, .head_dim = 64}).find("at most 2^60 are wanted") !=
+        std::string::npos);
 }
