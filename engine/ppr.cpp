@@ -151,7 +151,8 @@ class Push {
       : arcs_(options.normalization == Normalization::row ? graph : graph.transpose()),
         o_(options),
         limit_(limit) {
-    if (o_.normalization == Normalization::sym) prepare_sym(graph);
+    if (o_.normalization == Normalization::sym && !graph.equals_transpose())
+      throw ValueError("normalization: sym wants a symmetric graph, this one is not; expected col or row");
   }
 
   SeedRow run(Index seed, Reached& reached) const {
@@ -219,6 +220,12 @@ class Push {
 
   const double* weights_of(Index vertex) const { return arcs_.weights().data() + arcs_.indptr()[at(vertex)]; }
 
+  double largest(Index vertex) const {
+    if (!arcs_.weighted()) return 1;
+    const double* weight = weights_of(vertex);
+    return *std::max_element(weight, weight + arcs_.degree(vertex));
+  }
+
   // Sum of the weights of the arcs of a vertex, divided by the largest: huge and tiny weights are the same.
   double strength(Index vertex) const {
     if (!arcs_.weighted()) return static_cast<double>(arcs_.degree(vertex));
@@ -252,32 +259,10 @@ class Push {
     }
   }
 
-  // Sqrt of the degree of every vertex; the walk of D^-1/2 A D^-1/2 is that of A D^-1 between two diagonals.
-  void prepare_sym(const Graph& graph) {
-    const auto given = graph.weights();
-    const auto turned = arcs_.weights();
-    if (!graph.same_edges(arcs_) || !std::equal(given.begin(), given.end(), turned.begin(), turned.end()))
-      throw ValueError("normalization: sym wants a symmetric graph, this one is not; expected col or row");
-    const double unit = given.empty() ? 1 : *std::max_element(given.begin(), given.end());
-    root_.resize(at(graph.n_rows()));
-    parallel_ranges(graph.n_rows(), 4096, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) {
-        const auto vertex = static_cast<Index>(i);
-        double sum = 0;
-        if (graph.weighted()) {
-          (void)strength(vertex);  // refuses negative ones
-          const double* weight = weights_of(vertex);
-          for (Offset e = 0; e < graph.degree(i); ++e) sum += weight[e] / (unit > 0 ? unit : 1);
-        } else {
-          sum = static_cast<double>(graph.degree(i));
-        }
-        root_[at(i)] = std::sqrt(sum);
-      }
-    });
-  }
+  // The walk of D^-1/2 A D^-1/2 is that of A D^-1 between two diagonals: sqrt(d(seed) / d(vertex)).
   double scaled(double value, Index vertex, Index seed) const {
-    if (root_.empty() || vertex == seed || value == 0) return value;
-    return value * (root_[at(seed)] / root_[at(vertex)]);
+    if (o_.normalization != Normalization::sym || vertex == seed || value == 0) return value;
+    return value * std::sqrt(strength(seed) / strength(vertex) * (largest(seed) / largest(vertex)));
   }
 
   void collect(const Reached& reached, Index seed, SeedRow& row) const {
@@ -305,7 +290,6 @@ class Push {
   const Graph& arcs_;  // row u: where u's mass goes
   const PprOptions& o_;
   std::size_t limit_;
-  std::vector<double> root_;  // sym
 };
 
 }  // namespace

@@ -80,6 +80,8 @@ class Graph {
 
   /// Columns send where rows received; weights follow. Built once and owned by the graph.   Cost O(n + m).
   const Graph& transpose() const;
+  /// Whether the transpose has the same edges and weights; found once and kept, as the transpose is.
+  bool equals_transpose() const;
   /// Rows i .. j - 1 over the same columns, as in decoding a token at a time.
   Graph rows(Offset i, Offset j) const;
   /// The same structure without weights / with other weights (one for each edge).

@@ -34,6 +34,8 @@ struct Graph::Data {
   mutable std::once_flag transpose_once;
   mutable std::atomic<bool> transpose_built{false};
   mutable std::unique_ptr<Graph> transposed;
+  mutable std::once_flag mirror_once;
+  mutable bool mirrors = false;
   Data() = default;
   Data(const Data& other)
       : n_rows(other.n_rows),

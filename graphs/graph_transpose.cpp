@@ -26,6 +26,16 @@ const Graph& Graph::transpose() const {
   return *data_->transposed;
 }
 
+bool Graph::equals_transpose() const {
+  std::call_once(data_->mirror_once, [this] {
+    const Graph& other = transpose();
+    const auto mine = weights();
+    data_->mirrors = same_edges(other) &&
+                     std::equal(mine.begin(), mine.end(), other.weights().begin(), other.weights().end());
+  });
+  return data_->mirrors;
+}
+
 // Chunks of rows count their columns, then each knows where its edges go: the order of a serial pass, for any
 // number of threads.
 Graph Graph::transposed_edges() const {
