@@ -292,10 +292,9 @@ void bind_sparsek(nb::module_& m) {
       nb::arg("stream") = nb::none());
   m.def(
       "select",
-      [](const nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>& scores, Offset k,
-         Offset sinks, Offset window, bool causal) {
+      [](const ReadDoubles& scores, Offset k, Offset sinks, Offset window, bool causal) {
         return run(0, 0, [&](const Context& ctx) {
-          return select(ctx, std::span<const float>(scores.data(), scores.shape(0)),
+          return select(ctx, std::span<const double>(scores.data(), scores.shape(0)),
                         {.k = k, .sinks = sinks, .window = window, .causal = causal});
         });
       },

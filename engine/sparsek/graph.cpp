@@ -148,13 +148,17 @@ Graph to_graph(const Context& ctx, const CausalSelection& selection, const Join&
   return Graph::from_csr(n, n, std::move(indptr), std::move(indices), std::move(weights));
 }
 
-Graph select(const Context& ctx, std::span<const float> scores, const SelectOptions& options) {
+namespace {
+
+template <class T>
+Graph select_by(const Context& ctx, std::span<const T> scores, const SelectOptions& options) {
   check_join("select", options.window, options.sinks);
   if (options.k < 0) throw ValueError(fmt::format("select: k is {}, it must be 0 or more", options.k));
   const auto n = static_cast<Offset>(scores.size());
   for (Offset i = 0; i < n; ++i) {
     if (std::isnan(scores[at(i)])) throw ValueError(fmt::format("select: the score of token {} is NaN", i));
   }
+  const ThreadScope scope(ctx.threads, ctx.stop);
   if (options.causal) {
     // With the cap at k every kept key has gate 1: a hard choice.
     const Offset k = std::min(options.k, n);
@@ -164,10 +168,9 @@ Graph select(const Context& ctx, std::span<const float> scores, const SelectOpti
     const CausalSelection selection = causal_sparsek(scores, hard);
     return to_graph(ctx, selection, {options.window, options.sinks}).without_weights();
   }
-  const ThreadScope scope(ctx.threads, ctx.stop);
   const Offset k = std::min(options.k, n);
   std::vector<Index> best(at(k));
-  topk<float>(ctx, {scores.data(), {n}}, k, {best.data(), {1, k}});
+  topk<T>(ctx, {scores.data(), {n}}, k, {best.data(), {1, k}});
   best.erase(std::remove(best.begin(), best.end(), Index{-1}), best.end());
   RunList common;
   append_run(common, {0, static_cast<Index>(std::min(options.sinks, n))});
@@ -185,6 +188,15 @@ Graph select(const Context& ctx, std::span<const float> scores, const SelectOpti
       unite(all, window, out);
     }
   });
+}
+
+}  // namespace
+
+Graph select(const Context& ctx, std::span<const float> scores, const SelectOptions& options) {
+  return select_by(ctx, scores, options);
+}
+Graph select(const Context& ctx, std::span<const double> scores, const SelectOptions& options) {
+  return select_by(ctx, scores, options);
 }
 
 }  // namespace manyhop

@@ -53,7 +53,7 @@ CausalOptions checked(CausalOptions options) {
     throw ValueError(fmt::format("causal sparsek: temperature is {}, it must be positive and finite",
                                  options.temperature));
   }
-  if (options.cap == 0) options.cap = 2 * std::max<Offset>(1, static_cast<Offset>(std::ceil(options.k)));
+  if (options.cap == 0) options.cap = std::max<Offset>(1, static_cast<Offset>(std::ceil(2 * options.k)));
   if (options.cap != kUncapped && static_cast<double>(options.cap) < options.k) {
     throw ValueError(
         fmt::format("causal sparsek: cap is {}, it must be at least k = {}, 0 (twice k) or {} "
@@ -105,7 +105,14 @@ CausalSparsek::Step CausalSparsek::append(double score) {
     settle();
     if (std::erase(left_, row) > 0) entered = false;
   }
-  return {row, entered, value, tau_, lost_ > tau_, left_};
+  return {row, entered, value, tau_, lost_ > bar(), left_};
+}
+
+// What a score must pass to have had a gate: tau, or where whole gates make k, and tau could be larger, 1
+// below the least of them.
+double CausalSparsek::bar() const {
+  const bool whole = between_.empty() && !full_.empty() && static_cast<double>(full_.size()) == options_.k;
+  return whole ? std::max(tau_, full_.front().score - 1) : tau_;
 }
 
 // Walks tau up to where the gates add up to k: between two breakpoints (a key falls to 0, a key falls below

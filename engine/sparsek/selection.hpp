@@ -74,6 +74,7 @@ class CausalSparsek {
   void add(double value);
   void settle();
   void leave(Index position);
+  double bar() const;
 
   CausalOptions options_;
   Offset rows_ = 0;
@@ -145,5 +146,6 @@ struct SelectOptions {
 /// j| < window and the sinks. Of equal scores the later is better; -inf is never kept. Throws ValueError for
 /// negative numbers or a NaN score.
 Graph select(const Context& ctx, std::span<const float> scores, const SelectOptions& options = {});
+Graph select(const Context& ctx, std::span<const double> scores, const SelectOptions& options = {});
 
 }  // namespace manyhop

@@ -25,7 +25,9 @@ struct PatternOptions {
 
 /// The graph of a pattern text on n_rows x n_cols tokens (n_cols = n_rows when absent). Generation is
 /// parallel, linear in the edges (or runs) it stores, and the same for any thread count. Throws ValueError
-/// whose text points at the column of the pattern and lists what is allowed there.
+/// whose text points at the column of the pattern and lists what is allowed there. Operators (|, &, -, lift,
+/// sym, hops) are those of sets: what a multigraph atom has several times they have once; alone it keeps its
+/// multiplicities as weights.
 Graph pattern(std::string_view text, Offset n_rows, std::optional<Offset> n_cols = std::nullopt,
               const PatternOptions& options = {});
 

@@ -106,6 +106,10 @@ struct SelectionState {
   double sum_rest = 0;
 
   __device__ __forceinline__ std::int64_t held() const { return between.count + full.count; }
+  __device__ __forceinline__ double bar() const {
+    const bool whole = between.count == 0 && full.count > 0 && static_cast<double>(full.count) == k;
+    return whole ? fmax(tau, full.lowest() - 1) : tau;
+  }
   __device__ __forceinline__ void add(double value) {
     const double total = sum + value;
     const double part = total - sum;
@@ -218,7 +222,7 @@ __global__ void __launch_bounds__(128) select_rows(Selecting<T> s) {
         state.until[row] = static_cast<Index>(row);
       }
       edges += (first - from) * state.held();
-      capped += state.lost > state.tau ? first - from : 0;
+      capped += state.lost > state.bar() ? first - from : 0;
       from = first + 1;
       if (first >= chunk) break;
       if (least_of_warp(lane == first && value != value ? 0 : 1) == 0) {
@@ -228,7 +232,7 @@ __global__ void __launch_bounds__(128) select_rows(Selecting<T> s) {
       state.enter(most_of_warp(lane == first ? value : static_cast<double>(-INFINITY)), base + first);
       if (lane == first) s.tau[head * s.rows + row] = state.tau;
       edges += state.held();
-      capped += state.lost > state.tau ? 1 : 0;
+      capped += state.lost > state.bar() ? 1 : 0;
     }
   }
   if (lane > 0) return;

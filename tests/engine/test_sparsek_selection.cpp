@@ -130,6 +130,14 @@ TEST_CASE("causal sparsek is the operator over every prefix") {
   }));
 }
 
+TEST_CASE("causal sparsek: a cap of k changes a row only where a key that it lost had a gate") {
+  // One whole gate each: what falls below by 1 or more has none in the exact form either.
+  const auto falling = causal_sparsek(std::vector<double>{2, 1, 0, -1, -2}, {.k = 1, .cap = 1});
+  CHECK(falling.capped_rows == 0);
+  CHECK(causal_sparsek(std::vector<double>{2, 1.5, 0}, {.k = 1, .cap = 1}).capped_rows == 2);
+  CHECK(causal_sparsek(std::vector<double>{1}, {.k = 3.5}).options.cap == 7);
+}
+
 TEST_CASE("causal sparsek: heads together are heads one by one") {
   std::vector<float> u;
   for (const std::uint64_t seed : {1U, 2U, 3U}) {
@@ -285,6 +293,7 @@ TEST_CASE("causal sparsek: errors") {
   CausalSelection empty;
   CHECK_THROWS_AS(extend(state, std::vector<double>{1}, empty), ValueError);
   const Context ctx;
+  CHECK(select(ctx, std::vector<double>{1 + 1e-9, 1}, {.k = 1}).row(1)[0] == 0);  // floats would be equal
   CHECK_THROWS_AS(select(ctx, std::vector<float>{1, 2}, {.k = -1}), ValueError);
   CHECK_THROWS_AS(select(ctx, std::vector<float>{1, std::nanf("")}, {}), ValueError);
   CHECK_THROWS_AS(to_graph(ctx, causal_sparsek(std::vector<double>{1}, {}), {.window = -1}), ValueError);

@@ -1,5 +1,7 @@
 """SparseK as torch modules: scores of keys, and self-attention over the keys they choose."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -47,8 +49,10 @@ class SparseKSettings(nn.Module):
         return {name: getattr(self, name) for name in ("keys", "cap", "window", "sinks", "gate", "temperature", "scale")}
 
     def pairs(self):
-        """Key/value pairs that a head holds at most while it decodes."""
+        """Key/value pairs that a head holds at most while it decodes; without a cap math.inf."""
         cap = 2 * self.keys if self.cap is None else self.cap
+        if cap < 0:
+            return math.inf
         return self.window + self.sinks + int(-(-cap // 1))
 
     def attend(self, q, k, v, scores):

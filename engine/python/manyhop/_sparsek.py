@@ -159,7 +159,7 @@ def select(scores, k, *, sinks=0, window=0, causal=True):
     >>> mh.select([0.1, 3.0, 0.2, 2.0], 1).to_dense().astype(int).tolist()
     [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
     """
-    values = vector(scores, "scores", np.float32)
+    values = vector(scores, "scores", np.float64)
     return Graph(_core.select(values, whole(k, "k"), whole(sinks, "sinks"), whole(window, "window"), flag(causal, "causal")))
 
 
