@@ -195,10 +195,10 @@ class Push {
           check_stop();
           polled = 0;
         }
-        const double total = strength(vertex);
-        if (total > 0) {
+        const Degree arcs = degree_of(vertex);
+        if (arcs.total > 0) {
           cell.score += a * mass;
-          pass_on(vertex, (1 - a) * mass, total, add);
+          pass_on(vertex, (1 - a) * mass, arcs, add);
           continue;
         }
         const bool stays =
@@ -220,31 +220,29 @@ class Push {
 
   const double* weights_of(Index vertex) const { return arcs_.weights().data() + arcs_.indptr()[at(vertex)]; }
 
-  double largest(Index vertex) const {
-    if (!arcs_.weighted()) return 1;
-    const double* weight = weights_of(vertex);
-    return *std::max_element(weight, weight + arcs_.degree(vertex));
-  }
-
-  // Sum of the weights of the arcs of a vertex, divided by the largest: huge and tiny weights are the same.
-  double strength(Index vertex) const {
-    if (!arcs_.weighted()) return static_cast<double>(arcs_.degree(vertex));
+  // Sum of the weights of the arcs of a vertex over the largest: huge and tiny weights are the same.
+  struct Degree {
+    double total = 0;
+    double most = 1;
+  };
+  Degree degree_of(Index vertex) const {
+    if (!arcs_.weighted()) return {static_cast<double>(arcs_.degree(vertex)), 1};
     const auto columns = arcs_.row(vertex);
     const double* weight = weights_of(vertex);
-    double most = 0;
+    Degree degree{0, 0};
     for (std::size_t e = 0; e < columns.size(); ++e) {
       if (weight[e] < 0) negative(vertex, columns[e], weight[e]);
-      most = std::max(most, weight[e]);
+      degree.most = std::max(degree.most, weight[e]);
     }
-    double total = 0;
-    for (std::size_t e = 0; e < columns.size() && most > 0; ++e) total += weight[e] / most;
-    return total;
+    for (std::size_t e = 0; e < columns.size() && degree.most > 0; ++e)
+      degree.total += weight[e] / degree.most;
+    return degree;
   }
 
   template <class Add>
-  void pass_on(Index vertex, double mass, double total, const Add& add) const {
+  void pass_on(Index vertex, double mass, Degree degree, const Add& add) const {
     if (mass == 0) return;
-    const double share = mass / total;
+    const double share = mass / degree.total;
     if (!arcs_.weighted()) {
       arcs_.for_each_run(vertex, [&](Run run) {
         for (Index to = run.begin; to < run.end; ++to) add(to, share);
@@ -253,25 +251,25 @@ class Push {
     }
     const auto columns = arcs_.row(vertex);
     const double* weight = weights_of(vertex);
-    const double most = *std::max_element(weight, weight + columns.size());
     for (std::size_t e = 0; e < columns.size(); ++e) {
-      if (weight[e] > 0) add(columns[e], share * (weight[e] / most));
+      if (weight[e] > 0) add(columns[e], share * (weight[e] / degree.most));
     }
   }
 
   // The walk of D^-1/2 A D^-1/2 is that of A D^-1 between two diagonals: sqrt(d(seed) / d(vertex)).
-  double scaled(double value, Index vertex, Index seed) const {
-    if (o_.normalization != Normalization::sym || vertex == seed || value == 0) return value;
-    return value * std::sqrt(strength(seed) / strength(vertex) * (largest(seed) / largest(vertex)));
+  static double scale(Degree seed, Degree vertex) {
+    return std::sqrt(seed.total / vertex.total * (seed.most / vertex.most));
   }
 
   void collect(const Reached& reached, Index seed, SeedRow& row) const {
     const bool two = o_.normalization == Normalization::sym;
     const auto size = [&](double value) { return two ? value * value : value; };
+    const Degree own = two ? degree_of(seed) : Degree{};
     double left = 0;
     for (const Reached::Cell& cell : reached.cells()) {
-      left += size(scaled(cell.residual, cell.vertex, seed));
-      if (cell.score > 0) row.scores.emplace_back(cell.vertex, scaled(cell.score, cell.vertex, seed));
+      const double factor = two && cell.vertex != seed ? scale(own, degree_of(cell.vertex)) : 1;
+      if (cell.residual != 0) left += size(cell.residual * factor);  // the factor may be infinite
+      if (cell.score > 0) row.scores.emplace_back(cell.vertex, cell.score * factor);
     }
     double dropped = 0;
     if (o_.topk && *o_.topk < static_cast<Offset>(row.scores.size())) {

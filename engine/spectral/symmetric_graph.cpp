@@ -34,9 +34,7 @@ Graph mean_with_transpose(const Graph& graph, bool& symmetric) {
     }
   }
   Graph kept = Graph::from_edges(graph.n_rows(), graph.n_cols(), rows, cols, weights);
-  const Graph& mirrored = kept.transpose();
-  symmetric = kept.same_edges(mirrored) && std::equal(kept.weights().begin(), kept.weights().end(),
-                                                      mirrored.weights().begin(), mirrored.weights().end());
+  symmetric = kept.equals_transpose();
   if (symmetric) return kept;
   const std::size_t count = rows.size();
   for (double& w : weights) w /= 2;
