@@ -63,13 +63,14 @@ void check(const PlanOptions& o, std::span<const Graph> graphs) {
 // What the tensors of a call count: sizes that no machine holds would leave 64 bits on the way.
 void check_size(const PlanOptions& o, const Graph& graph) {
   constexpr double kMost = 0x1p60;
+  const Offset tokens = std::max(graph.n_rows(), graph.n_cols());
   const double numbers = static_cast<double>(std::max<Offset>(1, o.batch)) * static_cast<double>(o.heads) *
-                         static_cast<double>(std::max<Offset>(1, std::max(graph.n_rows(), graph.n_cols()))) *
+                         static_cast<double>(std::max<Offset>(1, tokens)) *
                          (static_cast<double>(o.head_dim) + static_cast<double>(o.value_dim));
   if (numbers > kMost) {
     throw ValueError(fmt::format(
         "plan: batch {} x heads {} x {} tokens x head_dim {} is {:.3g} numbers, at most 2^60 are wanted",
-        o.batch, o.heads, std::max(graph.n_rows(), graph.n_cols()), o.head_dim, numbers));
+        o.batch, o.heads, tokens, o.head_dim, numbers));
   }
 }
 

@@ -1,5 +1,6 @@
 // One call of attention on the device: its tensors as padded rows, and the launches that make weights, hops
-// and gradients of a group of heads.
+// and gradients of a group of heads. Those launches (run_weights.cu, run_hop.cu, run_gradient.cu) are most of
+// what nvcc compiles, so that they are a file each and compiled once.
 #pragma once
 
 #include <algorithm>

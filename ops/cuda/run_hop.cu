@@ -81,31 +81,34 @@ template <class T>
 void Run<T>::combine_split_panels(const Side& side, const Parts<float>& edge_parts,
                                   const Parts<float>& panel_parts, const Units& u, const Group& group,
                                   const Finish<T>& finish) const {
-  if constexpr (kTileable) {
-    const CombinePanels<T> p{u,
-                             side.split_panels.data(),
-                             side.split_panels.size(),
-                             side.panel_tasks.data(),
-                             side.tile_tasks.data(),
-                             side.panel_rows.data(),
-                             side.row_tasks.data(),
-                             edge_parts,
-                             panel_parts,
-                             finish};
-    launch_threads(combine_panels<T>, side.split_panels.size() * kPanelRows * (padded_ / Piece<T>::kSize),
-                   group.count, stream_, p);
-  }
+  const CombinePanels<T> p{u,
+                           side.split_panels.data(),
+                           side.split_panels.size(),
+                           side.panel_tasks.data(),
+                           side.tile_tasks.data(),
+                           side.panel_rows.data(),
+                           side.row_tasks.data(),
+                           edge_parts,
+                           panel_parts,
+                           finish};
+  launch_threads(combine_panels<T>, side.split_panels.size() * kPanelRows * (padded_ / Piece<T>::kSize),
+                 group.count, stream_, p);
 }
 
 #define MANYHOP_INSTANTIATE(T)                                                                              \
   template void Run<T>::hop(const Side&, const SideMemory<T>&, const Group&, int, Rows<T>, Finish<T>, bool, \
                             Rows<T>, Rows<T>, const EdgeValue<T>*, bool) const;                             \
   template void Run<T>::combine_split_rows(const Side&, const Parts<EdgeValue<T>>&, const Units&,           \
-                                           const Group&, const Finish<T>&) const;                           \
-  template void Run<T>::combine_split_panels(const Side&, const Parts<float>&, const Parts<float>&,         \
-                                             const Units&, const Group&, const Finish<T>&) const
+                                           const Group&, const Finish<T>&) const
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
+MANYHOP_INSTANTIATE(bf16);
+#undef MANYHOP_INSTANTIATE
+
+#define MANYHOP_INSTANTIATE(T) /* of tiles */                                                       \
+  template void Run<T>::combine_split_panels(const Side&, const Parts<float>&, const Parts<float>&, \
+                                             const Units&, const Group&, const Finish<T>&) const
+MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(bf16);
 #undef MANYHOP_INSTANTIATE
 

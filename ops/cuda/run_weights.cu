@@ -1,4 +1,3 @@
-// Kernels of Run by the method that launches them, a file each: they are most of what nvcc compiles.
 #include "manyhop/ops/cuda/run.cuh"
 #include "manyhop/ops/cuda/tile_kernels.cuh"
 
