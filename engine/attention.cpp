@@ -6,8 +6,8 @@
 #include <chrono>
 #include <limits>
 
+#include "manyhop/engine/attention_call_internal.hpp"
 #include "manyhop/engine/attention_device.hpp"
-#include "manyhop/engine/attention_internal.hpp"
 
 namespace manyhop {
 

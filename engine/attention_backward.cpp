@@ -2,8 +2,8 @@
 #include <vector>
 
 #include "manyhop/engine/attention.hpp"
+#include "manyhop/engine/attention_call_internal.hpp"
 #include "manyhop/engine/attention_device.hpp"
-#include "manyhop/engine/attention_internal.hpp"
 
 namespace manyhop {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "manyhop/engine/attention_internal.hpp"
+#include "manyhop/engine/attention_call_internal.hpp"
 
 namespace manyhop {
 

@@ -45,14 +45,15 @@ def pages():
 
 
 def members(thing):
-    """{name: object} of what a class itself defines for callers."""
+    """{name: object} of what a class and its bases in this package define for callers."""
     if not inspect.isclass(thing) or issubclass(thing, (tuple, dict, BaseException)):
         return {}
     found = {}
-    for name, value in vars(thing).items():
-        plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
-        if not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)) and plain.__doc__:
-            found[name] = plain
+    for home in inspect.getmro(thing):
+        for name, value in vars(home).items() if home.__module__.startswith("manyhop.") else ():
+            plain = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+            if not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)) and plain.__doc__:
+                found.setdefault(name, plain)
     return found
 
 

@@ -92,7 +92,7 @@ void check_call(Session& session, const AttendVerb& verb) {
 
 Graph graph_of(const Session& session, AttendVerb& verb, const std::string& text, const Qkv& in) {
   verb.graph.text = text;
-  const Graph graph = verb.graph.make(session, Size{in.n, in.n_keys});
+  Graph graph = verb.graph.make(session, Size{in.n, in.n_keys});
   if (graph.n_rows() != in.n || graph.n_cols() != in.n_keys)
     throw ValueError(fmt::format("--pattern {}: the graph is {} x {}, and {} has {} queries and {} keys",
                                  text, graph.n_rows(), graph.n_cols(), verb.qkv, in.n, in.n_keys));
@@ -257,6 +257,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
         fmt::format("{} queries and {} keys make a rectangle, which allows --hops 1 and --teleport 0 only",
                     in.n, in.n_keys));
   std::vector<Graph> graphs;
+  graphs.reserve(verb.patterns.size());
   for (const std::string& text : verb.patterns) graphs.push_back(graph_of(session, verb, text, in));
   for (Tensor* tensor : {&in.q, &in.k, &in.v})
     if (tensor->dtype != request.dtype) *tensor = tensor->to(request.dtype);

@@ -7,40 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _core
-from ._check import flag, real, shown, string, to_numpy, vector, whole
+from ._check import flag, vector, whole
+from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
-from .errors import BadType, BadValue, Error
+from .errors import BadType, BadValue
 
 _numbers = itertools.count(1)
 # Compiled torch programs name graphs by number.
 _by_number = weakref.WeakValueDictionary()
 
 
-def _need(module, what):
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise Error(f"{what} wants the package {module}, which is not installed here: pip install {module}") from error
-
-
-def _of_kind(graph, kind, name, wanted):
-    if not isinstance(graph, kind):
-        raise BadType(f"{name}: {type(graph).__name__}, {wanted} is wanted")
-
-
-def _two(sizes, name, wanted="(rows, columns)"):
-    if not isinstance(sizes, (list, tuple)) and getattr(sizes, "ndim", 0) != 1:
-        raise BadType(f"{name}: {shown(sizes)}, {wanted} is wanted")
-    if len(sizes) != 2:
-        raise BadValue(f"{name}: {len(sizes)} numbers, {wanted} is wanted")
-    return whole(sizes[0], f"{name}[0]"), whole(sizes[1], f"{name}[1]")
-
-
-def _weights(weights, name="weights"):
-    return None if weights is None else vector(weights, name, np.float64)
-
-
-class Graph:
+class Graph(Conversions):
     """A token graph: row i (query) receives from column j (key) over edge (i, j).
 
     Immutable; made by :func:`graph`, :func:`batch`, the ``from_`` methods and the operators ``|``, ``&``, ``-``.
@@ -198,7 +175,7 @@ class Graph:
         """
         if weights is None:
             return Graph(self._core.without_weights())
-        return Graph(self._core.with_weights(_weights(weights)))
+        return Graph(self._core.with_weights(values_or_none(weights)))
 
     def is_symmetric(self):
         """Whether each edge (i, j) has (j, i) of the same weight beside it.
@@ -306,7 +283,7 @@ class Graph:
         """
         self._core.save(str(path))
 
-    # Other libraries
+    # Arrays; the base class has the conversions from and to other libraries
     @classmethod
     def from_csr(cls, indptr, indices, weights=None, *, shape=None):
         """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square.
@@ -318,8 +295,8 @@ class Graph:
         Graph(2 x 2, 3 edges)
         """
         indptr, indices = vector(indptr, "indptr", np.int64), vector(indices, "indices", np.int32)
-        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else _two(shape, "shape")
-        return cls(_core.Graph.from_csr(*shape, indptr, indices, _weights(weights)))
+        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else two(shape, "shape")
+        return cls(_core.Graph.from_csr(*shape, indptr, indices, values_or_none(weights)))
 
     @classmethod
     def from_edges(cls, rows, cols, weights=None, *, shape):
@@ -329,42 +306,8 @@ class Graph:
         >>> mh.Graph.from_edges([1, 0, 1], [0, 1, 0], [2.0, 5.0, 3.0], shape=(2, 2)).weights.tolist()
         [5.0, 5.0]
         """
-        return cls(_core.Graph.from_edges(*_two(shape, "shape"), vector(rows, "rows", np.int32), vector(cols, "cols", np.int32),
-                                          _weights(weights)))
-
-    @classmethod
-    def from_scipy(cls, matrix, *, weights=True):
-        """From a SciPy sparse matrix or array: entry (i, j) is an edge, i receives. Duplicates add; stored zeros stay edges.
-
-        >>> import manyhop as mh, numpy as np, scipy.sparse
-        >>> mask = np.tri(4, dtype=bool)
-        >>> mh.Graph.from_scipy(scipy.sparse.csr_array(mask), weights=False) == mh.graph("causal", 4)
-        True
-        """
-        sparse = _need("scipy.sparse", "from_scipy").sparse
-        if not sparse.issparse(matrix):
-            raise BadType(f"from_scipy: {type(matrix).__name__}, a SciPy sparse matrix is wanted")
-        if matrix.ndim != 2:
-            raise BadValue(f"from_scipy: {matrix.ndim} axes, 2 are wanted")
-        csr = matrix.tocsr()
-        if not csr.has_canonical_format:
-            csr = csr.copy()
-            csr.sum_duplicates()
-        return cls.from_csr(csr.indptr, csr.indices, csr.data if flag(weights, "weights") else None, shape=csr.shape)
-
-    def to_scipy(self):
-        """scipy.sparse.csr_array of weights, or ones (float64); a copy.
-
-        >>> import manyhop as mh, scipy.sparse
-        >>> mh.graph("window(1)", 3).to_scipy().toarray().tolist()
-        [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
-        """
-        sparse = _need("scipy.sparse", "to_scipy").sparse
-        need_memory(12 * self.nnz, f"a matrix of {self.nnz} edges")
-        data = np.ones(self.nnz) if self.weights is None else self.weights.copy()
-        matrix = sparse.csr_array((data, self.indices.copy(), self.indptr.copy()), shape=self.shape)
-        matrix.has_canonical_format = True
-        return matrix
+        return cls(_core.Graph.from_edges(*two(shape, "shape"), vector(rows, "rows", np.int32), vector(cols, "cols", np.int32),
+                                          values_or_none(weights)))
 
     def to_dense(self):
         """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory (LimitError where there is less).
@@ -378,183 +321,6 @@ class Graph:
         dense[np.repeat(np.arange(self.shape[0]), self.degrees()), self.indices] = 1.0 if self.weights is None else self.weights
         return dense
 
-    @classmethod
-    def from_edge_index(cls, edge_index, n=None, edge_weight=None):
-        """From PyTorch Geometric's edge_index [2, m]: edge_index[0] sends to edge_index[1].
-
-        n : vertices, or (sources, targets); the largest number + 1 by default.
-        edge_weight : [m]; duplicates merge and their weights add. NumPy or torch, whose gradient ends here.
-
-        >>> import manyhop as mh
-        >>> mh.Graph.from_edge_index([[0, 0], [1, 2]], 3).to_dense().tolist()   # 0 sends to 1 and 2
-        [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
-        """
-        pair = to_numpy(edge_index, "edge_index")
-        if pair.ndim != 2 or pair.shape[0] != 2:
-            raise BadValue(f"edge_index: shape {list(pair.shape)}, [2, edges] is wanted")
-        senders, receivers = (vector(x, "edge_index", np.int32) for x in pair)
-        if n is None:
-            n = int(max(senders.max(), receivers.max())) + 1 if pair.size else 0
-        n = (n, n) if hasattr(n, "__index__") and not getattr(n, "ndim", 0) else n
-        sources, targets = _two(n, "n", "one number or (sources, targets)")
-        return cls.from_edges(receivers, senders, _weights(edge_weight, "edge_weight"), shape=(targets, sources))
-
-    def to_edge_index(self):
-        """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).
-
-        >>> import manyhop as mh
-        >>> mh.graph("causal", 2).to_edge_index().tolist()
-        [[0, 0, 1], [0, 1, 1]]
-        """
-        need_memory(24 * self.nnz, f"an edge_index of {self.nnz} edges")
-        rows = np.repeat(np.arange(self.shape[0], dtype=np.int64), self.degrees())
-        return np.stack([self.indices.astype(np.int64), rows])
-
-    @classmethod
-    def from_torch(cls, tensor, *, weights=True):
-        """From a torch sparse tensor (COO, CSR, CSC): entry (i, j) is an edge, i receives. Duplicates add.
-
-        >>> import manyhop as mh, torch
-        >>> mh.Graph.from_torch(torch.ones(3, 3).tril().to_sparse(), weights=False) == mh.graph("causal", 3)
-        True
-        """
-        torch = _need("torch", "from_torch")
-        if not isinstance(tensor, torch.Tensor) or tensor.layout == torch.strided:
-            raise BadType(f"from_torch: {getattr(tensor, 'layout', type(tensor).__name__)}, a sparse torch tensor is wanted")
-        if tensor.dim() != 2 or tensor.dense_dim() != 0:
-            raise BadValue(f"from_torch: {tensor.dim()} axes, {tensor.dense_dim()} of them dense, 2 sparse ones are wanted")
-        coo = tensor.detach().to_sparse_coo().coalesce().cpu()
-        rows, cols = coo.indices().numpy()
-        return cls.from_edges(rows, cols, coo.values() if flag(weights, "weights") else None, shape=tuple(tensor.shape))
-
-    def to_torch(self, dtype=None):
-        """torch.sparse_csr tensor of weights (or ones); float32 unless `dtype` is given.
-
-        >>> import manyhop as mh, torch
-        >>> mh.graph("self", 2).to_torch().to_dense().tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-        """
-        torch = _need("torch", "to_torch")
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise BadType(f"dtype: {dtype!r}, a type of torch is wanted")
-        need_memory(24 * self.nnz, f"a tensor of {self.nnz} edges")
-        data = np.ones(self.nnz) if self.weights is None else self.weights
-        return torch.sparse_csr_tensor(torch.from_numpy(self.indptr.copy()), torch.from_numpy(self.indices.astype(np.int64)),
-                                       torch.from_numpy(data.copy()).to(dtype or torch.float32), self.shape)
-
-    @classmethod
-    def from_networkx(cls, graph, *, weight=None, nodes=None):
-        """From a NetworkX graph: arc u -> v means v receives from u; undirected edges count in both directions.
-
-        Vertices are numbered in the order of `nodes` (default: the graph's own), which has to name each once. `weight` names
-        the edge attribute; an edge without it weighs 1.
-
-        >>> import manyhop as mh, networkx
-        >>> mh.Graph.from_networkx(networkx.cycle_graph(5)) == mh.graph("window(1, ring=true) - self", 5)
-        True
-        """
-        _of_kind(graph, _need("networkx", "from_networkx").Graph, "from_networkx", "a NetworkX graph")
-        if weight is not None:
-            string(weight, "weight")
-        if nodes is not None and not isinstance(nodes, Iterable):
-            raise BadType(f"nodes: {type(nodes).__name__}, a list of the graph's nodes is wanted")
-        nodes = list(graph.nodes if nodes is None else nodes)
-        for node in nodes:
-            if node not in graph:
-                raise BadValue(f"nodes: {node!r} is none of the graph's")
-        number = {node: i for i, node in enumerate(nodes)}
-        if not len(nodes) == len(number) == len(graph):
-            raise BadValue(f"nodes: {len(nodes)}, {len(number)} of them different, for the {len(graph)} of the graph "
-                           "(graph.subgraph(nodes) has fewer)")
-        rows, cols, weights = [], [], []
-        for u, v, data in graph.edges(data=True):
-            for a, b in [(u, v)] if graph.is_directed() or u == v else [(u, v), (v, u)]:
-                rows.append(number[b])
-                cols.append(number[a])
-                weights.append(1.0 if weight is None else data.get(weight, 1.0))
-        return cls.from_edges(rows, cols, None if weight is None else weights, shape=(len(nodes), len(nodes)))
-
-    def to_networkx(self):
-        """networkx.DiGraph with an arc from sender to receiver for each edge, attribute "weight" where weighted.
-
-        >>> import manyhop as mh, networkx
-        >>> list(mh.graph("causal - self", 3).to_networkx().edges)
-        [(0, 1), (0, 2), (1, 2)]
-        """
-        networkx = _need("networkx", "to_networkx")
-        if self.shape[0] != self.shape[1]:
-            raise BadValue(f"to_networkx: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
-        result = networkx.DiGraph()
-        result.add_nodes_from(range(self.shape[0]))
-        senders, receivers = self.to_edge_index().tolist()
-        if self.weights is None:
-            result.add_edges_from(zip(senders, receivers))
-        else:
-            result.add_weighted_edges_from(zip(senders, receivers, self.weights.tolist()))
-        return result
-
-    @classmethod
-    def from_dgl(cls, graph, *, weight=None):
-        """From a DGL graph of one edge type: source sends to destination. `weight` names the edge feature [m].
-
-        Where the two are of different node types (or of a block) the graph is a rectangle, destinations x sources.
-
-        >>> import manyhop as mh, dgl
-        >>> mh.Graph.from_dgl(dgl.graph(([0, 0], [1, 2]))).transpose().indices.tolist()   # whom 0 sends to
-        [1, 2]
-        """
-        _of_kind(graph, _need("dgl", "from_dgl").DGLGraph, "from_dgl", "a DGL graph")
-        if len(graph.canonical_etypes) != 1:
-            raise BadValue(f"from_dgl: {len(graph.canonical_etypes)} edge types, one is wanted (graph[etype] picks it)")
-        (source, _, destination), = graph.canonical_etypes
-        senders, receivers = graph.edges(order="eid")
-        weights = None if weight is None else graph.edata[_named(weight, graph.edata)]
-        shape = graph.num_dst_nodes(destination), graph.num_src_nodes(source)
-        return cls.from_edges(receivers, senders, weights, shape=shape)
-
-    @classmethod
-    def from_igraph(cls, graph, *, weight=None):
-        """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions. `weight` names the
-        edge attribute.
-
-        >>> import manyhop as mh, igraph
-        >>> mh.Graph.from_igraph(igraph.Graph.Ring(5)) == mh.graph("window(1, ring=true) - self", 5)
-        True
-        """
-        _of_kind(graph, _need("igraph", "from_igraph").Graph, "from_igraph", "an igraph.Graph")
-        pairs = np.asarray(graph.get_edgelist(), dtype=np.int64).reshape(-1, 2)
-        weights = None if weight is None else real(graph.es[_named(weight, graph.es.attributes())], "weight")
-        return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
-
-    @classmethod
-    def from_networkit(cls, graph):
-        """From a networkit.Graph, with its weights where it has them: arc u -> v means v receives; undirected edges count in
-        both directions. Nodes are numbered in their order, ids of removed ones are skipped.
-
-        >>> import manyhop as mh, networkit
-        >>> path = networkit.Graph(3)
-        >>> _ = path.addEdge(0, 1), path.addEdge(1, 2)
-        >>> mh.Graph.from_networkit(path) == mh.graph("window(1) - self", 3)
-        True
-        """
-        _of_kind(graph, _need("networkit", "from_networkit").Graph, "from_networkit", "a networkit.Graph")
-        number = {node: i for i, node in enumerate(graph.iterNodes())}
-        pairs, weights = [], []
-        for u, v, w in graph.iterEdgesWeights():
-            pairs.append((number[u], number[v]))
-            weights.append(w)
-        pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-        return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, len(number), graph.isDirected())
-
-    @classmethod
-    def _from_arcs(cls, pairs, weights, n, directed):
-        senders, receivers = pairs[:, 0], pairs[:, 1]
-        if not directed:
-            other = senders != receivers
-            senders, receivers = np.concatenate([senders, receivers[other]]), np.concatenate([receivers, senders[other]])
-            weights = None if weights is None else np.concatenate([weights, weights[other]])
-        return cls.from_edges(receivers, senders, weights, shape=(n, n))
-
     # Pictures
     def spy(self, columns=64, rows=32):
         """A picture of the edges in braille characters, at most `columns` by `rows` of them, for a terminal.
@@ -567,13 +333,6 @@ class Graph:
 
     def _repr_svg_(self):
         return self._core.spy_svg("", 256)
-
-
-def _named(weight, names):
-    """A weight that the edges of another library's graph have."""
-    if string(weight, "weight") not in names:
-        raise BadValue(f"weight: {weight!r}, the edges have {', '.join(map(repr, names)) or 'none'}")
-    return weight
 
 
 def _parts(graph, low, high):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from ._nn_sparsek import SparseKScores, SparseKSettings, step_all
+from .nn._sparsek import SparseKScores, SparseKSettings, step_all
 from .errors import BadType, BadValue
 
 

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ._sparsek import SparseKCache, attention_arguments, causal_sparsek, whole
-from .errors import BadValue
-from .torch_sparsek import sparsek_attention
+from .._sparsek import SparseKCache, attention_arguments, causal_sparsek, whole
+from ..errors import BadValue
+from ..torch_sparsek import sparsek_attention
 
 
 class SparseKScores(nn.Module):
