@@ -5,10 +5,13 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
 MANYHOP_CUDA ?= AUTO
+# Empty: what cmake/manyhop_cuda.cmake says.
+MANYHOP_CUDA_ARCHITECTURES ?=
 sources = $(shell git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' 'tests/ops/cuda/emulator/*.h')
 # A first `make run` leaves out the tests (and the packages only they need) and what nvcc takes minutes for; `make test`
 # turns them on and they stay.
 first = $(if $(wildcard build/default/CMakeCache.txt),,-DMANYHOP_TESTS=OFF -DMANYHOP_FUZZ=OFF -DMANYHOP_CUDA=OFF)
+architectures = $(if $(MANYHOP_CUDA_ARCHITECTURES),'-DMANYHOP_CUDA_ARCHITECTURES=$(MANYHOP_CUDA_ARCHITECTURES)')
 # The header of cuSPARSE, where tools/python cusparse has brought it.
 cusparse = $(if $(wildcard build/venv/lib/python3*/site-packages/nvidia/*/include/cusparse.h),-DcuSPARSE_PYTHON=$(CURDIR)/build/venv/bin/python)
 
@@ -37,7 +40,7 @@ test: test-cpp test-python
 
 test-cpp:
 	@tools/setup test
-	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON -DMANYHOP_CUDA=$(MANYHOP_CUDA) $(cusparse)
+	@tools/build default -DMANYHOP_TESTS=ON -DMANYHOP_FUZZ=ON -DMANYHOP_CUDA=$(MANYHOP_CUDA) $(architectures) $(cusparse)
 	@ctest --preset default
 
 # MANYHOP_TORCH=2.13.0 installs that torch beside it and tests its operators too.

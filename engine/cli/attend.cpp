@@ -30,7 +30,7 @@ struct AttendVerb {
   std::optional<std::int64_t> hops, repeat;
   std::optional<double> teleport, scale;
   std::optional<std::size_t> layout, compare, reorder;
-  bool explain = false;
+  bool explain = false, tf32 = false;
   std::string svg;
   std::string output;
 };
@@ -252,6 +252,7 @@ int attend_verb(Session& session, AttendVerb& verb) {
   request.lse = verb.compare.has_value();
   request.explain = verb.explain || session.json;
   request.reorder = static_cast<Reorder>(verb.reorder.value_or(0));
+  request.tf32 = verb.tf32;
   if (in.n != in.n_keys && (request.hops != 1 || request.teleport != 0))
     throw ValueError(
         fmt::format("{} queries and {} keys make a rectangle, which allows --hops 1 and --teleport 0 only",
@@ -343,6 +344,9 @@ void add_attend(CLI::App& app, Session& session) {
   add_choice(*sub, "--reorder", verb->reorder, {"none", "degree", "rcm", "cluster", "auto"},
              "renumber tokens inside the plan so that edges fall into tiles; results keep the given order "
              "(default none)");
+  sub->add_flag(
+      "--tf32", verb->tf32,
+      "f32 on --backend cuda: dense columns by TF32 products (10 bits of mantissa) of the tensor cores");
   sub->add_flag("--explain", verb->explain, "print the plan");
   add_text(*sub, "--svg", verb->svg, "FOLDER", "draw each pattern into the folder");
   add_text(*sub, "-o,--output", verb->output, "OUT", "result (.safetensors, or .npy for one pattern)");

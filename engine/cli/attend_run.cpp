@@ -63,6 +63,7 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
   options.dtype = request.dtype;
   options.hops = request.hops;
   options.reorder = request.reorder;
+  options.tf32 = request.tf32;
   const Stopwatch clock;
   const Plan made = plan(session.context, graph, options);
   run.plan_seconds = clock.seconds();

@@ -20,6 +20,7 @@ struct AttendRequest {
   std::optional<double> scale;
   int repeat = 1;
   Reorder reorder = Reorder::none;
+  bool tf32 = false;
   bool explain = false;  // fill AttendRun::plan, which measures the machine first
   bool lse = false;
 };

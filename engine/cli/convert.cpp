@@ -24,6 +24,7 @@ Tensor read_tensor(const std::string& path, std::string& name) {
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end()) {
     std::vector<std::string> names;
+    names.reserve(file.tensors.size());
     for (const auto& [key, tensor] : file.tensors) names.push_back(key);
     throw ValueError(fmt::format("{}: --name {} picks none of its {} tensors: {}", path,
                                  name.empty() ? "(not given)" : name, names.size(), fmt::join(names, ", ")));

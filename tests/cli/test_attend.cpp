@@ -213,6 +213,8 @@ TEST_CASE("attend: bad input is refused and nothing is written") {
   refused(call("in.safetensors", {"--pattern", "full", "--repeat", "0"}), "--repeat");
   refused(call("in.safetensors", {"--pattern", "full", "--layout", "bhsd"}), "[10, 2, 4]");
   refused(call("in.safetensors", {"--pattern", "full", "--memory-limit", "100"}), "");
+  refused(call("in.safetensors", {"--pattern", "full", "--tf32"}), "'cuda'");
+  refused(call("in.safetensors", {"--pattern", "full", "--tf32", "--dtype", "bf16"}), "f32 is wanted");
   refused(call("in.safetensors", {"--pattern", "unknown(3)"}), "unknown");
   write_text(folder / "g.el", "0 1\n1 2\n");
   refused(call("in.safetensors", {"--pattern", folder / "g.el"}), "3 x 3");

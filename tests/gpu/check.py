@@ -127,6 +127,20 @@ def check_inside_capture(dtype):
     return passed
 
 
+def check_tf32():
+    """Torch's switch for products in float32 turns the tensor cores' on: a larger error, within 10 bits of mantissa."""
+    graph = mh.graph("overlap(32,16)", 512)
+    q, k, v = (torch.randn(1, 4, 512, 64, device="cuda") for _ in range(3))
+    want = dense(q, k, v, graph, 3, 0.1)
+    errors = []
+    for precision in ("highest", "high", "highest"):
+        torch.set_float32_matmul_precision(precision)
+        errors.append(error(mh.attention(q, k, v, graph, hops=3, teleport=0.1), want))
+    passed = errors[0] == errors[2] < 1e-5 < errors[1] < 1e-2
+    print(f"{'passed' if passed else 'FAILED'} TF32 where torch has it on: error {errors[1]:.1e}, {errors[0]:.1e} without")
+    return passed
+
+
 def check_sparsek(dtype, tolerance):
     torch.manual_seed(2)
     z = torch.randn(50, 3000, dtype=torch.float64).to(dtype)
@@ -182,7 +196,7 @@ def main():
         for text, n in (("diffuser(16,16,8,seed=1)", 300), ("overlap(32,16)|global(8)", 513), ("random(9,seed=2)", 200)):
             for hops, teleport, mode in ((1, 0.0, "stored"), (5, 0.1, "stored"), (5, 0.1, "checkpointed")):
                 passed.append(check(f"{dtype} {text} hops {hops} {mode}", dtype, text, n, 4, 2, 64, hops, teleport, mode))
-    passed.append(check_captured())
+    passed += [check_captured(), check_tf32()]
     passed += [check_inside_capture(torch.bfloat16), check_inside_capture(torch.float32)]
     passed += [check_sparsek(torch.float64, 1e-11), check_sparsek(torch.float32, 1e-4)]
     passed += [check_diffuse(torch.float64, 1e-11), check_diffuse(torch.float32, 1e-5)]

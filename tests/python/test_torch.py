@@ -310,6 +310,24 @@ def test_compiles_with_numbers_as_inputs():
         assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
 
 
+def test_tf32_is_torchs_own_switch():
+    """On the CPU it changes nothing; which calls on a GPU take it is what `tf32_is_wanted` says."""
+    switches, before = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    x, g = torch.randn(1, 1, 64, 8), mh.graph("window(9)", 64)
+    plain = mh.attention(x, x, x, g)
+    try:
+        for precision, wanted in (("high", True), ("highest", False)):
+            torch.set_float32_matmul_precision(precision)
+            assert mh.torch_ops.tf32_is_wanted() == wanted
+            assert torch.equal(mh.attention(x, x, x, g), plain)
+        if hasattr(switches, "fp32_precision"):
+            switches.fp32_precision = "tf32"  # allow_tf32 raises from here on
+            assert mh.torch_ops.tf32_is_wanted()
+            switches.fp32_precision = "ieee"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_sparse_tensors_both_ways():
     g = mh.graph("random(3)", 10).with_weights(np.arange(1, 31))
     assert np.array_equal(g.to_torch().to_dense().numpy(), g.to_dense())

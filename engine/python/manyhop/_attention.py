@@ -182,7 +182,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point.
     reorder : "none", "degree", "rcm", "cluster" or "auto": tokens are renumbered inside so that edges fall into tiles; results
         keep your order.
-    backend : "cpu", or "reference" (plain loops).
+    backend : "cpu", "reference" (plain loops) or "cuda". Tensors on a GPU go there; float32 takes TF32 products for dense parts
+        where torch does for its own (``torch.set_float32_matmul_precision("high")``).
 
     Cost: 2 m h (d + hops d_v) flops for m edges; memory linear in tokens and edges. The same bits for any number of threads.
     Errors: BadValue for shapes that do not fit, naming both sizes; BadType for other kinds or element types; LimitError.

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from .nn._sparsek import SparseKScores, SparseKSettings, step_all
 from .errors import BadType, BadValue
+from .nn._sparsek import SparseKScores, SparseKSettings, step_all
 
 
 class SparseK(nn.Module):

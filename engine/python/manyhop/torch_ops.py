@@ -62,6 +62,13 @@ def _number(value, tensor):
     return value if tensor is None else float(tensor)
 
 
+def tf32_is_wanted():
+    """Torch's own switch for its products in float32, by whichever of its names was used."""
+    switches = torch.backends.cuda.matmul
+    precision = getattr(switches, "fp32_precision", None)  # the older name raises where this one was set
+    return switches.allow_tf32 if precision is None else precision == "tf32"
+
+
 class _Call:
     """What forward, backward and their fake versions share."""
 
@@ -80,8 +87,9 @@ class _Call:
             self.plan = self._plan(q, kv, d, hops, train, reorder, backend)
 
     def _plan(self, q, kv, d, hops, train, reorder, backend):
+        tf32 = backend == "cuda" and q.dtype == torch.float32 and tf32_is_wanted()
         return _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
-                          dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend,
+                          dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend, tf32=tf32,
                           threads=self.options.threads, memory_limit=self.options.memory_limit)
 
     def edges(self):
