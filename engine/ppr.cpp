@@ -310,7 +310,8 @@ PprResult ppr(const Context& ctx, const Graph& graph, std::span<const Offset> se
     row.scores.shrink_to_fit();
     // Each score is held twice for a moment: by its row and in the result.
     const std::size_t bytes = row.scores.size() * (sizeof(row.scores[0]) + sizeof(Index) + sizeof(double));
-    if ((held += bytes) > limit) {
+    const std::size_t so_far = held += bytes;
+    if (so_far > limit) {
       throw LimitError(
           fmt::format("memory limit: the scores of {} seeds pass {} bytes; topk or a larger tol "
                       "keep less",

@@ -170,7 +170,7 @@ CLI::App* add_verb(CLI::App& app, Session& session, const std::string& name, con
   CLI::App* verb = app.add_subcommand(name, summary);
   verb->footer("Examples:\n" + examples);
   const auto text = [&](const std::string& option, const std::string& type, const std::string& help,
-                        std::function<void(const std::string&)> set) {
+                        const std::function<void(const std::string&)>& set) {
     verb->add_option_function(option, set, help)->type_name(type)->group("Common options");
   };
   text("--threads", "T", "threads (default: MANYHOP_THREADS, else all); results have the same bits for any",
