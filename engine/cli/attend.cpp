@@ -83,6 +83,8 @@ void check_folder(const std::string& folder) {
 }
 
 void check_call(Session& session, const AttendVerb& verb) {
+  session.input("--qkv", verb.qkv);
+  for (const std::string& text : verb.patterns) session.input("--pattern", text);
   if (!verb.output.empty()) session.output("-o", verb.output, {".safetensors", ".npy"});
   if (verb.output.ends_with(".npy") && verb.patterns.size() > 1)
     throw ValueError(fmt::format("-o {}: holds one array and {} patterns were given; expected .safetensors",

@@ -75,6 +75,10 @@ void check_call(Session& session, const DiffuseVerb& verb) {
   if (!verb.signal.empty() && verb.signal != "-" && !verb.signal.ends_with(".npy"))
     throw ValueError(fmt::format("--signal {}: expected a .npy file", verb.signal));
   if (session.dtype == DType::bf16) throw ValueError("--dtype bf16: diffuse computes in f32 or f64");
+  session.input("GRAPH", verb.graph.text);
+  session.input("--signal", verb.signal);
+  session.input("--labels", verb.labels);
+  session.input("--masks", verb.masks);
   if (!verb.output.empty()) session.output("-o", verb.output, {".npy"});
 }
 

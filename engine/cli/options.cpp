@@ -141,6 +141,13 @@ void Session::prepare() {
   context.progress = progress_bar();
 }
 
+void Session::input(std::string_view option, const std::string& path) {
+  if (path != "-") return;
+  if (!reader_.empty())
+    throw ValueError(fmt::format("{} - and {} - both want standard input: name a file", reader_, option));
+  reader_ = option;
+}
+
 void Session::output(std::string_view option, const std::string& path,
                      const std::vector<std::string>& suffixes) {
   check_output(option, path, suffixes);

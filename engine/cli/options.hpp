@@ -68,6 +68,8 @@ struct Session {
   /// Resolves threads, limits, stop flag and progress after parsing.
   void prepare();
   /// check_output(), and notes an output that goes to standard output (then --json is a usage error).
+  /// Two of a call cannot read standard input: ValueError names both.
+  void input(std::string_view option, const std::string& path);
   void output(std::string_view option, const std::string& path, const std::vector<std::string>& suffixes);
   /// Prints `json` with --json, else `text`.
   void report(const Json& json, const std::string& text) const;
@@ -75,6 +77,7 @@ struct Session {
   std::string threads_text;
 
  private:
+  std::string reader_;  // what reads standard input
   std::vector<std::pair<std::string, std::string>> outputs_;  // option and file of each
 };
 

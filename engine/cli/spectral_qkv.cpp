@@ -53,6 +53,24 @@ Json solved(const spectral::GapResult& result, Json lambda2) {
   return json;
 }
 
+/// Which of a head's numbers is not known, and what would help.
+std::string not_converged(const Head& head, double tol) {
+  const auto& m = head.matrix;
+  const auto iterated = [&](const char* what, double residual) {
+    return fmt::format("batch {} head {}: {} has a residual of {:.2g}, wanted {:.2g}; raise --tol",
+                       head.batch, head.head, what, residual, tol);
+  };
+  if (!m.transition.converged) return iterated("lambda2", m.transition.residual);
+  if (!m.singular.converged) return iterated("the second singular value", m.singular.residual);
+  if (m.chung.applies && !m.chung.converged) {
+    if (m.chung.reason.empty()) return iterated("Chung's Laplacian", m.chung.residual);
+    return fmt::format("batch {} head {}: Chung's Laplacian is left out, as {}; all else has converged",
+                       head.batch, head.head, m.chung.reason);
+  }
+  return iterated("a singular value of the matrix or its filter",
+                  std::max(m.sigma_residual, m.gain_residual));
+}
+
 Json json_of(const Head& head) {
   const auto& m = head.matrix;
   Json json;
@@ -162,6 +180,8 @@ void check_call(Session& session, const SpectralQkv& request, const GraphArgumen
   if (!graph.text.empty())
     throw ValueError(fmt::format("GRAPH '{}' and --qkv are given: with --qkv the graph is named by --pattern",
                                  graph.text));
+  session.input("--qkv", request.path);
+  session.input("--pattern", request.pattern);
   if (!request.stationary.empty()) session.output("--stationary", request.stationary, {".npy"});
 }
 
@@ -271,6 +291,9 @@ int spectral_qkv(Session& session, const SpectralQkv& request, GraphArgument gra
     if (!head.matrix.chung.applies && !triangular)
       text += fmt::format("\nhead {}: Chung's Laplacian does not apply: {}\n", head.head,
                           head.matrix.chung.reason);
+    if (head.matrix.chung.applies && !head.matrix.chung.converged)
+      text += fmt::format("\nhead {}: Chung's Laplacian is not resolved: {}\n", head.head,
+                          head.matrix.chung.reason);
     if (head.matrix.stationary.pi.empty())
       text += fmt::format("\nhead {}: no stationary distribution: {}\n", head.head,
                           head.matrix.stationary.reason);
@@ -292,7 +315,9 @@ int spectral_qkv(Session& session, const SpectralQkv& request, GraphArgument gra
   outputs.commit();
   session.report(json, text);
   if (converged) return kOk;
-  note("a head has not converged: raise --tol");
+  const Head& failed =
+      *std::find_if(heads.begin(), heads.end(), [](const Head& h) { return !h.matrix.converged; });
+  note(not_converged(failed, options.tol));
   return kNotConverged;
 }
 

@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
+#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -122,12 +124,17 @@ void bind_cache(nb::module_& m, const char* name) {
   using Cache = SparsekCache<T>;
   using E = EdgeValue<T>;
   nb::class_<Cache>(m, name)
-      .def(nb::init<const SparsekCacheOptions&>())
+      .def("__init__",
+           [](Cache* self, const SparsekCacheOptions& options, std::size_t memory_limit) {
+             Context ctx;
+             ctx.memory_limit = memory_limit;
+             new (self) Cache(options, ctx);
+           })
       .def("__copy__", [](const Cache& c) { return Cache(c); })
       .def_prop_ro("tokens", &Cache::tokens)
       .def_prop_ro("bytes", &Cache::bytes)
       // Tokens one after another: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n], and with q [h, n, d] the
-      // attention of each into out [h, n, d_v]. What came before an error stays.
+      // attention of each into out [h, n, d_v]. What came before an interrupt stays.
       .def(
           "step",
           [](Cache& c, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
@@ -139,6 +146,13 @@ void bind_cache(nb::module_& m, const char* name) {
             const auto o_view = out ? view_of<T>(*out, "out") : TensorView<T>{};
             run(1, 0, [&](const Context& ctx) {
               const ThreadScope scope(1, ctx.stop);
+              for (Offset i = 0; i < s_view.extent[1]; ++i) {
+                for (Offset h = 0; h < s_view.extent[0]; ++h) {
+                  if (std::isnan(static_cast<double>(s_view(h, i))))
+                    throw ValueError(
+                        fmt::format("sparsek cache: score {} of token {} is NaN, no token was taken", h, i));
+                }
+              }
               for (Offset i = 0; i < s_view.extent[1]; ++i) {
                 check_stop();
                 c.append(token_of(k_view, i), token_of(v_view, i), token_of(s_view, i));

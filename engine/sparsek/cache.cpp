@@ -71,12 +71,13 @@ C dot(const C* q, const T* k, Offset d) {
 }  // namespace
 
 template <class T>
-SparsekCache<T>::SparsekCache(const SparsekCacheOptions& options) : options_(checked(options)) {
+SparsekCache<T>::SparsekCache(const SparsekCacheOptions& options, const Context& ctx)
+    : options_(checked(options)) {
   const auto& o = options_;
   const double values = (static_cast<double>(o.join.sinks) + static_cast<double>(o.join.window) +
                          static_cast<double>(o.select.cap) * static_cast<double>(o.score_heads)) *
                         static_cast<double>(o.kv_heads) * static_cast<double>(row_width());
-  const auto limit = static_cast<double>(Context{}.limit());
+  const auto limit = static_cast<double>(ctx.limit());
   if (values * sizeof(T) > limit) {
     throw LimitError(fmt::format(
         "memory limit: a cache of window {}, sinks {} and cap {} takes {:.0f} bytes, the limit is "

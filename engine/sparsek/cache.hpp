@@ -7,6 +7,7 @@
 
 #include "manyhop/engine/sparsek/attention.hpp"
 #include "manyhop/graphs/base/tensor.hpp"
+#include "manyhop/ops/context.hpp"
 #include "manyhop/ops/edge_value.hpp"
 
 namespace manyhop {
@@ -29,8 +30,8 @@ template <class T>
 class SparsekCache {
  public:
   /// Allocates keys, values and slots at once. Throws ValueError for head counts that do not divide, an
-  /// uncapped selection, negative sizes; LimitError past half of the machine's memory.
-  explicit SparsekCache(const SparsekCacheOptions& options);
+  /// uncapped selection, negative sizes; LimitError past the context's memory limit.
+  explicit SparsekCache(const SparsekCacheOptions& options, const Context& ctx = {});
 
   /// Takes the next token: k [h_kv, d], v [h_kv, d_v], scores [h_s].   Cost O(h_kv (d + d_v) + h_s log c).
   /// Throws ValueError for other shapes or a NaN score; then nothing has changed.

@@ -45,7 +45,8 @@ struct Candidate {
   bool baseline = false;
 };
 
-/// Texts of designs for `budget` edges a token; blocks are multiples of align.
+/// Texts of designs for `budget` edges a token; blocks are multiples of align. Beside what is kept, cycles
+/// and matchings are shortcuts; alone they fall apart.
 std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budget) {
   std::vector<Candidate> found;
   const auto seeded = [&](auto&& text_of) {
@@ -55,25 +56,27 @@ std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budg
   const auto lifted = [](const std::string& text, Offset b) {
     return b == 1 ? text : fmt::format("lift({}, {})", text, b);
   };
-  for (Offset b = o.align; static_cast<double>(b) * 2 <= budget && b <= 256; b *= 2) {
+  const Offset least = o.keep.empty() ? 3 : 1;
+  const Offset fewest = std::min<Offset>(least, 2);
+  for (Offset b = o.align; static_cast<double>(b * fewest) <= budget && b <= 256; b *= 2) {
     const Offset base = (o.n + b - 1) / b;
     auto d = std::min(base - 1, static_cast<Offset>(budget / static_cast<double>(b)));
-    if (d < 2) continue;
+    if (d < fewest) continue;
     const auto block = [&](const std::string& text) { return lifted(text, b); };
     const auto even = [&](Offset degree) { return base * degree % 2 == 0 ? degree : degree - 1; };
-    if (even(d) >= 3)
+    if (even(d) >= least)
       seeded([&](std::uint64_t seed) { return block(fmt::format("regular({}, seed={})", even(d), seed)); });
-    if (d >= 4 && even(d - 1) >= 3)
+    if (even(d - 1) >= least)
       seeded([&](std::uint64_t seed) {
         return block(fmt::format("self|regular({}, seed={})", even(d - 1), seed));
       });
-    if (d >= 6 && even(d - 3) >= 3)
+    if (even(d - 3) >= least)
       seeded([&](std::uint64_t seed) {
         return block(fmt::format("window(1, ring=true)|regular({}, seed={})", even(d - 3), seed));
       });
     if ((base & (base - 1)) == 0 && (Offset{1} << d) >= base) found.push_back({block("hypercube"), false});
     // A window beside a lift of half the degree, in blocks of the least size.
-    if (const Offset half = even(d / 2); half >= 3) {
+    if (const Offset half = even(d / 2); half >= least) {
       const double left = (budget - static_cast<double>(half * b)) / o.align;
       const auto radius = static_cast<Offset>((left - 1) / 2);
       if (radius >= 1)
@@ -87,7 +90,8 @@ std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budg
   const double blocks = std::min(budget, static_cast<double>(o.n)) / o.align;
   if (const auto radius = static_cast<Offset>((blocks - 1) / 2); radius >= 1)
     found.push_back({lifted(fmt::format("window({}, ring=true)", radius), o.align), false});
-  if (blocks >= 2 && blocks < 3) found.push_back({lifted("window(1, ring=true)-self", o.align), false});
+  if (const auto radius = static_cast<Offset>(blocks / 2); radius >= 1)
+    found.push_back({lifted(fmt::format("window({}, ring=true)-self", radius), o.align), false});
   if (blocks >= 1 && blocks < 3) found.push_back({lifted("self", o.align), false});
   return found;
 }

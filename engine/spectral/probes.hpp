@@ -60,9 +60,11 @@ struct ProbeOptions {
   std::uint64_t seed = 0;
   double max_work = 2e10;  // edges visited; fewer probes (at least 2) when they would pass it
 };
-/// Up to 256 vertices exactly from the eigenvalues; else Hutchinson's estimate of the trace with conjugate
-/// gradients (Jacobi) to a relative residual of 1e-8 on each probe.   Cost O(probes iterations (n + m)).
-/// Throws ValueError for probes < 2; Interrupted.
+/// Up to 256 vertices exactly from the eigenvalues; else from probes, each solved by conjugate gradients
+/// (Jacobi) to a relative residual of 1e-8, Nystrom's approximation by the others taken out of each
+/// (XNysTrace; the errors are of probes that share an approximation: over 40 seeds of a path they came
+/// out 1.4 times too small). Cost O(probes iterations (n + m)), memory 20 vectors of n. Throws ValueError for
+/// probes < 2; Interrupted.
 Resistance resistance(const Context& ctx, const SymmetricGraph& s, const ProbeOptions& options = {});
 
 /// (sum_i s_i^2)^2 / sum_i s_i^4 of the singular values of P^K, P = D_r^-1 A of the graph as given: how many

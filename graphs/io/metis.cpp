@@ -131,7 +131,7 @@ Graph parse_metis(std::string_view bytes, const std::string& name, const LoadOpt
     in.fail_at(header.line, fmt::format("{} edges are promised, {} neighbours wanted, but the lines list {}",
                                         header.m, 2 * header.m, rows.size()));
   }
-  const Graph graph = Graph::from_edges(header.n, header.n, rows, cols, weights).labelled({}, Source::matrix);
+  Graph graph = Graph::from_edges(header.n, header.n, rows, cols, weights).labelled({}, Source::matrix);
   want_symmetric(in, graph, lines);
   return graph;
 }

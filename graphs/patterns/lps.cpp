@@ -28,9 +28,9 @@ Offset checked_prime(std::size_t column, std::string_view name, std::uint64_t va
   while (below > 0 && !fits(below)) --below;
   Offset above = prime + 1;
   while (!fits(above)) ++above;
-  fail_at(column, fmt::format("lps: {} = {} is not a prime that is 1 mod 4; {}{} {} = {} fit", name, value,
-                              below > 0 ? fmt::format("{} = {}", name, below) : "", below > 0 ? " and" : "",
-                              name, above));
+  fail_at(column, fmt::format("lps: {} = {} is not a prime that is 1 mod 4; {}{} = {} {}", name, value,
+                              below > 0 ? fmt::format("{} = {} and ", name, below) : "", name, above,
+                              below > 0 ? "fit" : "fits"));
 }
 
 struct Matrix {

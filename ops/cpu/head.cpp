@@ -173,7 +173,7 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
     for_panels(true, [&](const PanelView& view, PanelScratch<C>& scratch, Offset) {
       C* values = panel_values(*view.panel, scratch);
       make(view, scratch, values);
-      Rows<S> rest{some_rest ? reinterpret_cast<S*>(scratch.rows) : nullptr, kPanelRows, v.width};
+      const Rows<S> rest{some_rest ? reinterpret_cast<S*>(scratch.rows) : nullptr, kPanelRows, v.width};
       if (some_rest) {
         S* targets[kPanelRows];
         for (Offset block = 0; block < v.width; block += v.kBlock) {

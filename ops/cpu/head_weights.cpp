@@ -87,7 +87,7 @@ void Head<T, S>::panel_softmax(const PanelView& view, PanelScratch<C>& scratch, 
   }
   alignas(64) C peaks[kPanelRows];
   row_peaks(view, values, peaks);
-  C shift[kPanelRows] = {};
+  C shift[kPanelRows] = {};  // NOLINT(misc-const-correctness): written for float
   if constexpr (std::is_same_v<C, float>) {
     if (sharpen(view, values, peaks, shift)) row_peaks(view, values, peaks);
   }

@@ -54,6 +54,25 @@ TEST_CASE("a kept pattern is part of every design") {
   CHECK_THROWS_AS(spectral::design({}, options), ValueError);
 }
 
+TEST_CASE("beside a kept window few long edges are shortcuts, and a larger budget is no worse") {
+  auto options = small();
+  options.n = 512;
+  options.edges_per_token = 32;
+  options.align = 8;
+  options.keep = "window(4)";
+  const auto best = [&] {
+    const auto found = spectral::design({}, options);
+    return *found.designs[found.chosen.value()].gap;
+  };
+  CHECK(best() > 0.05);  // window(4)|lift(regular(2), 8); the ring beside it has 0.003
+  options.keep.clear();
+  options.n = 257;  // 33 blocks
+  options.edges_per_token = 20;
+  const double small_budget = best();
+  options.edges_per_token = 24;
+  CHECK(best() >= small_budget);
+}
+
 TEST_CASE("causal designs look back only and are judged by reach") {
   auto options = small();
   options.causal = true;

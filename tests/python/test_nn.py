@@ -198,6 +198,12 @@ def test_appnp():
     (lambda: nn.lengths_of(torch.tensor([[0, 1, 1]])), "right"), (lambda: nn.lengths_of(torch.ones(3)), "1 axes"),
     (lambda: nn.DiffuserAttention(32, 4, mh.graph("full", 5))(torch.zeros(1, 6, 32)), "5 x 5"),
     (lambda: nn.DiffuserAttention(32, 4, 5)(torch.zeros(1, 6, 32)), "int"), (lambda: nn.APPNP(teleport=0.0, learn=True), "(0, 1)"),
+    (lambda: nn.lengths_of(torch.tensor([[0.0, -1e4]])), "other numbers"),
+    (lambda: nn.DiffuserModel(**SMALL)(ids(3, 16), torch.ones(3, 5)), "[3, 5] for input_ids of [3, 16]"),
+    (lambda: nn.DiffuserModel(**SMALL)(ids(1, 4), torch.ones(1, 4), lengths=[3]), "give one"),
+    (lambda: nn.DiffuserModel(**SMALL)(ids(1, 4)[0]), "1 axes"),
+    (lambda: nn.SparseKAttention(24, 6, kv_heads=3, score_heads=2), "2 beside 3"),
+    (lambda: mh.diffuse(mh.graph("window(1)", 4), torch.ones(4), hops=2, backward="implicit"), "give tol"),
     (lambda: nn.DiffuserModel(**SMALL)(ids(1, 79)), "78 positions"), (lambda: nn.DiffuserModel({"hidden_size": 3}), "dict")])
 def test_bad_calls(call, part):
     with pytest.raises(mh.Error) as caught:

@@ -288,7 +288,13 @@ def test_bad_steps(rng):
                              ((x, x, x, u * np.nan), ValueError, "is NaN")):
         with pytest.raises(kind, match=text):
             cache.step(*args)
+    late = u.copy()
+    late[1, 2] = np.nan
+    with pytest.raises(ValueError, match="score 1 of token 2 is NaN, no token was taken"):
+        cache.step(x, x, x, late)
     assert cache.tokens == 0
+    with mh.memory_limit(10**6), pytest.raises(MemoryError, match="1000000"):
+        mh.SparseKCache(8, window=4096, head_dim=128)
     with pytest.raises(ValueError, match="score_head"):
         cache.kept(2)
 

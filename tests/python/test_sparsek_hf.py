@@ -139,8 +139,30 @@ def test_padding_on_the_right_is_not_seen():
     assert (got[0, :25] - model(x[:1, :25], use_cache=False).logits[0]).abs().max() < 1e-5
     with pytest.raises(ValueError, match="right"):
         model(x, attention_mask=mask.flip(1), use_cache=False)
+    cache = hf.SparseKCache(model)
     with pytest.raises(ValueError, match="padded batch"):
-        model(x, attention_mask=mask, past_key_values=hf.SparseKCache(model))
+        model(x, attention_mask=mask, past_key_values=cache)
+    assert torch.allclose(model(x, past_key_values=cache).logits, model(x, use_cache=False).logits, atol=1e-5)
+
+
+def test_no_gradient_goes_through_a_cache():
+    model, x = llama(), ids(n=12)
+    plugged(model, 3, window=2)
+    cache = hf.SparseKCache(model)
+    with pytest.raises(ValueError, match="item: 0 of 0"):
+        cache.kept(0)
+    model(x[:, :8], past_key_values=cache)
+    out = model(x[:, 8:], past_key_values=cache).logits
+    with pytest.raises(ValueError, match="no gradient goes through a cache"):
+        out.sum().backward()
+    layer = mh.nn.SparseKAttention(24, 4, keys=3, window=2)
+    with pytest.raises(ValueError, match="no gradient"):
+        layer(torch.randn(1, 5, 24), []).sum().backward()
+    positions, gates = cache.kept(1, 1)
+    assert len(positions) == len(gates) > 0
+    for where in ((2, 0), (0, 2), (-1, 0)):
+        with pytest.raises(ValueError, match="layer|item"):
+            cache.kept(*where)
 
 
 @torch.no_grad()

@@ -310,6 +310,17 @@ def test_compiles_with_numbers_as_inputs():
         assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
 
 
+def test_forward_mode_is_refused():
+    """torch would take the tangents of such operators for 0."""
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    calls = [lambda x: mh.attention(x, x, x, g), lambda x: mh.diffuse(g, x[0, 0]).value, lambda x: mh.sparsek(x, 2),
+             lambda x: mh.sparsek_attention(x, x, x, x[..., 0], keys=2)]
+    for call in calls:
+        with pytest.raises(mh.Error, match="forward-mode"):
+            torch.func.jvp(call, (x,), (torch.ones_like(x),))
+        call(x)
+
+
 def test_tf32_is_torchs_own_switch():
     """On the CPU it changes nothing; which calls on a GPU take it is what `tf32_is_wanted` says."""
     switches, before = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()

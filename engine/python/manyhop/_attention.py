@@ -177,9 +177,11 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     lengths : [b]; positions at or past a length are not read, and are 0 in the result.
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : an integer, taken modulo 2^64; None draws one.
-    return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m].
+    return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m] (no gradient
+        goes through A).
     backward : torch: "stored" keeps A and all Z of all heads, "checkpointed" keeps nothing and makes them again head by
-        head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point.
+        head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point (wrong by what `hops`
+        are short of it, (1 - teleport)^hops).
     reorder : "none", "degree", "rcm", "cluster" or "auto": tokens are renumbered inside so that edges fall into tiles; results
         keep your order.
     backend : "cpu", "reference" (plain loops) or "cuda". Tensors on a GPU go there; float32 takes TF32 products for dense parts

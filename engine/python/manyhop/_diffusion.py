@@ -40,6 +40,8 @@ def check_call(kernel, hops, tol, normalization, dangling, backward, backend):
     choice(dangling, "dangling", ("zero", "self", "uniform", "restart"))
     choice(backward, "backward", BACKWARD)
     string(backend, "backend")
+    if backward == "implicit" and hops is not None:
+        raise BadValue(f"backward: 'implicit' with hops={hops}, it differentiates the fixed point: give tol")
     return None if hops is None else whole(hops, "hops"), None if tol is None else number(tol, "tol")
 
 

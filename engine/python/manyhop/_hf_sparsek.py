@@ -4,8 +4,9 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from ._check import whole
 from .errors import BadType, BadValue
-from .nn._sparsek import SparseKScores, SparseKSettings, step_all
+from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads, step_all
 
 
 class SparseK(nn.Module):
@@ -38,9 +39,9 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
 
     Each query then sees `keys` keys by SparseK (of at most `cap` that are held), the last `window` tokens and the first
     `sinks`; ``keys=0`` leaves sinks and window. Scores come from the layer's own input, one set for each key head
-    (`score_heads`); they start at 0. layers : numbers of the layers, None for all. Called again it changes the settings and
+    (`score_heads`, a divisor of the heads that divides the key heads or is divided by them); they start at 0. layers : numbers of the layers, None for all. Called again it changes the settings and
     keeps the scores. gate : "scores" (log p joins the attention's scores: a key fades out as p falls) or "values".
-    Generation wants ``past_key_values=mh.hf.SparseKCache(model)``. :func:`unplug` takes it out.
+    Generation wants ``past_key_values=mh.hf.SparseKCache(model)``, through which no gradient goes. :func:`unplug` takes it out.
 
     >>> import torch, transformers, manyhop as mh
     >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -58,7 +59,9 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
         raise BadType(f"model: {type(model).__name__} has no causal attention with k_proj and layer_idx (Llama, Mistral, Qwen2, "
                       "SmolLM and their like have)")
     numbers = {m.layer_idx for m in modules}
-    wanted = numbers if layers is None else {int(x) for x in layers}
+    if isinstance(layers, int):
+        raise BadType(f"layers: {layers}, a list of numbers is wanted")
+    wanted = numbers if layers is None else {whole(x, "layers") for x in layers}
     if not wanted <= numbers:
         raise BadValue(f"layers: {min(wanted - numbers)}, the model has 0 to {max(numbers)}")
     given = dict(cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
@@ -80,8 +83,7 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
         else:
             _unplug(module)
             heads = kv_heads * getattr(module, "num_key_value_groups", 1)
-            if count < 1 or heads % count:
-                raise BadValue(f"score_heads: {count}, a divisor of the model's {heads} heads is wanted")
+            check_score_heads(count, heads, kv_heads)
             module.sparsek = SparseK(module.k_proj.in_features, count, settings).to(weight.device)
             module._sparsek_hook = module.register_forward_pre_hook(_note, with_kwargs=True)
         chosen.append(module.sparsek.scores)
@@ -136,6 +138,8 @@ def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scal
     own = module.sparsek
     hidden, layer = own.seen
     own.seen = None
+    if layer is not None:
+        layer.waiting = False  # the tokens have come through, whatever becomes of the call
     settings = own.settings
     settings.scale = scaling
     if layer is None:
@@ -179,18 +183,20 @@ class SparseKCacheLayer(CacheLayerMixin):
         return key_states, value_states
 
     def attend(self, settings, q, k, v, scores):
+        if bool(scores.isnan().any()):
+            raise BadValue(f"scores: NaN among those of tokens {self.tokens} to {self.tokens + q.shape[2] - 1}")
         if not self.caches:
             out = settings.attend(q, k, v, scores)  # a prompt at once
-            self.caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]
+            caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]
             scores = scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
-            for cache, *item in zip(self.caches, k, v, scores):
+            for cache, *item in zip(caches, k, v, scores):
                 cache.extend(*(x.detach() for x in item))
+            self.caches = caches
         else:
             if len(self.caches) != len(q):
                 raise BadValue(f"past_key_values: made for a batch of {len(self.caches)}, here {len(q)}")
             out = step_all(self.caches, q, k, v, scores)
         self.tokens += q.shape[2]
-        self.waiting = False
         return out
 
     def get_mask_sizes(self, query_length):
@@ -250,5 +256,12 @@ class SparseKCache(Cache):
         return total
 
     def kept(self, layer, item=0, score_head=0):
-        """(positions, gates) of the keys that a layer holds beside window and sinks."""
-        return self.layers[layer].caches[item].kept(score_head)
+        """(positions, gates) of the keys that a layer holds beside window and sinks. BadValue before the first token."""
+        if not 0 <= whole(layer, "layer") < len(self.layers):
+            raise BadValue(f"layer: {layer} of {len(self.layers)}")
+        caches = getattr(self.layers[layer], "caches", None)
+        if caches is None:
+            raise BadValue(f"layer: {layer} has no SparseK")
+        if not 0 <= whole(item, "item") < len(caches):
+            raise BadValue(f"item: {item} of {len(caches)} in the batch that has begun")
+        return caches[item].kept(score_head)

@@ -299,7 +299,7 @@ class SparseKCache:
         self.value_dim = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
         options = _core.sparsek_cache_options(self.heads, self.kv_heads, self.score_heads, self.head_dim, self.value_dim,
                                               attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
-        self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options)
+        self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)
 
     tokens = property(lambda self: self._core.tokens, doc="Tokens taken so far.")
     bytes = property(lambda self: self._core.bytes, doc="Memory held; does not grow with the tokens.")

@@ -62,6 +62,17 @@ def _number(value, tensor):
     return value if tensor is None else float(tensor)
 
 
+def refuse_tangents(*tensors):
+    """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
+    from torch.autograd import forward_ad
+
+    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:
+        return
+    if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise Error("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and "
+                    "mh.sparsek_jvp for the projection")
+
+
 def tf32_is_wanted():
     """Torch's own switch for its products in float32, by whichever of its names was used."""
     switches = torch.backends.cuda.matmul
@@ -271,6 +282,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     if isinstance(teleport, Tensor):
         teleport_tensor, teleport = _one(teleport, "teleport"), 0.5
     *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
+    refuse_tangents(q, k, v, bias, teleport_tensor)
     q, k, v, given = same_types(*autocast(q, k, v))
     for name, x in (("q", q), ("k", k), ("v", v)):
         as_bhsd(x.shape, layout, name)
@@ -418,6 +430,7 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     x = _tensor(x if isinstance(x, Tensor) else torch.from_numpy(np.array(_diffusion.signal(x))), "x", cuda=True)
     if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()
+    refuse_tangents(x, weights, numbers)
     given = x
     if x.is_cuda:  # the device has the graph; signals travel
         backend, x = "cuda", x.cpu()

@@ -11,7 +11,7 @@ from ._operator import operator
 from ._check import number, real
 from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, same_types, stream_of
+from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, refuse_tangents, same_types, stream_of
 
 
 @operator("manyhop::sparsek")
@@ -122,6 +122,7 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
             raise BadValue(f"k: {rows.numel()} numbers for {count} rows")
     else:
         rows = torch.full((count,), number(k, "k", 0), dtype=torch.float64)
+    refuse_tangents(z, rows)
     p, tau = torch.ops.manyhop.sparsek(flat, rows, offsets, temperature, method == "sorted")
     p = p.reshape(shape).to(given.dtype)
     return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
@@ -196,6 +197,7 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
                       teleport=0.0, scale=None):
     """:func:`manyhop.sparsek_attention` on torch tensors."""
     q, k, v, scores = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v"), _tensor(scores, "scores")
+    refuse_tangents(q, k, v, scores)
     q, k, v, kind = same_types(*autocast(q, k, v))
     check_real(scores, "scores")
     for name, x, axes in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("scores", scores, 3)):

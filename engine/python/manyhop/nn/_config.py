@@ -44,7 +44,7 @@ graph_of._dynamo_marked_constant = True
 def lengths_of(attention_mask):
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
-    BadValue where padding comes before or between tokens.
+    BadValue where padding comes before or between tokens, and for numbers that are neither.
 
     >>> import torch, manyhop as mh
     >>> mh.nn.lengths_of(torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
@@ -54,7 +54,10 @@ def lengths_of(attention_mask):
         return None
     if attention_mask.dim() != 2:
         raise BadValue(f"attention_mask: {attention_mask.dim()} axes, [batch, tokens] is wanted")
-    tokens = attention_mask.detach() > 0
+    mask = attention_mask.detach()
+    tokens = mask == 1
+    if not bool((tokens | (mask == 0)).all()):
+        raise BadValue("attention_mask: 1 (token) and 0 (padding) are wanted, it has other numbers")
     if bool(tokens.all()):
         return None
     lengths = tokens.sum(1)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import BadValue
 from ._config import config_of, lengths_of
 from ._layers import DiffuserEmbeddings, DiffuserEncoder, initialise
 
@@ -22,6 +23,18 @@ class DiffuserOutput(NamedTuple):
     loss: Optional[Tensor]
     logits: Optional[Tensor]
     hidden: Tensor  #: [b, n, hidden_size] of the last layer
+
+
+def _lengths(input_ids, attention_mask, lengths):
+    if input_ids.dim() != 2:
+        raise BadValue(f"input_ids: {input_ids.dim()} axes, [batch, tokens] is wanted")
+    if attention_mask is None:
+        return lengths
+    if lengths is not None:
+        raise BadValue("attention_mask and lengths both say where padding begins, give one")
+    if attention_mask.shape != input_ids.shape:
+        raise BadValue(f"attention_mask: shape {list(attention_mask.shape)} for input_ids of {list(input_ids.shape)}")
+    return lengths_of(attention_mask)
 
 
 class _Pooler(nn.Module):
@@ -59,8 +72,7 @@ class DiffuserModel(nn.Module):
 
     def forward(self, input_ids, attention_mask=None, *, lengths=None, token_type_ids=None, position_ids=None, graph=None):
         """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern."""
-        if lengths is None:
-            lengths = lengths_of(attention_mask)
+        lengths = _lengths(input_ids, attention_mask, lengths)
         return self.encoder(self.embeddings(input_ids, token_type_ids, position_ids), graph, lengths)
 
 
@@ -116,9 +128,7 @@ class DiffuserForSequenceClassification(_WithHead):
         self.classifier = self._initialise_head(_ClassificationHead(self.config))
 
     def forward(self, input_ids, attention_mask=None, labels=None, **given):
-        lengths = given.pop("lengths", None)
-        if lengths is None:
-            lengths = lengths_of(attention_mask)
+        lengths = _lengths(input_ids, attention_mask, given.pop("lengths", None))
         hidden = self.diffuser(input_ids, lengths=lengths, **given)
         if self.config.pooling == "first":
             pooled = hidden[:, 0]

@@ -65,10 +65,29 @@ class SparseKSettings(nn.Module):
         return ", ".join(f"{name}={value!r}" for name, value in self.given().items() if value is not None)
 
 
+def check_score_heads(score_heads, heads, kv_heads):
+    """BadValue for what a cache cannot hold: its keys belong to score heads and to key heads."""
+    if score_heads < 1 or heads % score_heads:
+        raise BadValue(f"score_heads: {score_heads}, a divisor of the {heads} heads is wanted")
+    if kv_heads % score_heads and score_heads % kv_heads:
+        raise BadValue(f"score_heads: {score_heads} beside {kv_heads} key heads, one has to divide the other")
+
+
+class _Decoded(torch.autograd.Function):
+    """Tokens into caches; says so where a gradient is asked for, which otherwise would be 0."""
+
+    @staticmethod
+    def forward(ctx, caches, *tensors):
+        return torch.stack([c.step(*item) for c, *item in zip(caches, *tensors)])
+
+    @staticmethod
+    def backward(ctx, g):
+        raise BadValue("SparseKCache: no gradient goes through a cache; call without one (use_cache=False, caches=None)")
+
+
 def step_all(caches, q, k, v, scores):
-    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]."""
-    scores = scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
-    return torch.stack([c.step(*(x.detach() for x in item)) for c, *item in zip(caches, q, k, v, scores)])
+    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]. Backward raises BadValue."""
+    return _Decoded.apply(caches, q, k, v, scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32))
 
 
 class SparseKAttention(nn.Module):
@@ -76,7 +95,7 @@ class SparseKAttention(nn.Module):
 
     Each query sees `keys` keys by SparseK, the last `window` tokens and the first `sinks`. `score_heads` (a divisor of
     `heads`; the key heads unless given) choose apart. With a list as `caches` tokens are decoded: it is filled by the first
-    call and carried from call to call, in constant memory.
+    call and carried from call to call, in constant memory; no gradient goes through it.
 
     Source: Lou et al., Sparser is Faster and Less is More, 2024 (arXiv 2406.16747).
 
@@ -94,9 +113,9 @@ class SparseKAttention(nn.Module):
         heads = whole(heads, "heads", 1)
         self.heads, self.kv_heads = heads, heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
         score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
-        for name, count in (("kv_heads", self.kv_heads), ("score_heads", score_heads)):
-            if heads % count:
-                raise BadValue(f"{name}: {count}, a divisor of the {heads} heads is wanted")
+        if heads % self.kv_heads:
+            raise BadValue(f"kv_heads: {self.kv_heads}, a divisor of the {heads} heads is wanted")
+        check_score_heads(score_heads, heads, self.kv_heads)
         if head_dim is None and hidden_size % heads:
             raise BadValue(f"hidden_size: {hidden_size} is no multiple of {heads} heads; give head_dim")
         self.head_dim = hidden_size // heads if head_dim is None else whole(head_dim, "head_dim", 1)
