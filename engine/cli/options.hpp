@@ -77,7 +77,7 @@ struct Session {
   std::string threads_text;
 
  private:
-  std::string reader_;  // what reads standard input
+  std::string reader_;                                        // what reads standard input
   std::vector<std::pair<std::string, std::string>> outputs_;  // option and file of each
 };
 
