@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "manyhop/engine/attention_values_internal.hpp"
 #include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
@@ -15,14 +16,9 @@ namespace manyhop {
 
 namespace {
 
-std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
-
-template <class T>
-std::string shape_of(const TensorView<T>& view) {
-  std::string text = "[";
-  for (int a = 0; a < view.rank; ++a) text += fmt::format("{}{}", a > 0 ? ", " : "", view.extent[at(a)]);
-  return text + "]";
-}
+using attention_call::at;
+using attention_call::matrix;
+using attention_call::shape_text;
 
 /// A missing batch axis is a batch of one.
 template <class T>
@@ -45,15 +41,8 @@ void require(const char* name, const TensorView<T>& view, std::array<Offset, 4> 
   if (fits) return;
   std::string shape;
   for (int a = 0; a < rank; ++a) shape += fmt::format("{}{}", a > 0 ? ", " : "", want[at(a)]);
-  throw ValueError(fmt::format("sparsek attention: {} has shape {}{}, [{}] is wanted", name, shape_of(view),
+  throw ValueError(fmt::format("sparsek attention: {} has shape {}{}, [{}] is wanted", name, shape_text(view),
                                view.data == nullptr && view.size() > 0 ? " without data" : "", shape));
-}
-
-template <class T>
-TensorView<T> matrix(TensorView<T> view, Offset batch, Offset head) {
-  if (view.empty()) return {};
-  return TensorView<T>(view.data + batch * view.stride[0] + head * view.stride[1],
-                       {view.extent[2], view.extent[3]}, {view.stride[2], view.stride[3]});
 }
 
 template <class T>
@@ -76,7 +65,7 @@ class Call {
         scores(batched(scores_given, 3)) {
     if (q.rank != 4) {
       throw ValueError(fmt::format(
-          "sparsek attention: q has shape {}, [batch, heads, tokens, width] is wanted", shape_of(q)));
+          "sparsek attention: q has shape {}, [batch, heads, tokens, width] is wanted", shape_text(q)));
     }
     batch = q.extent[0];
     heads = q.extent[1];

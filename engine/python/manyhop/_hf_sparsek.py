@@ -39,9 +39,10 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
 
     Each query then sees `keys` keys by SparseK (of at most `cap` that are held), the last `window` tokens and the first
     `sinks`; ``keys=0`` leaves sinks and window. Scores come from the layer's own input, one set for each key head
-    (`score_heads`, a divisor of the heads that divides the key heads or is divided by them); they start at 0. layers : numbers of the layers, None for all. Called again it changes the settings and
-    keeps the scores. gate : "scores" (log p joins the attention's scores: a key fades out as p falls) or "values".
-    Generation wants ``past_key_values=mh.hf.SparseKCache(model)``, through which no gradient goes. :func:`unplug` takes it out.
+    (`score_heads`, a divisor of the heads that divides the key heads or is divided by them); they start at 0.
+    layers : numbers of the layers, None for all. gate : "scores" (log p joins the attention's scores: a key fades out as p
+    falls) or "values". Called again it changes the settings and keeps the scores. Generation wants
+    ``past_key_values=mh.hf.SparseKCache(model)``, through which no gradient goes. :func:`unplug` takes it out.
 
     >>> import torch, transformers, manyhop as mh
     >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -183,8 +184,6 @@ class SparseKCacheLayer(CacheLayerMixin):
         return key_states, value_states
 
     def attend(self, settings, q, k, v, scores):
-        if bool(scores.isnan().any()):
-            raise BadValue(f"scores: NaN among those of tokens {self.tokens} to {self.tokens + q.shape[2] - 1}")
         if not self.caches:
             out = settings.attend(q, k, v, scores)  # a prompt at once
             caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]

@@ -10,6 +10,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _core, _diffusion, _settings
 from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, make_options, plan_shape
@@ -64,8 +65,6 @@ def _number(value, tensor):
 
 def refuse_tangents(*tensors):
     """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
-    from torch.autograd import forward_ad
-
     if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:
         return
     if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors):

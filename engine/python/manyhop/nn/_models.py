@@ -142,7 +142,18 @@ class DiffuserForSequenceClassification(_WithHead):
         return DiffuserOutput(None if labels is None else F.cross_entropy(logits, labels), logits, hidden)
 
 
-class DiffuserForMaskedLM(_WithHead):
+class _WithLMHead(_WithHead):
+    def __init__(self, config=None, **fields):
+        super().__init__(config, **fields)
+        self.lm_head = self._initialise_head(_LMHead(self.config))
+
+    def forward(self, input_ids, attention_mask=None, labels=None, **given):
+        hidden = self.diffuser(input_ids, attention_mask, **given)
+        logits = self.lm_head(hidden)
+        return DiffuserOutput(None if labels is None else self._loss(logits, labels), logits, hidden)
+
+
+class DiffuserForMaskedLM(_WithLMHead):
     """Words at masked places: ``labels`` [b, n], -100 where nothing is asked; logits [b, n, vocab_size].
 
     >>> import torch, manyhop as mh
@@ -153,18 +164,11 @@ class DiffuserForMaskedLM(_WithHead):
     torch.Size([2, 8, 50])
     """
 
-    def __init__(self, config=None, **fields):
-        super().__init__(config, **fields)
-        self.lm_head = self._initialise_head(_LMHead(self.config))
-
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
-        hidden = self.diffuser(input_ids, attention_mask, **given)
-        logits = self.lm_head(hidden)
-        loss = None if labels is None else F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return DiffuserOutput(loss, logits, hidden)
+    def _loss(self, logits, labels):
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
 
-class DiffuserForCausalLM(_WithHead):
+class DiffuserForCausalLM(_WithLMHead):
     """The next word: edges to the token itself and earlier ones only. ``labels`` are the ids; they are shifted here.
 
     >>> import torch, manyhop as mh
@@ -180,12 +184,5 @@ class DiffuserForCausalLM(_WithHead):
 
     causal = True
 
-    def __init__(self, config=None, **fields):
-        super().__init__(config, **fields)
-        self.lm_head = self._initialise_head(_LMHead(self.config))
-
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
-        hidden = self.diffuser(input_ids, attention_mask, **given)
-        logits = self.lm_head(hidden)
-        loss = None if labels is None else F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return DiffuserOutput(loss, logits, hidden)
+    def _loss(self, logits, labels):
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

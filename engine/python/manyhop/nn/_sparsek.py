@@ -86,7 +86,13 @@ class _Decoded(torch.autograd.Function):
 
 
 def step_all(caches, q, k, v, scores):
-    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]. Backward raises BadValue."""
+    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]. Backward raises BadValue.
+
+    So do scores that are NaN, before any of the caches has taken a token.
+    """
+    if bool(scores.isnan().any()):
+        first = caches[0].tokens if caches else 0
+        raise BadValue(f"scores: NaN among those of tokens {first} to {first + q.shape[2] - 1}")
     return _Decoded.apply(caches, q, k, v, scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32))
 
 
