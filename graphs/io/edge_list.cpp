@@ -1,8 +1,10 @@
 // Edge lists: one arc `u v [weight]` a line, blanks or tabs between, comments after # or %. u sends to v: row
-// v, column u.
+// v, column u. The comment that a written list begins with holds its number of vertices.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <system_error>
 #include <vector>
 
 #include "manyhop/graphs/base/error.hpp"
@@ -63,6 +65,22 @@ Arcs read_arcs(LineReader& in, const LoadOptions& options) {
   return arcs;
 }
 
+/// Vertices by the first line of format_edge_list, which isolated last vertices are in nothing else of; 0
+/// where it is another one, or arcs have come or gone since.
+Offset saved_vertices(std::string_view bytes, const std::string& name, Offset arcs) {
+  LineReader in(bytes, name);
+  if (!in.next_line() || in.next_token() != "#") return 0;
+  const std::string_view vertices = in.next_token();
+  if (in.next_token() != "vertices," || in.next_token() != fmt::to_string(arcs) ||
+      in.next_token() != "arcs;") {
+    return 0;
+  }
+  Offset n = 0;
+  const auto [end, problem] = std::from_chars(vertices.begin(), vertices.end(), n);
+  const bool whole = problem == std::errc() && end == vertices.end();
+  return whole && n <= kMaxVertices ? n : 0;
+}
+
 }  // namespace
 
 Graph parse_edge_list(std::string_view bytes, const std::string& name, const LoadOptions& options) {
@@ -95,6 +113,15 @@ Graph parse_edge_list(std::string_view bytes, const std::string& name, const Loa
                      "id {} for {} arcs is past {} = max(2^20, 64 x arcs); compact renumbers the ids, n = {} "
                      "would allow it",
                      arcs.largest, count, believed, n));
+    }
+    if (options.base == 0 && !options.n) {
+      const Offset saved = saved_vertices(bytes, name, count);
+      if (saved > std::max(believed, n)) {
+        in.fail_at(1, fmt::format(
+                          "{} vertices for {} arcs are past {} = max(2^20, 64 x arcs); n = {} would allow it",
+                          saved, count, believed, saved));
+      }
+      n = std::max(n, saved);
     }
   }
   if (options.map != nullptr) options.map->clear();

@@ -30,9 +30,11 @@ struct LoadOptions {
 
 /// Reads a graph by suffix ("-": standard input, told by its first bytes). Matrix-like files (mtx, npz) keep
 /// (row, column); METIS is undirected; edge lists `u v [w]` mean u sends to v: row v, column u. Duplicates
-/// merge, weights add. Throws FileError: path, line (text) or byte (binary), what was found and what was
-/// expected; ValueError for options that do not fit. Sizes that the bytes do not back (ids of an edge list,
-/// rows of a Matrix Market header) above max(2^20, 64 x entries) are refused unless options.n allows them.
+/// merge, weights add. An edge list has max id + 1 vertices, or as many as the first line says that save()
+/// wrote, as long as its number of arcs is right. Throws FileError: path, line (text) or byte (binary), what
+/// was found and what was expected; ValueError for options that do not fit. Sizes that the bytes do not back
+/// (ids of an edge list, rows of a Matrix Market header) above max(2^20, 64 x entries) are refused unless
+/// options.n allows them.
 Graph load(const std::string& path, const LoadOptions& options = {});
 
 /// Writes a graph by suffix, atomically. Edge lists are written as arcs (u sends to v), METIS wants a

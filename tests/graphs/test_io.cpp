@@ -134,6 +134,27 @@ TEST_CASE("n keeps isolated last vertices and admits ids above the bound") {
   CHECK(parse_edge_list("0 9223372036854775807\n", "text", compact).n_rows() == 2);
 }
 
+TEST_CASE(
+    "the first line of a written edge list keeps isolated last vertices, as long as its arcs are there") {
+  const Graph graph = Graph::from_edges(9, 9, std::vector<Index>{1, 4}, std::vector<Index>{0, 2});
+  std::string text;
+  format_edge_list(graph, [&](std::string_view part) { text += part; });
+  CHECK(dense(parse_edge_list(text, "text")) == dense(graph));
+  CHECK(parse_edge_list(text + "0 5\n", "text").n_rows() == 6);
+  CHECK(parse_edge_list("# 9 vertices, 1 arcs, of a friend\n0 1\n", "text").n_rows() == 2);
+  CHECK(parse_edge_list("# 9x vertices, 1 arcs;\n0 1\n", "text").n_rows() == 2);
+  CHECK(parse_edge_list("# 99999999999999999999 vertices, 1 arcs;\n0 1\n", "text").n_rows() == 2);
+  CHECK(parse_edge_list("# 1 vertices, 1 arcs;\n0 1\n", "text").n_rows() == 2);
+  CHECK_THROWS_WITH_AS(
+      parse_edge_list("# 2000000 vertices, 1 arcs;\n0 1\n", "text"),
+      "text: line 1: 2000000 vertices for 1 arcs are past 1048576 = max(2^20, 64 x arcs); n = "
+      "2000000 would allow it",
+      FileError);
+  LoadOptions options;
+  options.n = 3;
+  CHECK(parse_edge_list("# 9 vertices, 1 arcs;\n0 1\n", "text", options).n_rows() == 3);
+}
+
 TEST_CASE("options that do not fit are the caller's mistake") {
   LoadOptions options;
   options.base = 2;
