@@ -276,16 +276,6 @@ void bind_sparsek(nb::module_& m) {
                    [&](const Context& ctx) { return to_graph(ctx, s, {.window = window, .sinks = sinks}); });
       });
   m.def(
-      "causal_sparsek",
-      [](const ReadDoubles& scores, double k, Offset cap, double temperature) {
-        const CausalOptions options{.k = k, .cap = cap, .temperature = temperature};
-        return run(0, 0, [&](const Context& ctx) {
-          const ThreadScope scope(1, ctx.stop);
-          return causal_sparsek(std::span<const double>(scores.data(), scores.shape(0)), options);
-        });
-      },
-      nb::arg("scores"), nb::arg("k"), nb::arg("cap"), nb::arg("temperature"));
-  m.def(
       "causal_selections",
       [](const ReadArray& scores, double k, Offset cap, double temperature, int threads,
          const StreamNumber& stream) {

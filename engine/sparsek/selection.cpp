@@ -204,6 +204,22 @@ CausalSelection causal_sparsek(std::span<const double> scores, const CausalOptio
 
 namespace {
 
+[[noreturn]] void refuse_nan(Offset heads, Offset head, Offset token) {
+  const std::string place = heads > 1 ? fmt::format("head {}: ", head) : "";
+  throw ValueError(fmt::format("causal sparsek: {}the score of token {} is NaN", place, token));
+}
+
+/// The result, and of each head that a thread is busy with its scores.
+template <class T>
+void check_memory(const Context& ctx, Offset heads, Offset n) {
+  const auto busy = static_cast<double>(std::min<Offset>(heads, thread_count()));
+  const double bytes = static_cast<double>(n) * (20 * static_cast<double>(heads) + busy * sizeof(T));
+  if (bytes <= static_cast<double>(ctx.limit())) return;
+  throw LimitError(
+      fmt::format("memory limit: selections of {} heads of {} tokens take {:.0f} bytes, the limit is {}",
+                  heads, n, bytes, ctx.limit()));
+}
+
 template <class T>
 std::vector<CausalSelection> on_device(const Context& ctx, TensorView<const T> scores,
                                        const CausalOptions& options) {
@@ -220,9 +236,7 @@ std::vector<CausalSelection> on_device(const Context& ctx, TensorView<const T> s
       ops::cuda::causal_select<T>(call, {scores.data, scores.stride[0], scores.stride[1]});
   std::vector<CausalSelection> selections(static_cast<std::size_t>(heads));
   for (std::size_t h = 0; h < selections.size(); ++h) {
-    if (found.nan[h] < n) {
-      throw ValueError(fmt::format("causal sparsek: head {}: the score of token {} is NaN", h, found.nan[h]));
-    }
+    if (found.nan[h] < n) refuse_nan(heads, static_cast<Offset>(h), found.nan[h]);
     const auto part = [&]<class X>(const std::vector<X>& all) {
       const auto first = all.begin() + static_cast<std::ptrdiff_t>(h) * n;
       return std::vector<X>(first, first + n);
@@ -254,6 +268,7 @@ std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const
   }
   require_backend(ctx, "causal sparsek");
   const ThreadScope scope(ctx.threads, ctx.stop);
+  check_memory<T>(ctx, scores.extent[0], scores.extent[1]);
   if (ctx.backend == Backend::cuda) return on_device(ctx, scores, options);
   std::vector<CausalSelection> selections(static_cast<std::size_t>(scores.extent[0]));
   parallel_for(scores.extent[0], [&](Offset h) {
@@ -261,10 +276,7 @@ std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const
     row.reserve(static_cast<std::size_t>(scores.extent[1]));
     for (Offset i = 0; i < scores.extent[1]; ++i) row.push_back(scores(h, i));
     const auto bad = std::find_if(row.begin(), row.end(), [](T x) { return std::isnan(x); });
-    if (bad != row.end()) {
-      throw ValueError(
-          fmt::format("causal sparsek: head {}: the score of token {} is NaN", h, bad - row.begin()));
-    }
+    if (bad != row.end()) refuse_nan(scores.extent[0], h, bad - row.begin());
     selections[static_cast<std::size_t>(h)] = whole(std::span<const T>(row), options);
   });
   return selections;

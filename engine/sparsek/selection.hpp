@@ -118,7 +118,8 @@ CausalSelection causal_sparsek(std::span<const double> scores, const CausalOptio
 /// Of each row of scores [heads, n], heads in parallel; on the context's backend, with the same bits on every
 /// one. cuda: a warp walks down each head, so it takes many heads, or scores that lie there already (where
 /// the context has a stream), to win; the result is on the host. A key that enters costs O(1 + kept / 32).
-/// Throws   as CausalSparsek, naming the head; BackendUnavailable's ValueError; LimitError.
+/// Throws   as CausalSparsek, naming the head where there are several; BackendUnavailable's ValueError;
+/// LimitError.
 template <class T>  // float, double
 std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const T> scores,
                                             const CausalOptions& options);

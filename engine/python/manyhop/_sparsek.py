@@ -185,7 +185,7 @@ def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
     values = real(scores, "scores", np.float64)
     if values.ndim == 2:
         return [Selection(core) for core in _core.causal_selections(values, *given, 0)]
-    return Selection(_core.causal_sparsek(vector(values, "scores", np.float64), *given))
+    return Selection(_core.causal_selections(vector(values, "scores", np.float64)[None], *given, 0)[0])
 
 
 class Selection:
