@@ -327,4 +327,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, mh.errors.Error) as problem:  # files that are not there, options that no engine takes
+        raise SystemExit(f"learn.py: {problem}") from None

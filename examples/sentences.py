@@ -156,4 +156,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (OSError, mh.errors.Error) as problem:  # files that are not there, options that no engine takes
+        raise SystemExit(f"sentences.py: {problem}") from None

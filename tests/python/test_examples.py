@@ -107,3 +107,13 @@ def test_sparsek_lm_goes_on_where_it_was_left(tmp_path):
     assert again.returncode == 0 and table(again.stdout) == table(done.stdout) and "step" not in again.stdout
     other = subprocess.run([*call, "--share", "0.25"], capture_output=True, text=True)
     assert other.returncode != 0 and "other options" in other.stderr
+
+
+@pytest.mark.parametrize("call", [["nodes.py", "nowhere"], ["learn.py", "imdb", "--data", "nowhere"],
+                                  ["sparsek_lm.py", "stories", "--stories", "nowhere"]])
+def test_a_missing_file_is_one_sentence(call, tmp_path):
+    if call[0] == "sparsek_lm.py":
+        pytest.importorskip("transformers")
+    done = subprocess.run([sys.executable, str(EXAMPLES / call[0]), *call[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"{call[0]}: ") and "nowhere" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1
