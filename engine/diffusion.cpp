@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <type_traits>
 
+#include "manyhop/engine/diffusion/blocks.hpp"
 #include "manyhop/engine/diffusion/check.hpp"
 #include "manyhop/engine/diffusion/series.hpp"
 #include "manyhop/engine/diffusion/walk.hpp"
@@ -17,12 +19,10 @@ namespace manyhop {
 
 namespace {
 
-using diffusion::Norm;
 using diffusion::Walk;
 
 constexpr int kMostHops = 1000000;  // where a tolerance gives up: converged = false with the bound reached
-constexpr Offset kRowGrain = 1024;
-constexpr int kFloatHops = 16;  // hops that float keeps within 1e-6 of double
+constexpr int kFloatHops = 16;      // hops that float keeps within 1e-6 of double
 // A column whose largest entry is outside of these is scaled: squares and sums stay plain numbers, in float
 // too.
 constexpr double kSmallSignal = 1e-12;
@@ -96,31 +96,25 @@ bool wants_double(const DiffuseOptions& o, const Graph& graph) {
 template <class T>
 class Evaluation {
  public:
+  /// `memory` holds blocks_on_host() blocks, the signal in the first.
   Evaluation(const Context& ctx, Walk<T>& walk, const DiffuseOptions& options, T* memory, Offset count)
-      : ctx_(ctx),
-        walk_(walk),
-        o_(options),
-        n_(walk.size()),
-        cells_(n_ * ops::block_stride(count)),
-        count_(count) {
-    x_ = memory;
-    a_ = memory + cells_;
-    b_ = memory + 2 * cells_;
-    c_ = memory + 3 * cells_;
+      : ctx_(ctx), walk_(walk), o_(options) {
+    walk_.start(memory, count);
+    blocks_ = diffusion::make_blocks<T>(ctx, walk, memory);
+    x_norm_ = blocks_->norms(kSignal, kNone);
   }
 
-  T* x() { return x_; }
-  const T* value() const { return value_; }
-
   DiffuseResult solve(std::optional<int> hops) {
-    walk_.start(x_, count_);
-    x_norm_ = diffusion::column_norms<T>(walk_.norm(), x_, nullptr, n_, count_);
     return o_.kernel == Kernel::ppr ? ppr(hops) : polynomial(hops);
   }
 
-  static constexpr Offset kBlocks = 4;  // x and three more
+  const T* value() const { return blocks_->read(value_); }
 
  private:
+  // Blocks.
+  static constexpr int kNone = -1, kSignal = 0, kFirst = 1, kSecond = 2, kSum = 3;
+  static int other(int block) { return block == kFirst ? kSecond : kFirst; }
+
   // The worst column, relative to ||x|| where x is not 0.
   double worst(const std::vector<double>& norms) const {
     double most = 0;
@@ -157,33 +151,23 @@ class Evaluation {
     DiffuseResult result;
     result.residual = std::numeric_limits<double>::quiet_NaN();
     result.bound = bound_of(0, result.residual);
-    const T* z = x_;
-    T* next = a_;
+    int z = kSignal;
     while (result.hops < most && (hops || result.bound > tol)) {
       check_stop();
-      step(z, next);
+      const int next = other(z);
+      blocks_->apply(z, next);
+      blocks_->combine(next, 1 - a, kSignal, a);
       ++result.hops;
       if (!hops || result.hops == most) {
-        result.residual = worst(diffusion::column_norms<T>(walk_.norm(), next, z, n_, count_));
+        result.residual = worst(blocks_->norms(next, z));
         result.bound = bound_of(result.hops, result.residual);
       }
       z = next;
-      next = next == a_ ? b_ : a_;
       report(result.hops, expected);
     }
     result.converged = hops.has_value() || result.bound <= tol;
     value_ = z;
     return result;
-  }
-
-  void step(const T* z, T* next) {
-    walk_.apply(z, next);
-    const T keep = static_cast<T>(1 - o_.teleport);
-    const T teleport = static_cast<T>(o_.teleport);
-    const Offset stride = walk_.stride();
-    parallel_ranges(n_, kRowGrain, [&](Offset begin, Offset end) {
-      for (Offset i = begin * stride; i < end * stride; ++i) next[i] = keep * next[i] + teleport * x_[i];
-    });
   }
 
   // heat and coefficients: sum_k p_k A^k X, powers scaled by ||A|| so that they cannot overflow before their
@@ -206,56 +190,34 @@ class Evaluation {
       if (o_.t == 0) return k == 0 ? 1.0 : 0.0;
       return std::exp(diffusion::log_poisson(o_.t, k) + k * std::log(scale));
     };
-    const T* power = x_;
-    T* next = a_;
-    T* sum = c_;
-    scaled_add(sum, power, weight(0), true);
+    int power = kSignal;
+    blocks_->combine(kSum, 0, power, weight(0));
     double last = weight(0);
     for (int k = 1; k <= result.hops; ++k) {
       check_stop();
-      walk_.apply(power, next);
-      if (scale != 1) scale_block(next, 1 / scale);
+      const int next = other(power);
+      blocks_->apply(power, next);
+      if (scale != 1) blocks_->combine(next, 0, next, 1 / scale);
       last = weight(k);
-      if (last != 0) scaled_add(sum, next, last, false);
+      if (last != 0) blocks_->combine(kSum, 1, next, last);
       power = next;
-      next = next == a_ ? b_ : a_;
       report(k, result.hops);
     }
-    std::vector<double> change = diffusion::column_norms<T>(walk_.norm(), power, nullptr, n_, count_);
+    std::vector<double> change = blocks_->norms(power, kNone);
     for (double& c : change) c *= std::abs(last);
     result.residual = result.hops == 0 ? std::numeric_limits<double>::quiet_NaN() : worst(change);
     result.bound = heat ? diffusion::heat_bound(o_.t, heat_strength(), result.hops) : 0;
-    value_ = sum;
+    value_ = kSum;
     return result;
   }
 
   double heat_strength() const { return o_.normalization == Normalization::none ? walk_.strength() : 1.0; }
 
-  void scaled_add(T* sum, const T* block, double factor, bool fresh) {
-    parallel_ranges(cells_, Offset{1} << 14, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) {
-        const double value = factor * static_cast<double>(block[i]);
-        sum[i] = static_cast<T>(fresh ? value : static_cast<double>(sum[i]) + value);
-      }
-    });
-  }
-  void scale_block(T* block, double factor) {
-    parallel_ranges(cells_, Offset{1} << 14, [&](Offset begin, Offset end) {
-      for (Offset i = begin; i < end; ++i) block[i] = static_cast<T>(factor * static_cast<double>(block[i]));
-    });
-  }
-
   const Context& ctx_;
   Walk<T>& walk_;
   const DiffuseOptions& o_;
-  Offset n_;
-  Offset cells_;
-  Offset count_;
-  T* x_;
-  T* a_;
-  T* b_;
-  T* c_;
-  const T* value_ = nullptr;
+  std::unique_ptr<diffusion::Blocks<T>> blocks_;
+  int value_ = kSignal;
   std::vector<double> x_norm_;
 };
 
@@ -263,7 +225,7 @@ class Evaluation {
 template <class T, class S>
 Offset columns_at_once(const Context& ctx, const Graph& graph, Offset n, Offset columns) {
   const auto bytes = [&](Offset count) {
-    return static_cast<std::size_t>(Evaluation<S>::kBlocks * n * ops::block_stride(count)) * sizeof(S);
+    return static_cast<std::size_t>(diffusion::Blocks<S>::kCount * n * ops::block_stride(count)) * sizeof(S);
   };
   const std::size_t held = graph.bytes() + static_cast<std::size_t>(2 * n * columns) * sizeof(T);
   Offset count = columns;
@@ -284,7 +246,7 @@ DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, 
   const Offset columns = x.extent[1];
   const Offset at_once = columns_at_once<T, S>(ctx, graph, n, columns);
   S* memory = reinterpret_cast<S*>(ctx.workspace.reserve(
-      static_cast<std::size_t>(Evaluation<S>::kBlocks * n * ops::block_stride(at_once)) * sizeof(S)));
+      static_cast<std::size_t>(diffusion::blocks_on_host(ctx) * n * ops::block_stride(at_once)) * sizeof(S)));
   // With a tolerance the slowest block decides on the hops of all: the result must not depend on the memory
   // limit.
   std::optional<int> hops = options.hops;
@@ -292,14 +254,15 @@ DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, 
   result.residual = std::numeric_limits<double>::quiet_NaN();
   const auto run_block = [&](Offset first, std::optional<int> fixed) {
     const Offset count = std::min(at_once, columns - first);
+    const std::vector<double> unit = read_block(x, first, count, memory);
     Evaluation<S> run(ctx, walk, options, memory, count);
-    const std::vector<double> unit = read_block(x, first, count, run.x());
     const DiffuseResult part = run.solve(fixed);
+    const S* value = run.value();
     const Offset stride = ops::block_stride(count);
     for (Offset i = 0; i < n; ++i) {
       for (Offset c = 0; c < count; ++c) {
-        z(i, first + c) = static_cast<T>(static_cast<double>(run.value()[i * stride + c]) *
-                                         unit[static_cast<std::size_t>(c)]);
+        z(i, first + c) =
+            static_cast<T>(static_cast<double>(value[i * stride + c]) * unit[static_cast<std::size_t>(c)]);
       }
     }
     return part;

@@ -235,10 +235,41 @@ void Walk<T>::multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::Devic
 }
 
 template <class T>
+ops::ScaledGraph Walk<T>::scaled() const {
+  return {&graph_, row_scale_.empty() ? nullptr : row_scale_.data(),
+          col_scale_.empty() ? nullptr : col_scale_.data(), by_runs_};
+}
+
+template <class T>
+const ops::cuda::DeviceProduct& Walk<T>::device() const {
+  if (!device_) device_.emplace(scaled());
+  return *device_;
+}
+
+template <class T>
+ops::cuda::EmptyLines Walk<T>::empty_lines() const {
+  using Rule = ops::cuda::EmptyLines::Rule;
+  const bool by_row = options_.normalization == Normalization::row;
+  Rule rule = Rule::nothing;
+  switch (options_.dangling) {
+    case Dangling::zero:
+      break;
+    case Dangling::self:
+      rule = Rule::self;
+      break;
+    case Dangling::uniform:
+      rule = by_row ? Rule::average : Rule::spread;
+      break;
+    case Dangling::restart:
+      rule = Rule::restart;
+      break;
+  }
+  return {rule, dangling_, x0_sum_};
+}
+
+template <class T>
 void Walk<T>::apply(const T* x, T* y) const {
-  const ops::ScaledGraph a{&graph_, row_scale_.empty() ? nullptr : row_scale_.data(),
-                           col_scale_.empty() ? nullptr : col_scale_.data(), by_runs_};
-  multiply(a, device_, x, y);
+  multiply(scaled(), device_, x, y);
   if (dangling_.empty()) return;
   const Offset n = size();
   const bool by_row = options_.normalization == Normalization::row;

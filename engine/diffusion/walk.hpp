@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "manyhop/engine/diffusion.hpp"
-#include "manyhop/ops/cuda/product.hpp"
+#include "manyhop/ops/cuda/signals.hpp"
 #include "manyhop/ops/graph_spmm.hpp"
 
 namespace manyhop::diffusion {
@@ -25,6 +25,10 @@ class Walk {
   Norm norm() const { return norm_; }
   /// ||A|| in that norm: at most 1, or for `none` the largest absolute row sum.
   double strength() const { return strength_; }
+
+  /// A on the device, put there by the first call; and what its empty rows or columns give.
+  const ops::cuda::DeviceProduct& device() const;
+  ops::cuda::EmptyLines empty_lines() const;
 
   /// The block that `restart` returns to; needs x >= 0. Throws ValueError naming the first negative entry.
   void start(const T* x, Offset columns);
@@ -51,6 +55,7 @@ class Walk {
   /// y = a x on the backend; `device` holds a on a device from the first product on.
   void multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::DeviceProduct>& device, const T* x,
                 T* y) const;
+  ops::ScaledGraph scaled() const;
   void rescale_weights();
   void sums();
   std::vector<double> dangling_sum(const T* x) const;  // by column of x

@@ -3,6 +3,7 @@
 #include "manyhop/ops/cuda/attention.hpp"
 #include "manyhop/ops/cuda/product.hpp"
 #include "manyhop/ops/cuda/selection.hpp"
+#include "manyhop/ops/cuda/signals.hpp"
 #include "manyhop/ops/cuda/sparsek.hpp"
 
 namespace manyhop::ops::cuda {
@@ -28,6 +29,31 @@ void DeviceProduct::apply(const C*, C*, Offset) const {
 }
 template void DeviceProduct::apply<float>(const float*, float*, Offset) const;
 template void DeviceProduct::apply<double>(const double*, double*, Offset) const;
+
+template <class C>
+struct DeviceSignals<C>::Data {};
+template <class C>
+DeviceSignals<C>::DeviceSignals(const DeviceProduct&, const EmptyLines&, const C*, Offset, int) {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::apply(int, int) {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::combine(int, double, int, double) {
+  missing();
+}
+template <class C>
+std::vector<double> DeviceSignals<C>::norms(ColumnNorm, int, int) const {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::read(int, C*) const {
+  missing();
+}
+template class DeviceSignals<float>;
+template class DeviceSignals<double>;
 
 DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, Offset, int) {
   missing();

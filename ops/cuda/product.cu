@@ -1,11 +1,8 @@
-#include "manyhop/ops/cuda/product.hpp"
-
-#include <algorithm>
+#include <string>
 
 #include "manyhop/graphs/tiling.hpp"
 #include "manyhop/ops/cuda/attention.hpp"
-#include "manyhop/ops/cuda/product.cuh"
-#include "manyhop/ops/cuda/runtime.cuh"
+#include "manyhop/ops/cuda/product_data.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -18,17 +15,6 @@ std::vector<double> copied(const double* values, Offset count) {
 }
 
 }  // namespace
-
-struct DeviceProduct::Data {
-  Offset n_rows = 0;
-  Offset n_cols = 0;
-  int device = 0;
-  DeviceArray<Index> columns, split_rows;
-  DeviceArray<EdgeTask> tasks;
-  DeviceArray<TaskRange> row_tasks;
-  DeviceArray<double> weights, row_scale, col_scale;
-  Buffer vectors;  // x, y and the parts of split rows, kept from call to call
-};
 
 DeviceProduct::DeviceProduct(const ScaledGraph& a) : data_(std::make_shared<Data>()) {
   if (const std::string why = unavailable(); !why.empty()) throw ValueError("backend: " + why);
@@ -60,53 +46,71 @@ std::size_t DeviceProduct::bytes() const {
          of.weights.bytes() + of.row_scale.bytes() + of.col_scale.bytes() + of.vectors.bytes();
 }
 
+void DeviceProduct::Data::require_device() const {
+  if (const int now = current_device(); now != device) {
+    throw ValueError("product: on device " + std::to_string(device) + ", the call is on device " +
+                     std::to_string(now));
+  }
+}
+
+template <class C>
+void DeviceProduct::Data::launch(const C* x, C* y, double* parts, std::int64_t stride,
+                                 cudaStream_t stream) const {
+  ProductCall<C> call;
+  call.tasks = tasks.data();
+  call.task_count = tasks.size();
+  call.row_tasks = row_tasks.data();
+  call.split_rows = split_rows.data();
+  call.split_count = split_rows.size();
+  call.columns = columns.data();
+  call.weights = weights.size() > 0 ? weights.data() : nullptr;
+  call.row_scale = row_scale.size() > 0 ? row_scale.data() : nullptr;
+  call.col_scale = col_scale.size() > 0 ? col_scale.data() : nullptr;
+  call.x = x;
+  call.y = y;
+  call.parts = parts;
+  call.stride = stride;
+  call.width = lanes_a_row(stride);
+  launch_warps(product_tasks<C>, call.task_count, 1, stream, call);
+  launch_threads(product_split_rows<C>, call.split_count * stride, 1, stream, call);
+}
+
 template <class C>
 void DeviceProduct::apply(const C* x, C* y, Offset columns) const {
   Data& of = *data_;
   if (columns == 0 || of.n_rows == 0) return;
-  if (const int device = current_device(); device != of.device) {
-    throw ValueError("product: on device " + std::to_string(of.device) + ", the call is on device " +
-                     std::to_string(device));
-  }
+  of.require_device();
   const cudaStream_t stream = nullptr;
   const std::int64_t stride = block_stride(columns);
-  const std::int64_t parts = of.split_rows.size() > 0 ? of.tasks.size() * stride : 0;
-  const auto carve = [&](Arena arena, ProductCall<C>& call) {
-    C* to = arena.take<C>(of.n_cols * stride);
-    call.x = to;
-    call.y = arena.take<C>(of.n_rows * stride);
-    call.parts = arena.take<double>(parts);
-    return std::pair(to, arena.used());
+  C* x_there = nullptr;
+  C* y_there = nullptr;
+  double* parts = nullptr;
+  const auto carve = [&](Arena arena) {
+    x_there = arena.take<C>(of.n_cols * stride);
+    y_there = arena.take<C>(of.n_rows * stride);
+    parts = arena.take<double>(of.parts(stride));
+    return arena.used();
   };
-  ProductCall<C> call;
-  const std::size_t bytes = carve(Arena(), call).second;
+  const std::size_t bytes = carve(Arena());
   if (of.vectors.bytes() < bytes) {
     of.vectors = Buffer();
     of.vectors = Buffer(bytes, stream);
   }
-  C* const x_there = carve(Arena(of.vectors.data()), call).first;
-  call.tasks = of.tasks.data();
-  call.task_count = of.tasks.size();
-  call.row_tasks = of.row_tasks.data();
-  call.split_rows = of.split_rows.data();
-  call.split_count = of.split_rows.size();
-  call.columns = of.columns.data();
-  call.weights = of.weights.size() > 0 ? of.weights.data() : nullptr;
-  call.row_scale = of.row_scale.size() > 0 ? of.row_scale.data() : nullptr;
-  call.col_scale = of.col_scale.size() > 0 ? of.col_scale.data() : nullptr;
-  call.stride = stride;
-  call.width = stride % 32 == 0 ? 32 : stride % 16 == 0 ? 16 : stride % 8 == 0 ? 8 : 1;
+  carve(Arena(of.vectors.data()));
   check(cudaMemcpyAsync(x_there, x, static_cast<std::size_t>(of.n_cols * stride) * sizeof(C),
                         cudaMemcpyHostToDevice, stream),
         "cudaMemcpyAsync");
-  launch_warps(product_tasks<C>, call.task_count, 1, stream, call);
-  launch_threads(product_split_rows<C>, call.split_count * stride, 1, stream, call);
-  check(cudaMemcpyAsync(y, call.y, static_cast<std::size_t>(of.n_rows * stride) * sizeof(C),
+  of.launch(x_there, y_there, parts, stride, stream);
+  check(cudaMemcpyAsync(y, y_there, static_cast<std::size_t>(of.n_rows * stride) * sizeof(C),
                         cudaMemcpyDeviceToHost, stream),
         "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
 }
 
+template void DeviceProduct::Data::launch<float>(const float*, float*, double*, std::int64_t,
+                                                 cudaStream_t) const;
+template void DeviceProduct::Data::launch<double>(const double*, double*, double*, std::int64_t,
+                                                  cudaStream_t) const;
 template void DeviceProduct::apply<float>(const float*, float*, Offset) const;
 template void DeviceProduct::apply<double>(const double*, double*, Offset) const;
 

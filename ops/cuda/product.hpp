@@ -25,6 +25,7 @@ class DeviceProduct {
   template <class C>
   void apply(const C* x, C* y, Offset columns) const;
   std::size_t bytes() const;
+  const Data& data() const { return *data_; }
 
  private:
   std::shared_ptr<Data> data_;

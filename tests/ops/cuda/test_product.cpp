@@ -108,6 +108,105 @@ DEVICE_CASE("cuda product: diffusion and its gradient, every normalisation") {
   }
 }
 
+namespace {
+
+/// diffuse() on the device against the reference; rows and columns 20 to 24 are empty.
+template <class T>
+void compare_diffusion(const Graph& graph, const DiffuseOptions& options, Offset columns,
+                       std::size_t limit = 0) {
+  INFO("kernel ", static_cast<int>(options.kernel), ", normalization ",
+       static_cast<int>(options.normalization), ", dangling ", static_cast<int>(options.dangling), ", ",
+       columns, " columns, bytes ", sizeof(T));
+  const Offset n = graph.n_rows();
+  auto numbers = draw(n * columns, 7);
+  for (double& value : numbers) value = std::abs(value);  // restart wants x >= 0
+  const std::vector<T> x(numbers.begin(), numbers.end());
+  std::vector<T> z[2];
+  DiffuseResult found[2];
+  for (const Backend backend : {Backend::reference, Backend::cuda}) {
+    const auto which = backend == Backend::cuda ? 1U : 0U;
+    z[which].resize(x.size());
+    Context ctx = on(backend);
+    if (backend == Backend::cuda) ctx.memory_limit = limit;
+    found[which] = diffuse<T>(ctx, graph, {x.data(), {n, columns}}, {z[which].data(), {n, columns}}, options);
+  }
+  const double tolerance = sizeof(T) == 8 ? 1e-12 : 2e-6;
+  for (std::size_t i = 0; i < x.size(); ++i)
+    REQUIRE(std::abs(static_cast<double>(z[0][i]) - static_cast<double>(z[1][i])) <= tolerance);
+  CHECK(found[0].hops == found[1].hops);
+  CHECK(found[0].converged == found[1].converged);
+  CHECK(found[1].bound == doctest::Approx(found[0].bound).epsilon(1e-4));
+  if (std::isnan(found[0].residual)) {
+    CHECK(std::isnan(found[1].residual));
+  } else {
+    CHECK(found[1].residual == doctest::Approx(found[0].residual).epsilon(1e-4));
+  }
+}
+
+Graph with_empty_lines(Offset n) {
+  std::vector<Index> rows, cols;
+  CounterRng rng(11, 0, 0);
+  for (Offset e = 0; e < 3 * n; ++e) {
+    const auto i = static_cast<Index>(rng.uniform() * static_cast<double>(n));
+    const auto j = static_cast<Index>(rng.uniform() * static_cast<double>(n));
+    if ((i < 20 || i > 24) && (j < 20 || j > 24)) {
+      rows.push_back(i);
+      cols.push_back(j);
+    }
+  }
+  return Graph::from_edges(n, n, rows, cols);
+}
+
+}  // namespace
+
+DEVICE_CASE("cuda product: signals stay on the device through every kernel, normalisation and empty line") {
+  const Graph graph = with_empty_lines(1100);  // two chunks of rows
+  DiffuseOptions ppr, heat, free;
+  heat.kernel = Kernel::heat;
+  free.kernel = Kernel::coefficients;
+  free.coefficients = {0.25, 0, -1, 0.5};
+  struct Pair {
+    Normalization normalization;
+    Dangling dangling;
+  };
+  for (const Pair pair :
+       {Pair{Normalization::sym, Dangling::zero}, Pair{Normalization::row, Dangling::self},
+        Pair{Normalization::row, Dangling::uniform}, Pair{Normalization::col, Dangling::self},
+        Pair{Normalization::col, Dangling::uniform}, Pair{Normalization::col, Dangling::restart}}) {
+    for (DiffuseOptions options : {ppr, heat, free}) {
+      options.normalization = pair.normalization;
+      options.dangling = pair.dangling;
+      if (options.kernel != Kernel::coefficients) options.tol = 1e-2;
+      compare_diffusion<double>(graph, options, 3);
+      if (options.kernel == Kernel::coefficients) continue;
+      options.tol.reset();
+      options.hops = 0;
+      compare_diffusion<double>(graph, options, 1);
+      options.hops = 2;
+      compare_diffusion<float>(graph, options, 9);
+    }
+  }
+}
+
+DEVICE_CASE("cuda product: signals of plain weights, of few columns at a time, of none, of no vertices") {
+  DiffuseOptions options;
+  const Graph graph = pattern("window(3) | random(4, seed=2) | global(1)", 120);
+  options.hops = 5;
+  // The graph, x, z and two of the eight columns' blocks.
+  const std::size_t all = graph.bytes() + 2 * 120 * 8 * sizeof(double);
+  compare_diffusion<double>(graph, options, 8, all + 4 * 120 * 8 * sizeof(double) - 1);
+  compare_diffusion<double>(graph, options, 0);
+  compare_diffusion<double>(Graph::from_csr(0, 0, {0}, {}), options, 2);
+  options.normalization = Normalization::none;
+  options.teleport = 0.5;
+  std::vector<double> weights(static_cast<std::size_t>(graph.nnz()), 0.01);
+  compare_diffusion<double>(graph.with_weights(weights), options, 2);
+  options.kernel = Kernel::heat;
+  options.hops.reset();
+  weights.assign(weights.size(), 0.1);  // a norm above 1
+  compare_diffusion<double>(graph.with_weights(weights), options, 2);
+}
+
 DEVICE_CASE("cuda product: both ends of a spectrum, every operator with products on the device") {
   const Graph graph = pattern("window(4) | random(3, seed=1) | global(2)", 400);
   for (const spectral::Operator op :
