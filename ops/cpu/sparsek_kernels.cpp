@@ -30,7 +30,7 @@ Survey<E> SurveyRow(const E* HWY_RESTRICT z, Offset n, Offset block, E* HWY_REST
   const Offset lanes = static_cast<Offset>(hn::Lanes(d));
   auto most = hn::Set(d, -std::numeric_limits<E>::infinity());
   auto bad = hn::Zero(d);
-  const auto note = [&](auto v) HWY_ATTR { bad = hn::Or(bad, hn::VecFromMask(d, hn::Ne(v, v))); };
+  const auto note = [&](auto v) HWY_ATTR { bad = hn::Or(bad, hn::VecFromMask(d, hn::IsNaN(v))); };
   Offset i = 0;
   Offset groups = 0;
   if (block > 0) {

@@ -195,6 +195,16 @@ TEST_CASE_TEMPLATE("sparsek: ends, ties, infinities, NaN", T, float, double) {
     const auto bad = project<T>({1, T(kNaN), 2}, 1, way);
     for (const T v : bad.p) CHECK(std::isnan(v));
     CHECK(std::isnan(bad.tau));
+    for (const std::size_t n : {8U, 9U, 16U, 17U, 64U, 257U, 3000U}) {  // in vectors and after them
+      for (const std::size_t place : {std::size_t{0}, n / 2, n - 1}) {
+        V z(n);
+        for (std::size_t i = 0; i < n; ++i) z[i] = T(i % 7);
+        z[place] = T(kNaN);
+        const auto one = project<T>(z, 2, way);
+        CHECK(std::all_of(one.p.begin(), one.p.end(), [](T v) { return std::isnan(v); }));
+        CHECK(std::isnan(one.tau));
+      }
+    }
   }
 }
 
