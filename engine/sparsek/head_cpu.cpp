@@ -160,7 +160,9 @@ class Head {
   }
 
   /// One hop from z; the last writes to `out`, others to z_out.
-  void hop(const Matrix<C>& z, bool last, Matrix<C>* z_out, const Output<T>* out) const {
+  void hop(const Matrix<C>& z, bool last, Matrix<C>* z_out, const Output<T>* out) {
+    // A NaN in q is one in Z_1, and cells that are no edge hold 0: the next hop must leave them out.
+    std::atomic<bool> finite{true};
     const C keep = static_cast<C>(1 - in.teleport);
     const C teleport = static_cast<C>(in.teleport);
     parallel_for((in.n + kChunk - 1) / kChunk, [&](Offset chunk) {
@@ -175,7 +177,10 @@ class Head {
               row[block + f] = keep * row[block + f] + teleport * own[f];
             }
           }
-          if (z_out != nullptr) ops::cpu::copy_row<C, C>(row, Rows<C>(*z_out), first + r);
+          if (z_out != nullptr) {
+            ops::cpu::copy_row<C, C>(row, Rows<C>(*z_out), first + r);
+            if (!ops::cpu::all_finite(row, v.width)) finite = false;
+          }
           if (last && out != nullptr) {
             ops::cpu::write_row(row, in.d_value, out->out, first + r);
             if (!out->lse.empty()) out->lse(first + r) = static_cast<float>(s.lse[at(r)]);
@@ -183,6 +188,7 @@ class Head {
         }
       });
     });
+    careful = careful || !finite;
   }
 
   const Input<T>& in;
@@ -261,6 +267,7 @@ class Backward {
       stripe(s * each, end, z, *sums[at(s)]);
     });
     const Rows<C> g = g_;
+    std::atomic<bool> finite{true};
     parallel_ranges(in_.n, kChunk, [&](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
         for (Offset block = 0; block < g.width; block += Rows<C>::kBlock) {
@@ -271,6 +278,7 @@ class Backward {
             const C* more = part->z.view().row(block, i);
             for (Offset f = 0; f < g.stride(block); ++f) row[f] += more[f];
           }
+          if (!ops::cpu::all_finite(row, g.stride(block))) finite = false;
         }
         for (const auto& part : sums) {
           if (i < part->z.count) (*gradient_.scores)[at(i)] += part->scores[at(i)];
@@ -278,6 +286,7 @@ class Backward {
       }
     });
     for (const auto& part : sums) add_rows(*gradient_.k, part->k, in_.d, 1);
+    careful_ = careful_ || !finite;
   }
 
   void stripe(Offset begin, Offset end, const Matrix<C>& z, Sums<C>& sums) {

@@ -147,6 +147,9 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
     if (first || !resources.stored) make_weights(view, scratch, values, first ? out : nullptr);
   };
   const bool direct = !last && !in.hop_dropout.active();
+  // A NaN in q or k is one in Z_1, and cells without an edge hold 0: the next hop must leave them out.
+  std::atomic<bool> finite{true};
+  const auto settle = [&] { careful = careful || !finite; };
   pair_up(z_in);
   const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
                             Rows<const S> rest) {
@@ -158,12 +161,18 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
     what.local_to = !direct;
     what.to = direct ? to : Rows<S>{reinterpret_cast<S*>(scratch.rows_t), kPanelRows, v.width};
     cpu::finish(view, what);
-    if (direct) return;
+    if (direct) {
+      bool good = true;
+      for (int r = 0; r < view.panel->count; ++r) good &= row_is_finite<S>(to, view.row(r));
+      if (!good) finite = false;
+      return;
+    }
     for (int r = 0; r < view.panel->count; ++r) {
       copy_row<S, C>(what.to, r, scratch.out);
       drop_hop(t, in.token(view.row(r)), scratch.out);
       if (!last) {
         copy_row<S, C>(scratch.out, to, view.row(r));
+        if (!row_is_finite<S>(to, view.row(r))) finite = false;
       } else if (out != nullptr) {
         write_row(scratch.out, in.d_value, out->out, in.token(view.row(r)));
       }
@@ -183,7 +192,7 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
       }
       complete(view, scratch, values, rest);
     });
-    return;
+    return settle();
   }
   for_strips([&](PanelScratch<C>& scratch, Offset begin, Offset end) {
     const auto each = [&](bool columns, auto&& body) {
@@ -204,6 +213,7 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
     }
     each(true, [&](const PanelView& view, const C* values) { complete(view, scratch, values, to); });
   });
+  settle();
 }
 
 namespace {
@@ -213,7 +223,11 @@ void run(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& 
   Head<T, S> head(in, resources);
   head.pack();
   const auto& z = head.scratch_.z;
-  for (int t = 0; t < in.hops; ++t) head.hop(t, t == 0, z[at(t)], z[at(t + 1)], &out, t + 1 == in.hops);
+  for (int t = 0; t < in.hops; ++t) {
+    const bool tiled = resources.shape.tiles && !head.careful;
+    head.hop(t, t == 0, z[at(t)], z[at(t + 1)], &out, t + 1 == in.hops);
+    if (tiled && head.careful) t = -1;  // A lies in tiles, which ask no masks: once more from V, without them
+  }
   if (in.hops == 0) {
     std::vector<C> row(static_cast<std::size_t>(head.value_width()));
     for (Offset i = 0; i < in.n_rows; ++i) {

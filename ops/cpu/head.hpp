@@ -145,7 +145,7 @@ class Head {
   const HeadInput<T>& in;
   const HeadResources& resources;
   HeadScratch<C, S> scratch_;
-  bool careful = false;       // v holds a NaN or an infinity
+  bool careful = false;       // v, or a Z that a hop has written, holds a NaN or an infinity
   bool careful_keys = false;  // k does
 
  private:

@@ -175,13 +175,14 @@ void Backward<T>::pull_back(const C* g_in, C* g_out) {
         return s.out;
       });
   const C keep = static_cast<C>(1 - in_.teleport);
-  if (keep != 1) {
-    ranges(in_.n_cols, [&](Offset begin, Offset end) {
-      blocks(begin, end, [&](Offset first, Offset last) {
-        for (Offset i = first; i < last; ++i) g_out[i] *= keep;
-      });
+  std::atomic<bool> finite{true};
+  ranges(in_.n_cols, [&](Offset begin, Offset end) {
+    blocks(begin, end, [&](Offset first, Offset last) {
+      for (Offset i = first; i < last && keep != 1; ++i) g_out[i] *= keep;
+      if (!all_finite(g_out + first, last - first)) finite = false;
     });
-  }
+  });
+  careful_ = careful_ || !finite;
 }
 
 template <class T>

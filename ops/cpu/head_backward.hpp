@@ -156,7 +156,7 @@ class Backward {
   const HeadGradient<T>& gradient_;
   Head<T> head_;
   bool parallel_;
-  bool careful_ = false;               // g holds a NaN or an infinity
+  bool careful_ = false;               // g, or what it became, holds a NaN or an infinity
   std::vector<double> teleport_sums_;  // by panel: sum of A dA / (1 - a)
   const C* z_start_ = nullptr;
   int single_ = 0;

@@ -73,6 +73,15 @@ bool all_finite(const C* row, Offset count) {
   return found == 0;
 }
 
+/// Row i of x.
+template <class S>
+bool row_is_finite(Rows<const S> x, Offset i) {
+  bool good = true;
+  for (Offset block = 0; block < x.width; block += x.kBlock)
+    good &= all_finite(x.row(block, i), x.stride(block));
+  return good;
+}
+
 /// The row of x in one piece, [width], and back.
 template <class S, class C>
 void copy_row(Rows<const S> x, Offset i, C* row) {

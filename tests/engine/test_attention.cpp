@@ -394,6 +394,55 @@ TEST_CASE("attention: a NaN stays in the rows that receive it") {
   }
 }
 
+TEST_CASE("attention: what is not finite in q, k or v goes along edges only, hop by hop") {
+  const Graph graphs[] = {pattern("causal", 70), pattern("window(3)|global(1)", 70),
+                          random_graph(70, 70, 0.08, 5), pattern("overlap(16,8)&causal", 70)};
+  const auto run = [&]<class T>(T) {
+    for (const Graph& graph : graphs) {
+      for (const int hops : {1, 2, 4}) {
+        AttentionCase c = some_case<T>(graph, 1, 1, 1, 16, 16, 7, 3);
+        c.hops = hops;
+        c.teleport = 0.1;
+        const auto clean = run_attention<T>(on(Backend::cpu), c);
+        for (int which = 0; which < 3; ++which) {
+          AttentionCase dirty = c;
+          auto& tensor = which == 0 ? dirty.q : which == 1 ? dirty.k : dirty.v;
+          tensor[40 * 16 + 3] = hops == 2 ? HUGE_VAL : std::nan("");
+          // Rows that hear of it: token 40 itself (q), whoever has it as a key (k), through v or A in each
+          // hop.
+          std::vector<char> weights(70), now(70), own(70);
+          for (Offset i = 0; i < 70; ++i) {
+            bool hears = false;
+            graph.for_each_run(i, [&](Run r) { hears |= r.begin <= 40 && 40 < r.end; });
+            weights[static_cast<std::size_t>(i)] = which == 0 ? i == 40 : which == 1 && hears;
+          }
+          if (which == 2) now[40] = own[40] = 1;
+          for (int t = 0; t < hops; ++t) {
+            std::vector<char> next(70);
+            for (Offset i = 0; i < 70; ++i) {
+              const auto at = static_cast<std::size_t>(i);
+              next[at] = weights[at] != 0 || own[at] != 0;
+              graph.for_each_run(i, [&](Run r) {
+                for (Index j = r.begin; j < r.end; ++j) next[at] |= now[static_cast<std::size_t>(j)];
+              });
+            }
+            now = next;
+          }
+          const auto got = run_attention<T>(on(Backend::cpu), dirty);
+          for (std::size_t i = 0; i < 70; ++i) {
+            for (std::size_t f = 0; f < 16 && now[i] == 0; ++f) {
+              CHECK(std::abs(to_double(got.out[i * 16 + f]) - to_double(clean.out[i * 16 + f])) < 2e-2);
+            }
+          }
+        }
+      }
+    }
+  };
+  run(float{});
+  run(double{});
+  run(bf16{});
+}
+
 TEST_CASE("attention: nothing to do") {
   for (const Backend backend : kBackends) {
     for (const Offset n : {0, 1, 5}) {
@@ -453,6 +502,9 @@ TEST_CASE("attention: errors") {
       return found;
     };
     CHECK(message({}, good, good) == "nothing was thrown");
+    CHECK(message({}, {nullptr, {1, 2, 6, 3}}, good) == "q: shape [1, 2, 6, 3] without data");
+    CHECK(has(message({.scale = 1e39}, good, good), "scale: 1e+39 is past 3.4028235e+38, the largest f32"));
+    CHECK(has(message({.hops = kMostHops + 1}, good, good), "hops: 1048577, 0 to 1048576 are wanted"));
     const std::string shape = message({}, {p, {1, 2, 5, 3}}, good);
     CHECK((has(shape, "q") && has(shape, "5") && has(shape, "6")));
     CHECK(has(message({}, good, {p, {1, 2, 6, 4}}), "k"));
