@@ -26,6 +26,10 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
   out = as_batch(out);
   require_shape("out", out, {o.batch, o.heads, graph.n_rows(), o.value_dim});
   using C = ops::ComputeOf<T>;
+  require_data("q", q);
+  require_data("k", k);
+  require_data("v", v);
+  require_data("out", out);
   const WrittenValues<C> lse_values("lse", options.lse);
   const WrittenValues<C> weight_values("weights", options.weights);
   const RowValues<C> lse("lse", lse_values.view, plan);
@@ -112,7 +116,12 @@ std::size_t attention_state_bytes(const Context& ctx, const Plan& plan, const At
 
 AttentionState AttentionState::resume(const Context& ctx, const Plan& plan, const AttentionOptions& options,
                                       std::byte* bytes, std::size_t count) {
-  const std::size_t wanted = attention_state_bytes(ctx, plan, options);
+  // What the other state was made with need not be the limit of today.
+  Context plenty;
+  plenty.backend = ctx.backend;
+  plenty.threads = ctx.threads;
+  plenty.memory_limit = std::numeric_limits<std::size_t>::max();
+  const std::size_t wanted = attention_state_bytes(plenty, plan, options);
   if (count != wanted) {
     throw ValueError(fmt::format("state: {} bytes, this plan and these options keep {}", count, wanted));
   }

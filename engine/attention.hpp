@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/graphs/base/tensor.hpp"
@@ -24,9 +25,22 @@ struct AttentionOptions;
 /// Z_{K-1} of all heads. Without it the backward pass runs the forward pass again, head by head; the bits are
 /// the same. Stays empty where the backward pass would not take it (checkpointed, implicit, hops = 0, the
 /// reference backend) or where it would pass the memory limit.
+/// A call of bf16 tensors that is given a state holds rows between hops in fp32, one without in bf16.
 /// Bytes: about 4 h (m + (K - 1) n d_v) for fp32 and bf16, twice that for f64.
 class AttentionState {
  public:
+  AttentionState() = default;
+  /// What is moved from is empty.
+  AttentionState(AttentionState&& other) noexcept { *this = std::move(other); }
+  AttentionState& operator=(AttentionState&& other) noexcept {
+    memory = std::move(other.memory);
+    units = std::exchange(other.units, 0);
+    unit_bytes = other.unit_bytes;
+    plan = other.plan;
+    hops = other.hops;
+    mode = other.mode;
+    return *this;
+  }
   bool empty() const { return units == 0; }
   std::size_t bytes() const { return empty() ? 0 : unit_bytes * static_cast<std::size_t>(units); }
   /// Holds nothing; the memory stays for the next call.
@@ -86,12 +100,20 @@ struct AttentionOptions {
   RealOutput lse{};      // out: [b, h, n], natural log; -inf for rows without edges
   RealOutput weights{};  // out: A in CSR edge order, [m], [h, m] or [b, h, m] (after dropout)
   AttentionBackward backward = AttentionBackward::stored;
-  AttentionState* state = nullptr;  // kept by attention(), taken by attention_backward()
+  AttentionState* state = nullptr;  // kept by attention(), taken by attention_backward(); bf16: see there
 };
 
 /// q [b, h, n_rows, d], k [b, h_kv, n_cols, d], v [b, h_kv, n_cols, d_v], out [b, h, n_rows, d_v]: any
-/// strides, inner stride 1 is fastest.   T: float, bf16 (fp32 sums), double. Throws ValueError with both
-/// sizes; LimitError; Interrupted.
+/// strides, inner stride 1 is fastest; `out` shares no memory with the others.   T: float, bf16 (fp32 sums),
+/// double.
+///
+/// Cost     O(b h (m (d + K d_v) + K n d_v)).   Memory: plan.memory().
+/// Edge     a row without edges is 0 after one hop without teleport; hops = 0 gives V. What is not finite in
+///          q, k or v goes along edges, hop by hop, and nowhere else.
+/// Order    the same bits for any thread count and memory limit.
+/// Throws   ValueError with both sizes, or naming the option; LimitError before it begins; Interrupted, and
+///          then heads that were done are in `out`.
+/// Source   Feng et al., Diffuser, 2022 (arXiv 2210.11794).
 template <class T>
 void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                TensorView<const T> v, TensorView<T> out, const AttentionOptions& options = {});
@@ -108,7 +130,11 @@ struct AttentionGradients {
   bool wants_teleport = true;   // cuda waits for the device to tell it; false: left 0 there
 };
 
-/// Gradients of sum(out * g) (+ sum(lse * g_lse) when given).
+/// Gradients of sum(out * g) (+ sum(lse * g_lse) when given), shapes as in attention(); g like out.
+///
+/// Cost     2 to 3 times the forward pass, and that pass again where no state is taken.
+/// Order    the same bits for any thread count, memory limit, and with or without a state.
+/// Throws   as attention(); ValueError for a state of another plan or options.
 template <class T>
 void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T> q, TensorView<const T> k,
                         TensorView<const T> v, TensorView<const T> g, AttentionGradients<T>& gradients,

@@ -22,6 +22,10 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const Graph& graph = plan.graph();
   g = as_batch(g);
   require_shape("g", g, {o.batch, o.heads, graph.n_rows(), o.value_dim});
+  require_data("q", q);
+  require_data("k", k);
+  require_data("v", v);
+  require_data("g", g);
   const auto optional_shape = [](const char* name, TensorView<T> view, std::array<Offset, 4> want) {
     view = as_batch(view);
     if (!view.empty()) require_shape(name, view, want);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -46,7 +47,8 @@ class Call {
     require_shape("v", v_, {o_.batch, o_.kv_heads, graph.n_cols(), o_.value_dim});
     const double a = options.teleport;
     if (!(a >= 0 && a <= 1)) throw ValueError(fmt::format("teleport: {} is outside of [0, 1]", a));
-    if (options.hops < 0) throw ValueError(fmt::format("hops: {}, at least 0 is wanted", options.hops));
+    if (options.hops < 0 || options.hops > kMostHops)
+      throw ValueError(fmt::format("hops: {}, 0 to {} are wanted", options.hops, kMostHops));
     if (!graph.square() && (options.hops != 1 || a != 0)) {
       throw ValueError(
           fmt::format("hops: {} with teleport {} on a {} x {} graph, a rectangle allows hops = 1 and "
@@ -55,6 +57,10 @@ class Call {
     }
     if (options.scale && !std::isfinite(*options.scale)) {
       throw ValueError(fmt::format("scale: {} is not finite", *options.scale));
+    }
+    if (options.scale && !std::isfinite(static_cast<C>(*options.scale))) {
+      throw ValueError(fmt::format("scale: {} is past {}, the largest f32", *options.scale,
+                                   std::numeric_limits<C>::max()));
     }
     edge_dropout_ = Dropout::of(options.dropout_p);
     hop_dropout_ = Dropout::of(options.hop_dropout_p);
@@ -225,6 +231,8 @@ class Call {
     shape.backward = backward;
     shape.mode = mode;
     shape.kept = kept;
+    // Whether the state fits the memory must not show in the bits.
+    shape.exact = backward || (options_.state != nullptr && keeps());
     const std::size_t kept_total =
         kept ? unit_bytes(shape) * static_cast<std::size_t>(o_.batch * o_.heads) : std::size_t{0};
     const std::size_t inputs = input_bytes(o_, shape.n_rows, shape.n_cols) * (backward ? 2 : 1);

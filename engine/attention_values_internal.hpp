@@ -43,6 +43,12 @@ void require_shape(const char* name, TensorView<T> view, std::array<Offset, 4> w
 }
 
 template <class T>
+void require_data(const char* name, TensorView<T> view) {
+  if (view.data == nullptr && view.size() > 0)
+    throw ValueError(fmt::format("{}: shape {} without data", name, shape_text(view)));
+}
+
+template <class T>
 TensorView<T> matrix(TensorView<T> view, Offset batch, Offset head) {
   if (view.empty()) return {};
   return TensorView<T>(view.data + batch * view.stride[0] + head * view.stride[1],

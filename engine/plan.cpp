@@ -43,7 +43,8 @@ void check(const PlanOptions& o, std::span<const Graph> graphs) {
   if (o.tf32 && o.dtype != DType::f32) {
     throw ValueError(fmt::format("plan: tf32 with dtype {}, f32 is wanted", name_of(o.dtype)));
   }
-  if (o.hops < 0) throw ValueError(fmt::format("plan: hops is {}, at least 0 is wanted", o.hops));
+  if (o.hops < 0 || o.hops > kMostHops)
+    throw ValueError(fmt::format("plan: hops is {}, 0 to {} are wanted", o.hops, kMostHops));
   if (graphs.size() != 1 && graphs.size() != static_cast<std::size_t>(o.heads)) {
     throw ValueError(
         fmt::format("plan: {} graphs for {} heads, 1 or {} wanted", graphs.size(), o.heads, o.heads));
@@ -113,7 +114,7 @@ Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend
   Schedule best;
   best.shape = shape;
   // A row of few features may be nearly zero, and then what rounding adds is large beside it.
-  best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.kept && shape.d_value >= 16;
+  best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.exact && shape.d_value >= 16;
   best.shape.tiles = best.shape.half && !tiles_name().empty();
   if (backend != Backend::cpu) return best;  // plain loops hold a few rows of V, a device has its own memory
   const bool wide = dtype == DType::f64;
@@ -193,7 +194,11 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
   data->graphs.assign(graphs.begin(), graphs.end());
   data->backend = ctx.backend;
   data->threads = thread_count();
-  if (options.reorder == Reorder::none || ctx.backend != Backend::cpu) {
+  // Left to itself, a rectangle keeps its order; orders that were asked for by name are refused there.
+  const bool rectangle =
+      std::any_of(graphs.begin(), graphs.end(), [](const Graph& graph) { return !graph.square(); });
+  if (options.reorder == Reorder::none || ctx.backend != Backend::cpu ||
+      (options.reorder == Reorder::automatic && rectangle)) {
     for (const Graph& graph : data->graphs) data->tilings.push_back(make_tiling(graph));
   } else {
     for (const Graph& graph : data->graphs) {

@@ -15,6 +15,9 @@
 
 namespace manyhop {
 
+/// Hops of a plan or a call.
+inline constexpr int kMostHops = 1 << 20;
+
 struct PlanOptions {
   Offset batch = 1;
   int heads = 1;

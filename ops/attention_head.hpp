@@ -102,6 +102,7 @@ struct HeadShape {
   bool backward = false;
   HeadBackward mode = HeadBackward::stored;
   bool kept = false;   // A and Z lie in memory that outlives the forward pass
+  bool exact = false;  // gradients may follow: Z keeps the type of the arithmetic
   bool half = false;   // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
   bool tiles = false;  // with half: dense columns by bf16 tiles (AMX), weights rounded to bf16
 

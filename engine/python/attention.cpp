@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -199,8 +201,14 @@ double backward(const Plan& plan, const ReadArray& q, const ReadArray& k, const 
     const auto work = [&](const Context& ctx) {
       AttentionState held;
       AttentionOptions resumed = options;
+      Workspace moved;
       if (!kept.empty()) {
-        held = AttentionState::resume(ctx, plan, options, kept.data(), kept.size());
+        std::byte* at = kept.data();
+        if (!aligned(kept)) {  // hooks of autograd may have stored it anywhere
+          at = moved.reserve(kept.size());
+          std::memcpy(at, kept.data(), kept.size());
+        }
+        held = AttentionState::resume(ctx, plan, options, at, kept.size());
         resumed.state = &held;
       }
       attention_backward<T>(ctx, plan, q_view, k_view, v_view, g_view, gradients, resumed, from_lse);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "manyhop/graphs/base/error.hpp"
@@ -313,4 +314,42 @@ TEST_CASE("attention_backward: a state belongs to its call") {
   attention<float>(ctx, made, qv, kv, vv, to, options);
   CHECK(state.empty());
   CHECK_NOTHROW(attention_backward<float>(Context{}, made, qv, kv, vv, gv, gradients, options));
+  // What is moved from holds nothing.
+  ctx.memory_limit = 0;
+  attention<float>(ctx, made, qv, kv, vv, to, options);
+  const AttentionState taken = std::move(state);
+  CHECK_FALSE(taken.empty());
+  CHECK(state.empty());  // NOLINT(bugprone-use-after-move): that is what is asked
+  CHECK_NOTHROW(attention_backward<float>(Context{}, made, qv, kv, vv, gv, gradients, options));
+}
+
+TEST_CASE("attention_backward: whether a state fits the memory does not show in the bits of bf16") {
+  const Offset n = 64;
+  const auto values = random_values<bf16>(3 * n * 32, 9);
+  const auto part = [&](int i) { return TensorView<const bf16>(values.data() + i * n * 32, {1, 1, n, 32}); };
+  std::vector<bf16> kept(static_cast<std::size_t>(n * 32)), tight(kept.size());
+  Context ctx = on(Backend::cpu);
+  const Plan made = plan(ctx, pattern("window(4)", n), {.head_dim = 32, .dtype = DType::bf16, .hops = 3});
+  AttentionState state;
+  AttentionOptions options;
+  options.hops = 3;
+  options.teleport = 0.1;
+  options.state = &state;
+  const auto run = [&](std::vector<bf16>& out) {
+    attention<bf16>(ctx, made, part(0), part(1), part(2), TensorView<bf16>(out.data(), {1, 1, n, 32}),
+                    options);
+    return state.bytes();
+  };
+  CHECK(run(kept) > 0);
+  bool ran = false;
+  for (ctx.memory_limit = 30000; ctx.memory_limit < 300000 && !ran; ctx.memory_limit += 2000) {
+    try {
+      const std::size_t bytes = run(tight);
+      CHECK(bytes == 0);
+      ran = true;
+    } catch (const LimitError&) {
+    }
+  }
+  CHECK(ran);
+  CHECK(kept == tight);
 }
