@@ -356,6 +356,10 @@ Graph Graph::with_weights(std::vector<double> weights) const {
     std::vector<Run>().swap(data->runs);
   }
   data->weights = std::move(weights);
+  if (data->source == Source::pattern) {  // whose own weights are multiplicities, which these are not
+    data->source = Source::matrix;
+    data->text.clear();
+  }
   return Graph(std::move(data));
 }
 

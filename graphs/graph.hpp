@@ -84,7 +84,8 @@ class Graph {
   bool equals_transpose() const;
   /// Rows i .. j - 1 over the same columns, as in decoding a token at a time.
   Graph rows(Offset i, Offset j) const;
-  /// The same structure without weights / with other weights (one for each edge).
+  /// The same structure without weights / with other weights (one for each edge); of a pattern that is a
+  /// graph like one from a matrix, no pattern any more.
   Graph without_weights() const;
   Graph with_weights(std::vector<double> weights) const;
 
