@@ -70,29 +70,6 @@ std::vector<double> read_block(TensorView<const T> x, Offset first, Offset count
   return unit;
 }
 
-// Whether sums in float could miss 2e-6: errors of the matrix add up over the hops that count, and the change
-// that a tolerance looks for must stay well above the rounding of the signal (6e-8).
-bool wants_double(const DiffuseOptions& o, const Graph& graph) {
-  const auto weights = graph.weights();
-  if (std::any_of(weights.begin(), weights.end(),
-                  [](double w) { return w != 0 && (std::abs(w) < 1e-15 || std::abs(w) > 1e15); })) {
-    return true;
-  }
-  switch (o.kernel) {
-    case Kernel::ppr:
-      return o.hops ? *o.hops > kFloatHops && o.teleport * kFloatHops < 1
-                    : o.tol.value_or(1e-6) * o.teleport < 1e-4;
-    case Kernel::heat:
-      return o.t > kFloatHops || o.tol.value_or(1) < 1e-4;
-    case Kernel::coefficients: {
-      const bool mixed =
-          std::any_of(o.coefficients.begin(), o.coefficients.end(), [](double c) { return c < 0; });
-      return mixed || o.coefficients.size() > kFloatHops;
-    }
-  }
-  return true;
-}
-
 template <class T>
 class Evaluation {
  public:
@@ -243,7 +220,7 @@ template <class T, class S>
 DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, TensorView<const T> x,
                          TensorView<T> z, const DiffuseOptions& options) {
   const Offset n = graph.n_rows();
-  const Offset columns = x.extent[1];
+  const Offset columns = n == 0 ? 0 : x.extent[1];  // of nothing there may be many
   const Offset at_once = columns_at_once<T, S>(ctx, graph, n, columns);
   S* memory = reinterpret_cast<S*>(ctx.workspace.reserve(
       static_cast<std::size_t>(diffusion::blocks_on_host(ctx) * n * ops::block_stride(at_once)) * sizeof(S)));
@@ -309,7 +286,7 @@ DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T
     require_finite(in);
     return diffuse_in<T, S>(ctx, walk, graph, in, out, options);
   };
-  if (std::is_same_v<T, double> || wants_double(options, graph))
+  if (std::is_same_v<T, double> || diffusion::wants_double(options, graph))
     return run(Walk<double>(ctx, graph, options));
   return run(Walk<T>(ctx, graph, options));
 }

@@ -35,6 +35,18 @@ struct DiffuseResult {
 };
 
 /// ppr: Z_0 = X, Z_{t+1} = (1-a) A Z_t + a X.  heat: exp(-t (I - A)) X.  coefficients: sum_k c_k A^k X.
+/// x, z [n, c] or [n] over a square graph, any strides; z shares no memory with x.
+///
+/// Cost     O(K (m + n) c).   Memory: four blocks of n c numbers beside graph, x and z; columns go in turns
+/// where
+///          the limit wants fewer.
+/// Edge     no vertices or columns: nothing to do. Rows (or columns) of A without weight: `dangling`.
+/// Order    the same bits for any thread count and memory limit.
+/// Result   `converged` false after 10^6 hops, with the bound reached. float: sums are double where rounding
+///          could be seen; `residual` and `bound` do not count the rounding of z itself.
+/// Throws   ValueError for options that contradict each other, shapes, weights, or an entry of x that is not
+///          finite, naming it; LimitError; Interrupted.
+/// Source   Gasteiger et al., Diffusion Improves Graph Learning, 2019 (arXiv 1911.05485).
 template <class T>
 DiffuseResult diffuse(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<T> z,
                       const DiffuseOptions& options);
@@ -53,6 +65,12 @@ struct DiffuseGradients {
 
 /// Gradients of sum(gz * diffuse(x)) to x, edge weights, teleport, t and coefficients for a fixed number of
 /// hops (options.hops, or what the forward run reported); `implicit` differentiates the fixed point of ppr.
+/// gz like z.
+///
+/// Cost     two products for each hop (checkpointed: three), O(m c) more for each with weights.   Memory: K
+///          blocks of n c numbers (checkpointed: 2 sqrt(K); implicit: two) and six more, 16 bytes an edge.
+/// Order    the same bits for any thread count and memory limit.
+/// Throws   as diffuse(); ValueError without hops where they are wanted.
 template <class T>
 void diffuse_backward(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<const T> gz,
                       const DiffuseOptions& options, BackwardMode mode, DiffuseGradients<T>& gradients);

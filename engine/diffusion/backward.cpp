@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "manyhop/engine/diffusion/check.hpp"
 #include "manyhop/engine/diffusion/series.hpp"
@@ -235,6 +238,35 @@ class Backward {
   double unit_ = 1;         // powers are those of A / unit
 };
 
+std::vector<double> widened(TensorView<const float> x) {
+  std::vector<double> wide;
+  wide.reserve(at(x.size()));
+  for (Offset i = 0; i < x.extent[0]; ++i) {
+    for (Offset c = 0; c < x.extent[1]; ++c) wide.push_back(static_cast<double>(x(i, c)));
+  }
+  return wide;
+}
+
+// Blocks of the signal's size and what belongs to edges.
+template <class T>
+void check_memory(const Context& ctx, const Graph& graph, Offset columns, const DiffuseOptions& options,
+                  BackwardMode mode) {
+  const double hops = options.kernel == Kernel::coefficients
+                          ? static_cast<double>(options.coefficients.size()) - 1
+                          : static_cast<double>(options.hops.value_or(0));
+  const double kept = mode == BackwardMode::stored         ? hops
+                      : mode == BackwardMode::checkpointed ? 2 * std::sqrt(hops)
+                                                           : 2;
+  const double block =
+      static_cast<double>(graph.n_rows()) * static_cast<double>(ops::block_stride(columns)) * sizeof(T);
+  const double bytes = (kept + 6) * block + 16 * static_cast<double>(graph.implicit() ? 0 : graph.nnz());
+  if (bytes <= static_cast<double>(ctx.limit())) return;
+  throw LimitError(fmt::format(
+      "memory limit: gradients of {:.0f} hops over {} x {} numbers take {:.0f} bytes, the limit is {}{}",
+      hops, graph.n_rows(), columns, bytes, ctx.limit(),
+      mode == BackwardMode::stored ? "; checkpointed takes less" : ""));
+}
+
 }  // namespace
 
 template <class T>
@@ -258,13 +290,40 @@ void diffuse_backward(const Context& ctx, const Graph& graph, TensorView<const T
   if (!fixed_point && options.kernel != Kernel::coefficients && !options.hops) {
     throw ValueError("hops: the backward pass wants the hops of the forward run, or mode implicit for ppr");
   }
-  Backward<T> backward(ctx, graph, x, gz, options, gradients);
-  if (fixed_point) {
-    backward.implicit();
-  } else {
-    backward.unrolled(mode == BackwardMode::checkpointed);
+  const auto run = [&]<class S>(TensorView<const S> in, TensorView<const S> g, TensorView<S> to,
+                                DiffuseGradients<S>& found) {
+    check_memory<S>(ctx, graph, in.extent[1], options, mode);
+    Backward<S> backward(ctx, graph, in, g, options, found);
+    if (fixed_point) {
+      backward.implicit();
+    } else {
+      backward.unrolled(mode == BackwardMode::checkpointed);
+    }
+    backward.finish(to);
+  };
+  if constexpr (std::is_same_v<T, float>) {
+    if (diffusion::wants_double(options, graph)) {  // as the forward pass does
+      const std::vector<double> wide_x = widened(x);
+      const std::vector<double> wide_g = widened(gz);
+      std::vector<double> wide_dx(dx.empty() ? 0 : wide_x.size());
+      const auto shape = {x.extent[0], x.extent[1]};
+      DiffuseGradients<double> wide;
+      wide.want_weights = gradients.want_weights;
+      run.template operator()<double>(
+          {wide_x.data(), shape}, {wide_g.data(), shape},
+          dx.empty() ? TensorView<double>() : TensorView<double>(wide_dx.data(), shape), wide);
+      for (Offset i = 0; !dx.empty() && i < dx.extent[0]; ++i) {
+        for (Offset c = 0; c < dx.extent[1]; ++c)
+          dx(i, c) = static_cast<float>(wide_dx[at(i * dx.extent[1] + c)]);
+      }
+      gradients.weights = std::move(wide.weights);
+      gradients.teleport = wide.teleport;
+      gradients.t = wide.t;
+      gradients.coefficients = std::move(wide.coefficients);
+      return;
+    }
   }
-  backward.finish(dx);
+  run.template operator()<T>(x, gz, dx, gradients);
 }
 
 template void diffuse_backward<float>(const Context&, const Graph&, TensorView<const float>,

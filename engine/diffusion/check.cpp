@@ -2,11 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "manyhop/graphs/base/error.hpp"
 
 namespace manyhop::diffusion {
+
+namespace {
+constexpr int kFloatHops = 16;  // hops that float keeps within 1e-6 of double
+}  // namespace
 
 void check_options(const DiffuseOptions& o) {
   if (!(o.teleport >= 0 && o.teleport <= 1)) {
@@ -46,8 +51,31 @@ void check_options(const DiffuseOptions& o) {
   if (o.tol) throw ValueError(fmt::format("tol: {} with kernel coefficients, whose sum is finite", *o.tol));
 }
 
+bool wants_double(const DiffuseOptions& o, const Graph& graph) {
+  const auto weights = graph.weights();
+  if (std::any_of(weights.begin(), weights.end(),
+                  [](double w) { return w != 0 && (std::abs(w) < 1e-15 || std::abs(w) > 1e15); })) {
+    return true;
+  }
+  switch (o.kernel) {
+    case Kernel::ppr:
+      return o.hops ? *o.hops > kFloatHops && o.teleport * kFloatHops < 1
+                    : o.tol.value_or(1e-6) * o.teleport < 1e-4;
+    case Kernel::heat:
+      return o.t > kFloatHops || o.tol.value_or(1) < 1e-4;
+    case Kernel::coefficients: {
+      const bool mixed =
+          std::any_of(o.coefficients.begin(), o.coefficients.end(), [](double c) { return c < 0; });
+      return mixed || o.coefficients.size() > kFloatHops;
+    }
+  }
+  return true;
+}
+
 template <class T>
 TensorView<T> as_columns(const char* name, TensorView<T> x, Offset n) {
+  if (x.data == nullptr && x.size() > 0)
+    throw ValueError(fmt::format("{}: {} numbers without data", name, x.size()));
   if (x.rank == 1 && x.extent[0] == n) {
     TensorView<T> columns = x;
     columns.rank = 2;

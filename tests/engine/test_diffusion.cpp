@@ -310,6 +310,9 @@ TEST_CASE("diffuse: bad arguments name the place and the alternatives") {
                     o);
   };
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  CHECK_THROWS_WITH_AS(diffuse<double>(ctx, graph, TensorView<const double>(nullptr, {8}),
+                                       TensorView<double>(z.data(), {8}), {}),
+                       "signal: 8 numbers without data", ValueError);
   CHECK_THROWS_WITH_AS(run({.teleport = kNan}), doctest::Contains("teleport"), ValueError);
   CHECK_THROWS_WITH_AS(run({.teleport = 1.5}), doctest::Contains("1.5"), ValueError);
   CHECK_THROWS_WITH_AS(run({.teleport = 0.0}), doctest::Contains("teleport"), ValueError);

@@ -451,6 +451,38 @@ TEST_CASE("diffuse_backward: values that are not finite are named, weights of an
   for (std::size_t e = 0; e < plain.size(); ++e) CHECK(std::abs(huge[e] * 1e100 - plain[e]) <= 1e-12 * most);
 }
 
+TEST_CASE("diffuse_backward: float takes double where the forward pass does, and a memory limit holds") {
+  const std::vector<double> x = drawn_signal(11, 40);
+  const std::vector<float> xf(x.begin(), x.end());
+  for (const double unit : {1e39, 1e-42, 1e-60}) {
+    for (const Normalization normalization : {Normalization::row, Normalization::col, Normalization::sym}) {
+      const Graph graph = drawn_graph(12, 40, 4, unit);
+      const DiffuseOptions options{.hops = 3, .normalization = normalization};
+      DiffuseGradients<double> want;
+      std::vector<double> dx(40);
+      want.x = {dx.data(), {40, 1}};
+      diffuse_backward<double>({.threads = 2}, graph, {x.data(), {40, 1}}, {x.data(), {40, 1}}, options,
+                               BackwardMode::stored, want);
+      DiffuseGradients<float> got;
+      std::vector<float> dxf(40);
+      got.x = {dxf.data(), {40, 1}};
+      diffuse_backward<float>({.threads = 2}, graph, {xf.data(), {40, 1}}, {xf.data(), {40, 1}}, options,
+                              BackwardMode::stored, got);
+      CHECK(relative_l2(dxf, dx) < 1e-5);
+      CHECK(got.teleport == doctest::Approx(want.teleport).epsilon(1e-5));
+      REQUIRE(got.weights.size() == want.weights.size());
+      for (std::size_t e = 0; e < want.weights.size(); ++e) CHECK(std::isfinite(got.weights[e]));
+    }
+  }
+  DiffuseGradients<double> none;
+  Context small{.threads = 2};
+  small.memory_limit = 4000;
+  CHECK_THROWS_WITH_AS(
+      diffuse_backward<double>(small, drawn_graph(12, 40, 4, 1), {x.data(), {40, 1}}, {x.data(), {40, 1}},
+                               {.hops = 50}, BackwardMode::stored, none),
+      doctest::Contains("checkpointed takes less"), LimitError);
+}
+
 TEST_CASE("diffuse: the bound holds on drawn graphs (property)") {
   CHECK(rc::check("distance to the limit is at most the bound", [] {
     const auto seed = *rc::gen::inRange<std::uint64_t>(0, 1U << 20);
