@@ -334,7 +334,8 @@ void add_attend(CLI::App& app, Session& session) {
       ->type_name("GRAPH")
       ->required()
       ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->allow_extra_args(false);  // a stray word is no second pattern
   add_integer(*sub, "--hops", verb->hops, "K", "hops of the diffusion (default 1; 0 returns v)", 0,
               std::numeric_limits<int>::max());
   add_real(*sub, "--teleport", verb->teleport, "A", "share of v in every hop (default 0)", 0, 1);
@@ -352,7 +353,7 @@ void add_attend(CLI::App& app, Session& session) {
   sub->add_flag("--explain", verb->explain, "print the plan");
   add_text(*sub, "--svg", verb->svg, "FOLDER", "draw each pattern into the folder");
   add_text(*sub, "-o,--output", verb->output, "OUT", "result (.safetensors, or .npy for one pattern)");
-  verb->graph.add_options(*sub, false);
+  verb->graph.add_options(*sub);
   sub->callback([&session, verb] { session.run = [&session, verb] { return attend_verb(session, *verb); }; });
 }
 

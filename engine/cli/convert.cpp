@@ -33,6 +33,15 @@ Tensor read_tensor(const std::string& path, std::string& name) {
 }
 
 int convert_tensor(Session& session, ConvertOptions& options) {
+  for (const auto& [name, given] : {std::pair<const char*, bool>{"-n", options.graph.size.has_value()},
+                                    {"--undirected", options.graph.files.undirected},
+                                    {"--compact", options.graph.files.compact},
+                                    {"--base", options.graph.base.has_value()},
+                                    {"--map", !options.graph.map_path.empty()}})
+    if (given) throw ValueError(fmt::format("{} is of graphs, {} holds a tensor", name, options.graph.text));
+  if (!options.name.empty() && !has_suffix(options.graph.text, {".safetensors"}) &&
+      !has_suffix(options.output, {".safetensors"}))
+    throw ValueError("--name is of .safetensors files, neither IN nor OUT is one");
   session.output("OUT", options.output, tensor_suffixes());
   const Stopwatch clock;
   Tensor tensor = read_tensor(options.graph.text, options.name);
@@ -60,7 +69,11 @@ int convert_tensor(Session& session, ConvertOptions& options) {
 }
 
 int convert(Session& session, ConvertOptions& options) {
-  if (has_suffix(options.graph.text, tensor_suffixes())) return convert_tensor(session, options);
+  const bool from_input = options.graph.text == "-" && has_suffix(options.output, tensor_suffixes());
+  if (from_input || has_suffix(options.graph.text, tensor_suffixes()))
+    return convert_tensor(session, options);
+  if (!options.name.empty())
+    throw ValueError(fmt::format("--name picks a tensor, {} is a graph", options.graph.text));
   session.output("OUT", options.output, graph_suffixes());
   if (!options.graph.map_path.empty()) {
     if (!options.graph.files.compact) throw ValueError("--map writes the old ids of --compact: give both");
@@ -70,7 +83,7 @@ int convert(Session& session, ConvertOptions& options) {
   }
   const Stopwatch clock;
   const Graph graph = options.graph.make(session);
-  check_written(session, graph);
+  check_written(session, graph, options.output);
   Outputs outputs;
   outputs.add(options.output, [&](const std::string& path) { save(graph, path); });
   if (!options.graph.map_path.empty())

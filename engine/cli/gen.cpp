@@ -20,7 +20,7 @@ int gen(Session& session, GenOptions& options) {
   const Graph graph = options.graph.make(session);
   const double seconds = clock.seconds();
   if (!options.output.empty()) {
-    check_written(session, graph);
+    check_written(session, graph, options.output);
     Outputs outputs;
     outputs.add(options.output, [&](const std::string& path) { save(graph, path); });
     outputs.commit();

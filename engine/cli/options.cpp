@@ -219,13 +219,11 @@ void GraphArgument::add(CLI::App& verb, const std::string& name, const std::stri
   add_text(verb, name, text, "", help)->required();
 }
 
-void GraphArgument::add_options(CLI::App& verb, bool with_size) {
-  if (with_size) {
-    const std::function<void(const std::string&)> set = [this](const std::string& value) {
-      size = size_of(value);
-    };
-    verb.add_option_function("-n", set, "vertices of a pattern or an edge list")->type_name("N|ROWSxCOLS");
-  }
+void GraphArgument::add_options(CLI::App& verb) {
+  const std::function<void(const std::string&)> set = [this](const std::string& value) {
+    size = size_of(value);
+  };
+  verb.add_option_function("-n", set, "vertices of a pattern or an edge list")->type_name("N|ROWSxCOLS");
   verb.add_flag("--undirected", files.undirected, "edge lists: mirror every arc");
   verb.add_flag("--compact", files.compact, "edge lists: renumber the ids in use");
   add_integer(verb, "--base", base, "0|1", "edge lists: the first id", 0, 1);
@@ -238,13 +236,23 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
     if (has_suffix(text, tensor_suffixes()))
       throw ValueError(fmt::format("{}: holds a tensor, expected a graph ({}) or a pattern text", text,
                                    fmt::join(graph_suffixes(), ", ")));
-    if (size && !size->cols) reading.n = size->rows;
+    if (size && size->cols.value_or(size->rows) == size->rows) reading.n = size->rows;
+    reading.memory_limit = session.limit_graphs ? session.context.memory_limit : 0;
     Graph graph = load(text, reading);
     if (size && (graph.n_rows() != size->rows || graph.n_cols() != size->cols.value_or(size->rows)))
       throw ValueError(fmt::format("-n {}x{} does not fit {}, which is {} x {}", size->rows,
                                    size->cols.value_or(size->rows), text, graph.n_rows(), graph.n_cols()));
     return graph;
   }
+  if ((files.undirected || files.compact || files.base != 0) && text.find("file(") == std::string::npos) {
+    throw ValueError(fmt::format("--{} is an option of edge lists, the pattern {} reads none",
+                                 files.undirected ? "undirected"
+                                 : files.compact  ? "compact"
+                                                  : "base",
+                                 canonical_pattern(text)));
+  }
+  if (text.find("file(\"-\")") != std::string::npos)
+    throw ValueError("file(\"-\"): a pattern cannot read standard input, name a file");
   PatternOptions options;
   options.seed = session.seed;
   options.memory_limit = session.limit_graphs ? session.context.memory_limit : 0;
@@ -266,9 +274,13 @@ Graph GraphArgument::make(const Session& session, std::optional<Size> fallback) 
   return make_graph(text, session, files, size, fallback);
 }
 
-void check_written(const Session& session, const Graph& graph) {
-  const double bytes = 4.0 * static_cast<double>(graph.nnz());
-  if (graph.implicit() && bytes > static_cast<double>(session.context.limit()))
+void check_written(const Session& session, const Graph& graph, const std::string& path) {
+  const auto edges = static_cast<double>(graph.nnz());
+  double bytes = graph.implicit() ? 4 * edges : 0;
+  // An archive is made in memory: members as they are, then packed, which may save nothing.
+  if (path.ends_with(".npz"))
+    bytes += 2 * (edges * (graph.weighted() ? 12 : 5) + 8.0 * static_cast<double>(graph.n_rows()));
+  if (bytes > static_cast<double>(session.context.limit()))
     throw LimitError(fmt::format("writing {} edges takes {:.0f} bytes, the memory limit is {}", graph.nnz(),
                                  bytes, session.context.limit()));
 }

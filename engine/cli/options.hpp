@@ -97,7 +97,7 @@ struct GraphArgument {
   /// The positional GRAPH and the options of edge lists.
   void add(CLI::App& verb, const std::string& name, const std::string& help);
   /// -n, --undirected, --compact, --base.
-  void add_options(CLI::App& verb, bool with_size = true);
+  void add_options(CLI::App& verb);
   /// `fallback`: rows x columns when neither -n nor the text fixes them.   Throws ValueError, FileError.
   Graph make(const Session& session, std::optional<Size> fallback = std::nullopt);
 };
@@ -106,7 +106,7 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
                  std::optional<Size> size, std::optional<Size> fallback);
 
 /// Refuses to write out an implicit graph whose edges would pass the memory limit.   Throws LimitError.
-void check_written(const Session& session, const Graph& graph);
+void check_written(const Session& session, const Graph& graph, const std::string& path);
 
 const std::vector<std::string>& graph_suffixes();
 const std::vector<std::string>& tensor_suffixes();

@@ -28,6 +28,7 @@ struct SpectralVerb {
   std::string cut;
   std::string html;
   std::vector<double> eps{0.1, 0.01, 0.001};
+  bool eps_given = false;
   std::optional<double> mixing_eps, teleport;
   spectral::Wanted wanted;
   SpectralQkv qkv;
@@ -90,6 +91,8 @@ int spectral_verb(Session& session, SpectralVerb& options) {
                                       {"--weighted", options.weighted},
                                       {"--vectors", !options.vectors.empty()},
                                       {"--cut", !options.cut.empty()},
+                                      {"--eps", options.eps_given},
+                                      {"--mixing-eps", options.mixing_eps.has_value()},
                                       {"--html", !options.html.empty()}})
       if (given) throw ValueError(fmt::format("{} does not go with --qkv", name));
     options.qkv.teleport = options.teleport;
@@ -116,6 +119,11 @@ int spectral_verb(Session& session, SpectralVerb& options) {
   const spectral::GapResult& result = survey.gap;
 
   Outputs outputs;
+  if (request.vectors && result.vectors.empty() && graph.n_rows() > 0)
+    throw ValueError(
+        fmt::format("--vectors: operator {} has none here; normalized, laplacian and adjacency of "
+                    "symmetric graphs have",
+                    result.op));
   if (request.vectors) {
     const auto rows = static_cast<Offset>(result.vectors.size() / 2);
     Tensor tensor = Tensor::zeros(DType::f64, {rows, 2});
@@ -180,6 +188,7 @@ void add_spectral(CLI::App& app, Session& session) {
       ->type_name("LIST");
   const std::function<void(const std::string&)> set_eps = [options](const std::string& text) {
     options->eps = reals_of("--eps", text);
+    options->eps_given = true;
     for (const double eps : options->eps)
       if (!(eps > 0 && eps < 1))
         throw ValueError(fmt::format("--eps is '{}': expected numbers between 0 and 1", text));

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "manyhop/graphs/base/error.hpp"
 #include "output.hpp"
 #include "verbs.hpp"
 
@@ -32,6 +33,9 @@ TerminalSize terminal_size() {
 
 int spy(Session& session, SpyVerb& options) {
   if (!options.output.empty()) session.output("-o", options.output, {".svg"});
+  if (options.pixels && options.output.empty())
+    throw ValueError(
+        fmt::format("--pixels {} is of the picture that -o FILE.svg writes, give both", *options.pixels));
   const Graph graph = options.graph.make(session);
   Json json;
   json["n_rows"] = graph.n_rows();

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
@@ -91,6 +94,13 @@ Graph load(const std::string& path, const LoadOptions& options) {
   }
   const bool named = path != "-";
   if (named) format_of(path);  // an unknown suffix is told before the file is read
+  if (options.memory_limit > 0 && named) {
+    std::error_code problem;  // what is wrong with the file, reading it says
+    const std::uintmax_t size = std::filesystem::file_size(path, problem);
+    if (!problem && size > options.memory_limit) {
+      throw LimitError(fmt::format("{}: {} bytes, the memory limit is {}", path, size, options.memory_limit));
+    }
+  }
   const std::string bytes = read_file(path);
   const Format& format = named ? format_of(path) : format_of_bytes(bytes);
   if (!format.edge_list && (options.undirected || options.compact || options.base != 0)) {
@@ -101,7 +111,12 @@ Graph load(const std::string& path, const LoadOptions& options) {
                                        : "base",
                     format.suffix));
   }
-  return format.parse(bytes, path, options);
+  Graph graph = format.parse(bytes, path, options);
+  if (options.memory_limit > 0 && graph.bytes() > options.memory_limit) {
+    throw LimitError(fmt::format("{}: the graph takes {} bytes, the memory limit is {}", path, graph.bytes(),
+                                 options.memory_limit));
+  }
+  return graph;
 }
 
 void save(const Graph& graph, const std::string& path) {

@@ -25,6 +25,7 @@ struct LoadOptions {
   int base = 0;             // edge lists: first id, 0 or 1
   std::optional<Offset>
       n;  // edge lists: vertices (allows ids above the sanity bound, and isolated last vertices)
+  std::size_t memory_limit = 0;  // bytes of the file, of what is in it unpacked and of the graph; 0: none
   std::vector<Offset>* map = nullptr;  // --compact: receives old id of each new vertex
 };
 

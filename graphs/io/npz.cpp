@@ -36,7 +36,8 @@ struct Member {
 
 class Archive {
  public:
-  Archive(std::string_view bytes, const std::string& name) : bytes_(bytes), name_(name) {
+  Archive(std::string_view bytes, const std::string& name, std::size_t limit)
+      : bytes_(bytes), name_(name), limit_(limit) {
     if (bytes.empty()) fail(0, "the file is empty");
     zip_error_t error;
     zip_error_init(&error);
@@ -73,6 +74,10 @@ class Archive {
       fail(0, fmt::format("member {}: {} bytes out of {} are promised, the archive has {}", file, status.size,
                           status.comp_size, bytes_.size()));
     }
+    if (limit_ > 0 && status.size > limit_) {
+      throw LimitError(fmt::format("{}: member {} unpacks to {} bytes, the memory limit is {}", name_, file,
+                                   status.size, limit_));
+    }
     const std::unique_ptr<zip_file_t, CloseMember> member(zip_fopen_index(archive_.get(), index, 0));
     if (member == nullptr) fail(0, fmt::format("member {}: {}", file, zip_strerror(archive_.get())));
     auto result = std::make_unique<Member>();
@@ -105,6 +110,7 @@ class Archive {
  private:
   std::string_view bytes_;
   const std::string& name_;
+  std::size_t limit_;
   std::unique_ptr<zip_t, Discard> archive_;
   std::vector<std::string> names_;
 };
@@ -175,7 +181,7 @@ std::string_view raw(std::span<const T> values) {
 }  // namespace
 
 Graph parse_npz(std::string_view bytes, const std::string& name, const LoadOptions& options) {
-  const Archive archive(bytes, name);
+  const Archive archive(bytes, name, options.memory_limit);
   const auto format_member = archive.read("format");
   const std::string format = format_member->array.text();
   if (format != "csr" && format != "csc" && format != "coo") {

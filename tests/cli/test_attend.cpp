@@ -242,6 +242,21 @@ TEST_CASE("attend: bad input is refused and nothing is written") {
   CHECK_FALSE(std::filesystem::exists(folder / "out.safetensors"));
 }
 
+TEST_CASE(
+    "attend: an edge list without its last tokens, a rectangle in any order, one pattern for each "
+    "--pattern") {
+  const Folder folder;
+  write_small(folder / "in.safetensors");
+  write_text(folder / "a.el", "0 1\n1 2\n");  // of ten tokens
+  CHECK(run_json({"attend", "--qkv", folder / "in.safetensors", "--pattern", folder / "a.el", "-n",
+                  "10"})["edges"] == 2);
+  refused({"attend", "--qkv", folder / "in.safetensors", "--pattern", folder / "a.el"}, "3 x 3");
+  write_qkv(folder / "r.safetensors", numbers({3, 2, 4}, 1), numbers({5, 2, 4}, 2), numbers({5, 2, 4}, 3));
+  CHECK(run_json({"attend", "--qkv", folder / "r.safetensors", "--pattern", "full", "--reorder",
+                  "auto"})["edges"] == 15);
+  refused({"attend", "--qkv", folder / "in.safetensors", "--pattern", "full", "causal"}, "causal");
+}
+
 TEST_CASE("attend: no tokens") {
   const Folder folder;
   write_qkv(folder / "in.safetensors", numbers({0, 2, 4}, 1), numbers({0, 2, 4}, 1), numbers({0, 2, 4}, 1));

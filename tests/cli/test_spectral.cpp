@@ -43,6 +43,8 @@ TEST_CASE("spectral: vectors are written, bad calls refused") {
   refused({"spectral", "full", "-n", "4", "--operator", "signless"}, "chung");
   refused({"spectral", "full", "-n", "4", "--tol", "-1"}, "--tol");
   refused({"spectral", "full", "-n", "4", "--vectors", folder / "v.mtx"}, ".npy");
+  refused({"spectral", "window(1)", "-n", "9", "--operator", "transition", "--vectors", folder / "w.npy"},
+          "operator transition has none");
 }
 
 TEST_CASE("spectral: out of reach of the tolerance is exit code 3 with the result") {

@@ -138,6 +138,32 @@ TEST_CASE("seed decides random patterns and MANYHOP_THREADS does not") {
   CHECK(hash({}, {.extra = {"MANYHOP_THREADS=3"}}) == hash({}));
 }
 
+TEST_CASE("files and archives are held to the memory limit") {
+  const Folder folder;
+  REQUIRE(run_program({"gen", "random(64)", "-n", "4000", "-o", folder / "g.npz"}).code == 0);
+  refused({"info", folder / "g.npz", "--memory-limit", "1M"}, "the memory limit is 1048576");
+  refused({"convert", folder / "g.npz", folder / "g.mtx", "--memory-limit", "100k"},
+          "the memory limit is 102400");
+  CHECK(run_program({"info", folder / "g.npz", "--memory-limit", "40M"}).code == 0);
+  refused({"gen", "full", "-n", "2000", "-o", folder / "f.npz", "--memory-limit", "20M"},
+          "writing 4000000 edges");
+}
+
+TEST_CASE("options that belong to other inputs are refused") {
+  const Folder folder;
+  manyhop::save_npy(manyhop::Tensor::zeros(manyhop::DType::f64, {3}), folder / "x.npy");
+  write_text(folder / "a.el", "0 1\n");
+  refused({"convert", folder / "x.npy", folder / "y.npy", "--map", folder / "m.txt"}, "--map is of graphs");
+  refused({"convert", folder / "x.npy", folder / "y.npy", "--compact"}, "--compact is of graphs");
+  refused({"convert", folder / "x.npy", folder / "y.npy", "--name", "x"}, "--name is of .safetensors");
+  refused({"convert", folder / "a.el", folder / "a.mtx", "--name", "x"}, "--name picks a tensor");
+  refused({"gen", "window(1)", "-n", "5", "--undirected"}, "--undirected is an option of edge lists");
+  refused({"info", "file(\"-\")"}, "cannot read standard input");
+  refused({"spy", "window(1)", "-n", "5", "--pixels", "3"}, "-o");
+  CHECK(run_json({"info", folder / "a.el", "-n", "5x5"})["n_cols"] == 5);
+  CHECK(run_json({"info", "file(\"" + (folder / "a.el") + "\")|self", "--undirected"})["edges"] == 4);
+}
+
 TEST_CASE("standard output carries the data and standard input takes it") {
   const Said written = run_program({"gen", "window(1)", "-n", "9", "-o", "-"});
   REQUIRE(written.code == 0);
