@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -119,10 +120,25 @@ TensorView<T> token_of(const TensorView<T>& all, Offset i) {
   return one;
 }
 
+/// One call at a time: the interpreter's lock is let go while tokens are taken.
+template <class T>
+struct Guarded {
+  Guarded(const SparsekCacheOptions& options, const Context& ctx) : cache(options, ctx) {}
+  Guarded(const Guarded& other) : Guarded(other, std::scoped_lock(other.mutex)) {}
+
+  SparsekCache<T> cache;
+  mutable std::mutex mutex;
+
+ private:
+  Guarded(const Guarded& other, const std::scoped_lock<std::mutex>&) : cache(other.cache) {}
+};
+
 template <class T>
 void bind_cache(nb::module_& m, const char* name) {
-  using Cache = SparsekCache<T>;
+  using Cache = Guarded<T>;
   using E = EdgeValue<T>;
+  using Unlocked =
+      nb::call_guard<nb::gil_scoped_release>;  // a call that waits must not hold what the other wants
   nb::class_<Cache>(m, name)
       .def("__init__",
            [](Cache* self, const SparsekCacheOptions& options, std::size_t memory_limit) {
@@ -130,14 +146,27 @@ void bind_cache(nb::module_& m, const char* name) {
              ctx.memory_limit = memory_limit;
              new (self) Cache(options, ctx);
            })
-      .def("__copy__", [](const Cache& c) { return Cache(c); })
-      .def_prop_ro("tokens", &Cache::tokens)
-      .def_prop_ro("bytes", &Cache::bytes)
+      .def(
+          "__copy__", [](const Cache& c) { return Cache(c); }, Unlocked())
+      .def_prop_ro(
+          "tokens",
+          [](const Cache& c) {
+            const std::scoped_lock lock(c.mutex);
+            return c.cache.tokens();
+          },
+          Unlocked())
+      .def_prop_ro(
+          "bytes",
+          [](const Cache& c) {
+            const std::scoped_lock lock(c.mutex);
+            return c.cache.bytes();
+          },
+          Unlocked())
       // Tokens one after another: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n], and with q [h, n, d] the
       // attention of each into out [h, n, d_v]. What came before an interrupt stays.
       .def(
           "step",
-          [](Cache& c, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
+          [](Cache& guarded, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
              const std::optional<ReadArray>& q, const std::optional<WriteArray>& out) {
             const auto k_view = view_of<const T>(k, "k");
             const auto v_view = view_of<const T>(v, "v");
@@ -145,6 +174,8 @@ void bind_cache(nb::module_& m, const char* name) {
             const auto q_view = q ? view_of<const T>(*q, "q") : TensorView<const T>{};
             const auto o_view = out ? view_of<T>(*out, "out") : TensorView<T>{};
             run(1, 0, [&](const Context& ctx) {
+              const std::scoped_lock lock(guarded.mutex);
+              SparsekCache<T>& c = guarded.cache;
               const ThreadScope scope(1, ctx.stop);
               for (Offset i = 0; i < s_view.extent[1]; ++i) {
                 for (Offset h = 0; h < s_view.extent[0]; ++h) {
@@ -161,14 +192,24 @@ void bind_cache(nb::module_& m, const char* name) {
             });
           },
           nb::arg("k"), nb::arg("v"), nb::arg("scores"), nb::arg("q").none(), nb::arg("out").none())
-      .def("tau", [](const Cache& c, Offset head) { return c.selection(head).tau(); })
+      .def(
+          "tau",
+          [](const Cache& c, Offset head) {
+            const std::scoped_lock lock(c.mutex);
+            return c.cache.selection(head).tau();
+          },
+          Unlocked())
       .def("kept", [](const Cache& c, Offset head) {
         std::vector<Index> positions;
         std::vector<double> gates;
-        c.selection(head).for_each([&](const CausalSparsek::Key& key, double gate) {
-          positions.push_back(key.position);
-          gates.push_back(gate);
-        });
+        {
+          const nb::gil_scoped_release released;
+          const std::scoped_lock lock(c.mutex);
+          c.cache.selection(head).for_each([&](const CausalSparsek::Key& key, double gate) {
+            positions.push_back(key.position);
+            gates.push_back(gate);
+          });
+        }
         return nb::make_tuple(owned_array(std::move(positions)), owned_array(std::move(gates)));
       });
 }

@@ -220,3 +220,18 @@ def test_the_memory_limit_counts_for_graphs_too():
         mh.Graph.from_edge_index([[0, 2**31 - 2], [1, 0]])
     wide = mh.Graph.from_edges([0, 0], [2**31 - 2, 5], shape=(2, 2**31 - 1))
     assert wide.indices.tolist() == [5, 2**31 - 2]
+
+
+def test_sums_of_duplicates_pass_what_narrow_types_hold():
+    sparse = pytest.importorskip("scipy.sparse")
+    twice = sparse.coo_array((np.array([100, 100], np.int8), ([0, 0], [1, 1])), shape=(2, 2))
+    assert mh.Graph.from_scipy(twice).weights.tolist() == [200.0]
+    torch = pytest.importorskip("torch")
+    tensor = torch.sparse_coo_tensor([[0, 0], [1, 1]], torch.tensor([100, 100], dtype=torch.int8), (2, 2))
+    assert mh.Graph.from_torch(tensor).weights.tolist() == [200.0]
+
+
+def test_given_weights_do_not_count_where_they_are_not_asked_for():
+    graph = mh.graph("window(1)", 4).with_weights(np.arange(1, 11.0))
+    plain = mh.spectral.gap(mh.graph("window(1)", 4)).gap
+    assert mh.spectral.gap(graph).gap == pytest.approx(plain) and mh.spectral.gap(graph, weighted=True).gap != pytest.approx(plain)

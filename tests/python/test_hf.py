@@ -121,9 +121,11 @@ def test_refuses_what_it_cannot_mask():
 
 
 def test_which_patterns_can_be_decoded():
-    for text in ("window(4)|global(2)", "strided(8)", "full", "causal & (self|logsparse)", "random(3, seed=2, causal=true)"):
+    for text in ("window(4)|global(2)", "strided(8)", "full", "causal & (self|logsparse)", "random(3, seed=2, causal=true)",
+                 "random(3, 1, true)", "window(3, 2)"):
         assert hf._stable(text), text
-    for text in ("random(3)", "diffuser(8, 8, 8)", "window(3, ring=true)", "global(3, seed=1)", "regular(4)", "lift(self, 8)"):
+    for text in ("random(3)", "diffuser(8, 8, 8)", "window(3, ring=true)", "global(3, seed=1)", "regular(4)", "lift(self, 8)",
+                 "global(3, 7)", "window(3, 1, true)", "random(3, 1)"):
         assert not hf._stable(text), text
 
 

@@ -323,3 +323,16 @@ def test_heads_at_once(rng):
         one = mh.causal_sparsek(row, 5, cap=8)
         assert np.array_equal(one.tau, selection.tau) and np.array_equal(one.until, selection.until)
         assert selection.edges == one.edges and selection.to_graph(window=2) == one.to_graph(window=2)
+
+
+def test_threads_take_turns_with_a_cache():
+    import threading
+
+    cache = mh.SparseKCache(2, head_dim=4, keys=2, window=2)
+    x, u = np.ones((2, 50, 4), np.float32), np.zeros((2, 50), np.float32)
+    threads = [threading.Thread(target=lambda: [cache.step(x, x, x, u) for _ in range(40)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cache.tokens == 4 * 40 * 50

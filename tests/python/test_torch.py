@@ -395,3 +395,67 @@ def test_mistakes_are_one_sentence(make, kind, words):
     with pytest.raises(kind, match=words) as caught:
         make(torch.zeros(1, 2, 8, 4), mh.graph("full", 8))
     assert isinstance(caught.value, mh.Error) and "\n" not in str(caught.value)
+
+
+def test_a_state_may_come_back_anywhere(rng):
+    graph = mh.graph("window(16)", 300)
+    def gradients(pack, unpack):
+        q, k, v = (torch.from_numpy(x).requires_grad_() for x in rng_values)
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            out = mh.attention(q, k, v, graph, hops=3, teleport=0.1)
+        out.sum().backward()
+        return q.grad, k.grad, v.grad
+    rng_values = rng.standard_normal((3, 1, 2, 300, 16), dtype=np.float32)
+    want = gradients(lambda x: x, lambda x: x)
+    for offset in (1, 8, 32):
+        def away(x):
+            held = np.empty(x.numel() * x.element_size() + 128, np.uint8)
+            place = held[(-held.ctypes.data) % 64 + offset * (x.dtype == torch.uint8):][:x.numel() * x.element_size()]
+            place[:] = x.contiguous().view(torch.uint8).reshape(-1).numpy() if x.dtype == torch.uint8 else 0
+            return torch.from_numpy(place) if x.dtype == torch.uint8 else x
+        got = gradients(away, lambda x: x)
+        assert all(torch.equal(a, b) for a, b in zip(want, got))
+
+
+def test_backward_under_a_smaller_limit_makes_again_what_does_not_fit(rng):
+    graph = mh.graph("window(16)", 512)
+    values = rng.standard_normal((3, 1, 4, 512, 32), dtype=np.float32)
+    total = mh.plan(graph, heads=4, head_dim=32, hops=5, backward=True).memory()["total"]
+    found = []
+    for limit in (None, total * 11 // 10):
+        q, k, v = (torch.from_numpy(x.copy()).requires_grad_() for x in values)
+        out = mh.attention(q, k, v, graph, hops=5)
+        if limit is None:
+            out.sum().backward()
+        else:
+            with mh.memory_limit(limit):
+                out.sum().backward()
+        found.append((q.grad, k.grad, v.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+def test_the_gradient_to_t_is_that_of_the_kernel_near_zero_too():
+    graph = mh.graph("window(1)", 4)
+    x = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+    w = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)
+    a = torch.from_numpy(graph.to_dense())
+    d = a.sum(1) ** -0.5
+    away = torch.eye(4, dtype=torch.float64) - d[:, None] * a * d
+    for start in (0.0, 1e-7, 1e-3, 0.5):
+        t = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+        (mh.diffuse(graph, x, "heat", t=t).value * w).sum().backward()
+        s = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+        ((torch.matrix_exp(-s * away) @ x) * w).sum().backward()
+        assert abs(t.grad - s.grad) < 1e-5, start
+
+
+def test_arguments_of_another_kernel_and_empty_lengths_are_refused():
+    graph = mh.graph("window(1)", 4)
+    with pytest.raises(ValueError, match="only kernel coefficients takes them"):
+        mh.diffuse(graph, torch.ones(4), coefficients=[1.0, 2.0], hops=2)
+    q = torch.ones(2, 1, 4, 8)
+    for lengths in ([], torch.zeros(0, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="lengths: 0 entries for a batch of 2"):
+            mh.attention(q, q, q, graph, lengths=lengths)
+    with pytest.raises(ValueError, match="lengths: 0 entries for a batch of 2"):
+        mh.attention(q.numpy(), q.numpy(), q.numpy(), graph, lengths=[])

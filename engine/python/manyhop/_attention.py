@@ -104,12 +104,14 @@ def plan_shape(q_shape, k_shape, v_shape, graphs):
     return b, h, k_shape[1], d, v_shape[3]
 
 
-def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward="stored", threads=0):
+def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, batch, backward="stored", threads=0):
     options = _core.CallOptions()
     options.hops = whole(hops, "hops")
     options.teleport = float(teleport)
     options.scale = None if scale is None else float(scale)
     if lengths is not None:
+        if len(lengths) == 0 and batch > 0:  # for the engine an empty list is none
+            raise BadValue(f"lengths: 0 entries for a batch of {batch}")
         options.lengths = [int(x) for x in lengths]
     options.dropout_p = float(dropout_p)
     options.hop_dropout_p = float(hop_dropout_p)
@@ -222,7 +224,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     b, h, kv, d, dv = plan_shape(q_shape, k_shape, v_shape, graphs)
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63)) if dropout_p or hop_dropout_p else 0
-    options = make_options(*given, seed)
+    options = make_options(*given, seed, b)
     plan = _core.plan(graphs, batch=b, heads=h, kv_heads=kv, head_dim=d, value_dim=dv,
                       dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
                       memory_limit=options.memory_limit)

@@ -59,6 +59,8 @@ class Conversions:
             raise BadType(f"from_scipy: {type(matrix).__name__}, a SciPy sparse matrix is wanted")
         if matrix.ndim != 2:
             raise BadValue(f"from_scipy: {matrix.ndim} axes, 2 are wanted")
+        if matrix.dtype.kind in "biuf":
+            matrix = matrix.astype(np.float64)  # sums of duplicates may pass what a narrow type holds
         csr = matrix.tocsr()
         if not csr.has_canonical_format:
             csr = csr.copy()
@@ -124,7 +126,10 @@ class Conversions:
             raise BadType(f"from_torch: {getattr(tensor, 'layout', type(tensor).__name__)}, a sparse torch tensor is wanted")
         if tensor.dim() != 2 or tensor.dense_dim() != 0:
             raise BadValue(f"from_torch: {tensor.dim()} axes, {tensor.dense_dim()} of them dense, 2 sparse ones are wanted")
-        coo = tensor.detach().to_sparse_coo().coalesce().cpu()
+        coo = tensor.detach().to_sparse_coo()
+        if not (coo.is_coalesced() or coo.dtype.is_complex):
+            coo = torch.sparse_coo_tensor(coo._indices(), coo._values().to(torch.float64), coo.shape)
+        coo = coo.coalesce().cpu()
         rows, cols = coo.indices().numpy()
         return cls.from_edges(rows, cols, coo.values() if flag(weights, "weights") else None, shape=tuple(tensor.shape))
 

@@ -1,5 +1,7 @@
 """SparseK attention in pretrained causal language models, and a cache of constant memory for generation."""
 
+import threading
+
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
@@ -16,7 +18,7 @@ class SparseK(nn.Module):
         super().__init__()
         self.scores = SparseKScores(hidden_size, heads)
         self.settings = settings
-        self.seen = None  # (hidden states, layer of the cache) of the call that is running
+        self.seen = {}  # by thread: (hidden states, layer of the cache) of the call that is running
 
 
 def attention_modules(model):
@@ -126,7 +128,7 @@ def _note(module, args, kwargs):
         if not isinstance(layer, SparseKCacheLayer):
             raise BadValue(f"past_key_values: layer {module.layer_idx} was made before SparseK came into it; make a new "
                            "SparseKCache")
-    module.sparsek.seen = hidden, layer
+    module.sparsek.seen[threading.get_ident()] = hidden, layer
 
 
 def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None, **_):
@@ -137,8 +139,7 @@ def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scal
     if dropout:
         raise BadValue(f"manyhop: SparseK attention has no dropout ({dropout} in the model's configuration)")
     own = module.sparsek
-    hidden, layer = own.seen
-    own.seen = None
+    hidden, layer = own.seen.pop(threading.get_ident())
     if layer is not None:
         layer.waiting = False  # the tokens have come through, whatever becomes of the call
     settings = own.settings

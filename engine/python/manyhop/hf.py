@@ -26,6 +26,7 @@ except ImportError as error:  # pragma: no cover
     raise Error("manyhop.hf wants torch and transformers (4.57 or later), not installed here: pip install torch transformers"
                 ) from error
 
+from . import _core
 from ._attention import attention
 from ._graph import Graph, graph as make_graph
 from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
@@ -159,7 +160,7 @@ def _kind(function, b, q, kv, offset, local_size, device):
 
 
 def _stable(pattern):
-    text = pattern.replace(" ", "")
+    text = _core.canonical_pattern(pattern).replace(" ", "")  # seed, ring and causal by name
     names = set(re.findall(r"(?<![=\w])[a-z_]\w*(?![\w=])", text)) - {"true", "false", "none"}
     if not names <= _PREFIX_STABLE or "ring" in text or re.search(r"global\([^)]*seed", text):
         return False

@@ -90,7 +90,7 @@ class _Call:
         sizes = [tuple(int(s) for s in x.shape) for x in (q, k, v)]
         self.b, self.h, kv, d, self.dv = plan_shape(*sizes, self.cores)
         self.n = sizes[0][2]
-        self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward,
+        self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, self.b, backward,
                                     torch.get_num_threads())
         self.options.stream = stream_of(q)
         with on_device(q):
@@ -353,7 +353,9 @@ def _diffuse_backward(g: Tensor, x: Tensor, weights: Optional[Tensor], numbers: 
                       hops: Optional[int], tol: Optional[float], normalization: str, dangling: str, backward: str,
                       backend: str, needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor]:
     if backward != "implicit":
-        hops, tol = int(told[0]), None
+        # The derivative by t is one power of A ahead of the value: the hop that it wants comes on top of the tolerance's.
+        ahead = 1 if kernel == "heat" and hops is None else 0
+        hops, tol = int(told[0]) + ahead, None
     options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
     dx = torch.empty(x.shape, dtype=x.dtype) if needed[0] else x.new_empty(0)
     core = _weighted(graph, weights)
@@ -425,6 +427,8 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     """
     hops, tol = _diffusion.check_call(kernel, hops, tol, normalization, dangling, backward, backend)
     numbers = {"ppr": _one(teleport, "teleport"), "heat": _one(t, "t"), "coefficients": _coefficients(coefficients)}
+    if kernel != "coefficients" and numbers["coefficients"].numel():
+        raise BadValue(f"coefficients: {numbers['coefficients'].numel()} are given, only kernel coefficients takes them")
     numbers = numbers[kernel].reshape(-1).cpu()
     x = _tensor(x if isinstance(x, Tensor) else torch.from_numpy(np.array(_diffusion.signal(x))), "x", cuda=True)
     if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and x.dtype in (torch.bfloat16, torch.float16):
