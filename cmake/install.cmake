@@ -4,6 +4,7 @@ include(CMakePackageConfigHelpers)
 foreach(folder graphs ops engine)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/manyhop
           FILES_MATCHING PATTERN "*.hpp" PATTERN "*-inl.hpp" EXCLUDE PATTERN "*_internal.hpp" EXCLUDE
+          PATTERN "tile_units.hpp" EXCLUDE
           PATTERN "cli" EXCLUDE PATTERN "python" EXCLUDE)
 endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/engine/manyhop.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/manyhop)

@@ -261,6 +261,10 @@ std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const
     throw ValueError(
         fmt::format("causal sparsek: scores have {} axes, [heads, tokens] are wanted", scores.rank));
   }
+  if (scores.data == nullptr && scores.size() > 0) {
+    throw ValueError(fmt::format("causal sparsek: scores of shape [{}, {}] without data", scores.extent[0],
+                                 scores.extent[1]));
+  }
   const CausalOptions options = checked(given);
   if (scores.extent[1] > kMaxVertices) {
     throw ValueError(
