@@ -109,7 +109,7 @@ struct AttentionOptions {
 ///
 /// Cost     O(b h (m (d + K d_v) + K n d_v)).   Memory: plan.memory().
 /// Edge     a row without edges is 0 after one hop without teleport; hops = 0 gives V. What is not finite in
-///          q, k or v goes along edges, hop by hop, and nowhere else.
+///          q, k or v goes along edges, hop by hop, and nowhere else (cuda: to other rows of a tile too).
 /// Order    the same bits for any thread count and memory limit.
 /// Throws   ValueError with both sizes, or naming the option; LimitError before it begins; Interrupted, and
 ///          then heads that were done are in `out`.

@@ -58,7 +58,8 @@ inline void read_half_row(TensorView<const bf16> from, Offset i, Offset d, Offse
   for (; f < end; ++f) row[half_place(f - begin)] = f < d ? source[f * step] : bf16{};
 }
 
-/// All ones in the exponent: NaN or infinity. On bits, for a sum of x * 0 is a chain that does not vectorise.
+/// All ones in the exponent: NaN or infinity. One more in the exponent then carries into the sign, and lanes
+/// stay as wide as the numbers, so that the loop becomes vectors; a sum of x * 0 is a chain that does not.
 template <class C>
 bool all_finite(const C* row, Offset count) {
   using Bits = std::conditional_t<sizeof(C) == 2, std::uint16_t,
@@ -66,11 +67,13 @@ bool all_finite(const C* row, Offset count) {
   constexpr Bits kExponent = sizeof(C) == 2   ? Bits{0x7F80U}
                              : sizeof(C) == 4 ? static_cast<Bits>(0x7F800000U)
                                               : static_cast<Bits>(0x7FF0000000000000ULL);
-  std::uint64_t found = 0;
+  constexpr Bits kOne = kExponent & static_cast<Bits>(-kExponent);  // the exponent's last bit
+  Bits found = 0;
   for (Offset f = 0; f < count; ++f) {
-    found |= static_cast<Bits>(std::bit_cast<Bits>(row[f]) & kExponent) == kExponent ? 1U : 0U;
+    const Bits exponent = std::bit_cast<Bits>(row[f]) & kExponent;
+    found = static_cast<Bits>(found | static_cast<Bits>(exponent + kOne));
   }
-  return found == 0;
+  return (found >> (8 * sizeof(Bits) - 1)) == 0;
 }
 
 /// Row i of x.
