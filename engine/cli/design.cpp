@@ -47,7 +47,7 @@ int design_verb(Session& session, DesignVerb& options) {
   request.edges_per_token = *options.budget;
   request.align = static_cast<int>(options.align.value_or(1));
   request.causal = options.causal;
-  request.keep = options.keep;
+  request.keep = is_graph_path(options.keep) ? fmt::format("file(\"{}\")", options.keep) : options.keep;
   request.max_ms = options.max_ms.value_or(0);
   request.seeds = static_cast<int>(options.seeds.value_or(2));
   request.seed = session.seed;

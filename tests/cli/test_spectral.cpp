@@ -137,6 +137,9 @@ TEST_CASE("design: the choice is written and reproduced by spectral and info") {
   const auto again = run_json({"spectral", text, "-n", "512"});
   CHECK(std::abs(again["gap"].get<double>() - best["gap"].get<double>()) < 1e-8);
   CHECK(run_json({"info", text, "-n", "512"})["edges"] == best["edges"]);
+  REQUIRE(run_program({"gen", "window(1,ring=true)", "-n", "128", "-o", folder / "ring.el"}).code == 0);
+  const auto kept = run_json({"design", "-n", "128", "--edges-per-token", "8", "--keep", folder / "ring.el"});
+  CHECK(kept["chosen"]["pattern"].get<std::string>().starts_with("file(\""));
   refused({"design"}, "-n");
   refused({"design", "-n", "512"}, "--edges-per-token");
   refused({"design", "-n", "512", "--edges-per-token", "8", "--align", "64"}, "64");
