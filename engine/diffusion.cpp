@@ -22,7 +22,6 @@ namespace {
 using diffusion::Walk;
 
 constexpr int kMostHops = 1000000;  // where a tolerance gives up: converged = false with the bound reached
-constexpr int kFloatHops = 16;      // hops that float keeps within 1e-6 of double
 // A column whose largest entry is outside of these is scaled: squares and sums stay plain numbers, in float
 // too.
 constexpr double kSmallSignal = 1e-12;
