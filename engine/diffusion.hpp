@@ -37,9 +37,9 @@ struct DiffuseResult {
 /// ppr: Z_0 = X, Z_{t+1} = (1-a) A Z_t + a X.  heat: exp(-t (I - A)) X.  coefficients: sum_k c_k A^k X.
 /// x, z [n, c] or [n] over a square graph, any strides; z shares no memory with x.
 ///
-/// Cost     O(K (m + n) c).   Memory: four blocks of n c numbers beside graph, x and z; columns go in turns
-/// where
-///          the limit wants fewer.
+/// Cost     O(K (m + n) c).
+/// Memory   four blocks of n c numbers beside graph, x and z; where the limit wants fewer, columns go in
+///          turns.
 /// Edge     no vertices or columns: nothing to do. Rows (or columns) of A without weight: `dangling`.
 /// Order    the same bits for any thread count and memory limit.
 /// Result   `converged` false after 10^6 hops, with the bound reached. float: sums are double where rounding

@@ -105,7 +105,8 @@ struct GraphArgument {
 Graph make_graph(const std::string& text, const Session& session, const LoadOptions& files,
                  std::optional<Size> size, std::optional<Size> fallback);
 
-/// Refuses to write out an implicit graph whose edges would pass the memory limit.   Throws LimitError.
+/// Refuses what writing the graph to `path` would hold past the memory limit: edges that are implicit, an
+/// archive.   Throws LimitError.
 void check_written(const Session& session, const Graph& graph, const std::string& path);
 
 const std::vector<std::string>& graph_suffixes();

@@ -119,12 +119,12 @@ int spectral_verb(Session& session, SpectralVerb& options) {
   const spectral::GapResult& result = survey.gap;
 
   Outputs outputs;
-  if (request.vectors && result.vectors.empty() && graph.n_rows() > 0)
-    throw ValueError(
-        fmt::format("--vectors: operator {} has none here; normalized, laplacian and adjacency of "
-                    "symmetric graphs have",
-                    result.op));
   if (request.vectors) {
+    if (result.vectors.empty() && graph.n_rows() > 0)
+      throw ValueError(
+          fmt::format("--vectors: operator {} has none here; normalized, laplacian and adjacency of "
+                      "symmetric graphs have",
+                      result.op));
     const auto rows = static_cast<Offset>(result.vectors.size() / 2);
     Tensor tensor = Tensor::zeros(DType::f64, {rows, 2});
     if (!result.vectors.empty()) std::memcpy(tensor.bytes.data(), result.vectors.data(), tensor.bytes.size());

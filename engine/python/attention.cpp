@@ -5,7 +5,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
-
 #include <optional>
 #include <string>
 #include <vector>

@@ -126,6 +126,14 @@ struct Guarded {
   Guarded(const SparsekCacheOptions& options, const Context& ctx) : cache(options, ctx) {}
   Guarded(const Guarded& other) : Guarded(other, std::scoped_lock(other.mutex)) {}
 
+  /// f(cache) while nobody else has it. Not with the interpreter's lock: who waits must not hold what the
+  /// other wants.
+  template <class F>
+  auto locked(F&& f) const {
+    const std::scoped_lock lock(mutex);
+    return f(cache);
+  }
+
   SparsekCache<T> cache;
   mutable std::mutex mutex;
 
@@ -137,8 +145,7 @@ template <class T>
 void bind_cache(nb::module_& m, const char* name) {
   using Cache = Guarded<T>;
   using E = EdgeValue<T>;
-  using Unlocked =
-      nb::call_guard<nb::gil_scoped_release>;  // a call that waits must not hold what the other wants
+  using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   nb::class_<Cache>(m, name)
       .def("__init__",
            [](Cache* self, const SparsekCacheOptions& options, std::size_t memory_limit) {
@@ -149,18 +156,10 @@ void bind_cache(nb::module_& m, const char* name) {
       .def(
           "__copy__", [](const Cache& c) { return Cache(c); }, Unlocked())
       .def_prop_ro(
-          "tokens",
-          [](const Cache& c) {
-            const std::scoped_lock lock(c.mutex);
-            return c.cache.tokens();
-          },
+          "tokens", [](const Cache& c) { return c.locked([](const auto& cache) { return cache.tokens(); }); },
           Unlocked())
       .def_prop_ro(
-          "bytes",
-          [](const Cache& c) {
-            const std::scoped_lock lock(c.mutex);
-            return c.cache.bytes();
-          },
+          "bytes", [](const Cache& c) { return c.locked([](const auto& cache) { return cache.bytes(); }); },
           Unlocked())
       // Tokens one after another: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n], and with q [h, n, d] the
       // attention of each into out [h, n, d_v]. What came before an interrupt stays.
@@ -195,8 +194,7 @@ void bind_cache(nb::module_& m, const char* name) {
       .def(
           "tau",
           [](const Cache& c, Offset head) {
-            const std::scoped_lock lock(c.mutex);
-            return c.cache.selection(head).tau();
+            return c.locked([&](const auto& cache) { return cache.selection(head).tau(); });
           },
           Unlocked())
       .def("kept", [](const Cache& c, Offset head) {
@@ -204,10 +202,11 @@ void bind_cache(nb::module_& m, const char* name) {
         std::vector<double> gates;
         {
           const nb::gil_scoped_release released;
-          const std::scoped_lock lock(c.mutex);
-          c.cache.selection(head).for_each([&](const CausalSparsek::Key& key, double gate) {
-            positions.push_back(key.position);
-            gates.push_back(gate);
+          c.locked([&](const auto& cache) {
+            cache.selection(head).for_each([&](const CausalSparsek::Key& key, double gate) {
+              positions.push_back(key.position);
+              gates.push_back(gate);
+            });
           });
         }
         return nb::make_tuple(owned_array(std::move(positions)), owned_array(std::move(gates)));

@@ -59,7 +59,7 @@ class Conversions:
             raise BadType(f"from_scipy: {type(matrix).__name__}, a SciPy sparse matrix is wanted")
         if matrix.ndim != 2:
             raise BadValue(f"from_scipy: {matrix.ndim} axes, 2 are wanted")
-        if matrix.dtype.kind in "biuf":
+        if matrix.dtype.kind in "biuf" and not (matrix.format == "csr" and matrix.has_canonical_format):
             matrix = matrix.astype(np.float64)  # sums of duplicates may pass what a narrow type holds
         csr = matrix.tocsr()
         if not csr.has_canonical_format:
