@@ -244,15 +244,15 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
                                    size->cols.value_or(size->rows), text, graph.n_rows(), graph.n_cols()));
     return graph;
   }
-  if ((files.undirected || files.compact || files.base != 0) && text.find("file(") == std::string::npos) {
-    throw ValueError(fmt::format("--{} is an option of edge lists, the pattern {} reads none",
-                                 files.undirected ? "undirected"
-                                 : files.compact  ? "compact"
-                                                  : "base",
-                                 canonical_pattern(text)));
+  if (files.undirected || files.compact || files.base != 0) {
+    const std::string canonical = canonical_pattern(text);  // blanks are free: file ("x.el")
+    if (canonical.find("file(") == std::string::npos)
+      throw ValueError(fmt::format("--{} is an option of edge lists, the pattern {} reads none",
+                                   files.undirected ? "undirected"
+                                   : files.compact  ? "compact"
+                                                    : "base",
+                                   canonical));
   }
-  if (text.find("file(\"-\")") != std::string::npos)
-    throw ValueError("file(\"-\"): a pattern cannot read standard input, name a file");
   PatternOptions options;
   options.seed = session.seed;
   options.memory_limit = session.limit_graphs ? session.context.memory_limit : 0;

@@ -218,7 +218,7 @@ class Compiler {
   }
 
   Source read(const Place& place, const std::string& path) const {
-    Graph graph = load_file(path, options_);
+    Graph graph = load_file(place.column, path, options_);
     if (graph.n_rows() != place.n_rows || graph.n_cols() != place.n_cols) {
       place.fail(fmt::format("file \"{}\" holds a graph of {} x {}, the pattern is on {} x {} tokens", path,
                              graph.n_rows(), graph.n_cols(), place.n_rows, place.n_cols));

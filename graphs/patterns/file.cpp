@@ -4,7 +4,9 @@
 
 namespace manyhop::patterns {
 
-Graph load_file(const std::string& path, const PatternOptions& options) {
+Graph load_file(std::size_t column, const std::string& path, const PatternOptions& options) {
+  // A pattern is read again wherever it is made, its size alone included; a stream can be read once.
+  if (path == "-") fail_at(column, "file \"-\" is standard input, which a pattern cannot read; name a file");
   LoadOptions load_options = options.files != nullptr ? *options.files : LoadOptions{};
   load_options.map = nullptr;  // belongs to a load by the caller, not to an atom
   return load(path, load_options);

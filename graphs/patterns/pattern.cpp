@@ -47,7 +47,7 @@ std::optional<Offset> size_of_atom(const Expr& expr, const PatternOptions& optio
     case Atom::hops:
       return size_of(*expr.arguments[0]->expr, options);
     case Atom::file:
-      return patterns::load_file(expr.arguments[0]->text, options).n_rows();
+      return patterns::load_file(expr.column, expr.arguments[0]->text, options).n_rows();
     default:
       return std::nullopt;
   }

@@ -158,10 +158,12 @@ TEST_CASE("options that belong to other inputs are refused") {
   refused({"convert", folder / "x.npy", folder / "y.npy", "--name", "x"}, "--name is of .safetensors");
   refused({"convert", folder / "a.el", folder / "a.mtx", "--name", "x"}, "--name picks a tensor");
   refused({"gen", "window(1)", "-n", "5", "--undirected"}, "--undirected is an option of edge lists");
-  refused({"info", "file(\"-\")"}, "cannot read standard input");
+  refused({"info", "file(\"-\")"}, "column 1: file \"-\" is standard input");
+  refused({"info", "self|file( \"-\" )", "-n", "3"}, "column 6: file \"-\" is standard input");
   refused({"spy", "window(1)", "-n", "5", "--pixels", "3"}, "-o");
   CHECK(run_json({"info", folder / "a.el", "-n", "5x5"})["n_cols"] == 5);
   CHECK(run_json({"info", "file(\"" + (folder / "a.el") + "\")|self", "--undirected"})["edges"] == 4);
+  CHECK(run_json({"info", "file (\"" + (folder / "a.el") + "\")|self", "--undirected"})["edges"] == 4);
 }
 
 TEST_CASE("standard output carries the data and standard input takes it") {

@@ -60,3 +60,10 @@ TEST_CASE("edge-list options reach the atom") {
   CHECK(pattern(file.atom(), 4, std::nullopt, options).nnz() == 2);
   CHECK(implied_size(file.atom(), options) == 4);
 }
+
+TEST_CASE("standard input is no file of a pattern, wherever its size or its edges are wanted") {
+  const char* message =
+      "pattern, column 8: file \"-\" is standard input, which a pattern cannot read; name a file";
+  CHECK_THROWS_WITH_AS((void)pattern("self | file(\"-\")", 3), message, ValueError);
+  CHECK_THROWS_WITH_AS((void)implied_size("self | file ( \"-\" )"), message, ValueError);
+}
