@@ -12,7 +12,7 @@
 #include "manyhop/graphs/base/error.hpp"
 
 /// The tensors of a call as its heads see them: checked shapes, values by edge and by row, f32 beside f64.
-/// For attention_call_internal.hpp, those that include it, and sparsek/attention.cpp.
+/// For attention_call_internal.hpp, those that include it, and sparsek/.
 namespace manyhop::attention_call {
 
 inline std::size_t at(Offset i) { return static_cast<std::size_t>(i); }

@@ -36,13 +36,13 @@ TensorView<T> batched(TensorView<T> view, int rank) {
 
 template <class T>
 void require(const char* name, const TensorView<T>& view, std::array<Offset, 4> want, int rank) {
-  bool fits = view.rank == rank && (view.size() == 0 || view.data != nullptr);
+  bool fits = view.rank == rank;
   for (int a = 0; a < rank; ++a) fits &= view.extent[at(a)] == want[at(a)];
-  if (fits) return;
+  if (fits) return attention_call::require_data(name, view);
   std::string shape;
   for (int a = 0; a < rank; ++a) shape += fmt::format("{}{}", a > 0 ? ", " : "", want[at(a)]);
-  throw ValueError(fmt::format("sparsek attention: {} has shape {}{}, [{}] is wanted", name, shape_text(view),
-                               view.data == nullptr && view.size() > 0 ? " without data" : "", shape));
+  throw ValueError(
+      fmt::format("sparsek attention: {} has shape {}, [{}] is wanted", name, shape_text(view), shape));
 }
 
 template <class T>

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "manyhop/engine/attention_values_internal.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/ops/cuda/selection.hpp"
@@ -261,10 +262,7 @@ std::vector<CausalSelection> causal_sparsek(const Context& ctx, TensorView<const
     throw ValueError(
         fmt::format("causal sparsek: scores have {} axes, [heads, tokens] are wanted", scores.rank));
   }
-  if (scores.data == nullptr && scores.size() > 0) {
-    throw ValueError(fmt::format("causal sparsek: scores of shape [{}, {}] without data", scores.extent[0],
-                                 scores.extent[1]));
-  }
+  attention_call::require_data("causal sparsek: scores", scores);
   const CausalOptions options = checked(given);
   if (scores.extent[1] > kMaxVertices) {
     throw ValueError(

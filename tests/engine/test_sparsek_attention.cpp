@@ -232,6 +232,9 @@ TEST_CASE("sparsek attention: errors") {
   CHECK_THROWS_AS(call({}, 1), ValueError);  // v has 2 heads
   CHECK_THROWS_WITH_AS(call({}, 2, 2, 49),
                        "sparsek attention: scores has shape [1, 2, 49], [1, 2, 50] is wanted", ValueError);
+  CHECK_THROWS_WITH_AS(sparsek_attention<float>(ctx, {nullptr, {1, 2, 50, 16}}, x.view(x.k, 2, 16),
+                                                x.view(x.v, 2, 16), x.scores(), {out.data(), {1, 2, 50, 16}}),
+                       "q: shape [1, 2, 50, 16] without data", ValueError);
   x.u[60] = std::nanf("");
   CHECK_THROWS_WITH_AS(call({}), "causal sparsek: the score of token 10 is NaN", ValueError);
   Context small;

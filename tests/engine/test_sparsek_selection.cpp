@@ -157,6 +157,8 @@ TEST_CASE("causal sparsek: heads together are heads one by one") {
   }
   Context ctx;
   CHECK_THROWS_AS(causal_sparsek<float>(ctx, {u.data(), {1500}}, {.k = 6}), ValueError);
+  CHECK_THROWS_WITH_AS(causal_sparsek<float>(ctx, {nullptr, {3, 500}}, {.k = 6}),
+                       "causal sparsek: scores: shape [3, 500] without data", ValueError);
 }
 
 TEST_CASE("causal sparsek: chunks and single tokens give the same bits, in bounded memory") {
