@@ -12,6 +12,7 @@
 #include "manyhop/engine/diffusion/check.hpp"
 #include "manyhop/engine/diffusion/series.hpp"
 #include "manyhop/engine/diffusion/walk.hpp"
+#include "manyhop/engine/plan.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
@@ -21,7 +22,6 @@ namespace {
 
 using diffusion::Walk;
 
-constexpr int kMostHops = 1000000;  // where a tolerance gives up: converged = false with the bound reached
 // A column whose largest entry is outside of these is scaled: squares and sums stay plain numbers, in float
 // too.
 constexpr double kSmallSignal = 1e-12;
@@ -121,9 +121,12 @@ class Evaluation {
     };
     const double tol = o_.tol.value_or(1e-6);
     const int most = hops.value_or(kMostHops);
+    // A teleport that 1 - a rounds away has the rate 1, which never gets there.
     const int expected = hops ? *hops
-                              : static_cast<int>(std::min<double>(
-                                    kMostHops, rate == 0 ? 1 : std::log(tol / spread) / std::log(rate)));
+                         : rate < 1
+                             ? static_cast<int>(std::clamp<double>(
+                                   rate == 0 ? 1 : std::log(tol / spread) / std::log(rate), 0, kMostHops))
+                             : kMostHops;
     DiffuseResult result;
     result.residual = std::numeric_limits<double>::quiet_NaN();
     result.bound = bound_of(0, result.residual);

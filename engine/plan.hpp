@@ -15,7 +15,7 @@
 
 namespace manyhop {
 
-/// Hops of a plan or a call.
+/// Hops of a plan or a call, and where a diffusion to a tolerance gives up.
 inline constexpr int kMostHops = 1 << 20;
 
 struct PlanOptions {

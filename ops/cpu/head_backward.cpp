@@ -290,14 +290,14 @@ auto Backward<T>::change(const C* a, const C* b) -> std::pair<C, C> {
 
 template <class T>
 void Backward<T>::implicit() {
-  constexpr int kMostHops = 100000;
+  constexpr int kMostSteps = 100000;
   const C tol = 4 * std::numeric_limits<C>::epsilon();
   auto& z = scratch().z;
   auto& g = scratch().g;
   C* now = z[1];
   C* next = z[2];
   copy(z[0], now);
-  for (int t = 0; t < kMostHops; ++t) {
+  for (int t = 0; t < kMostSteps; ++t) {
     head_.hop(0, t == 0, now, next, nullptr);
     std::swap(now, next);
     const auto [difference, size] = change(now, next);
@@ -306,7 +306,7 @@ void Backward<T>::implicit() {
   weights_made_ = head_.resources.stored;
   load_gradient(g[0]);
   copy(g[0], g[1]);
-  for (int t = 0; t < kMostHops; ++t) {
+  for (int t = 0; t < kMostSteps; ++t) {
     pull_back(g[1], g[2]);
     add(g[2], g[0], C{1}, in_.n_rows);
     std::swap(g[1], g[2]);
