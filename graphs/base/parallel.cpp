@@ -1,9 +1,13 @@
 #include "manyhop/graphs/base/parallel.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <string>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -45,18 +49,31 @@ void release(void*) {}
 thread_local std::shared_ptr<ThreadScope::State> current;
 std::atomic<int> default_threads{0};
 
-int environment_threads() {
-  if (const char* text = std::getenv("MANYHOP_THREADS")) {
-    char* end = nullptr;
-    const long value = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && value >= 1 && value <= 4096) return static_cast<int>(value);
-  }
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-}
-
 constexpr int kMostThreads = 1024;  // an arena reserves a slot for each thread, used or not
 
+int environment_threads() {
+  const char* const text = std::getenv("MANYHOP_THREADS");
+  if (text == nullptr || *text == '\0')
+    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const std::string_view digits = text;
+  int value = 0;
+  const auto [end, error] = std::from_chars(digits.begin(), digits.end(), value);
+  if (error != std::errc() || end != digits.end() || value < 1 || value > kMostNamedThreads) {
+    throw ValueError("MANYHOP_THREADS is '" + std::string(digits) + "': expected an integer from 1 to " +
+                     std::to_string(kMostNamedThreads) + ", or nothing for all cores");
+  }
+  return value;
+}
+
+void check_threads(int threads) {
+  if (threads < 0) {
+    throw ValueError("threads: " + std::to_string(threads) +
+                     ", at least 0 is wanted (0: MANYHOP_THREADS, else all cores)");
+  }
+}
+
 int resolve(int threads) {
+  check_threads(threads);
   if (threads > 0) return std::min(threads, kMostThreads);
   const int chosen = default_threads.load(std::memory_order_relaxed);
   return std::min(chosen > 0 ? chosen : environment_threads(), kMostThreads);
@@ -133,7 +150,10 @@ struct Loop {
 
 }  // namespace
 
-void set_default_threads(int threads) { default_threads.store(threads, std::memory_order_relaxed); }
+void set_default_threads(int threads) {
+  check_threads(threads);
+  default_threads.store(threads, std::memory_order_relaxed);
+}
 
 int thread_count() { return current ? current->threads : resolve(0); }
 

@@ -19,17 +19,20 @@ void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& 
 void parallel_ranges(std::int64_t count, std::int64_t grain,
                      const std::function<void(std::int64_t, std::int64_t)>& body);
 
-/// Threads that parallel_for would use here.
+/// The most that MANYHOP_THREADS and --threads name; loops take up to 1024 of them.
+inline constexpr int kMostNamedThreads = 4096;
+
+/// Threads that parallel_for would use here. Throws ValueError for a MANYHOP_THREADS that is no such number.
 int thread_count();
 
-/// Sets the process default (0: MANYHOP_THREADS, else the hardware's count).
+/// Sets the process default (0: MANYHOP_THREADS, else the hardware's count).   Throws ValueError below 0.
 void set_default_threads(int threads);
 
 /// Throws Interrupted when the stop flag of the current scope is raised; for long serial loops.
 void check_stop();
 
 /// While alive, parallel_for of this thread runs in an arena of `threads` threads (0: the default) and polls
-/// `stop`.
+/// `stop`.   Throws ValueError for less than 0 threads, or a default that MANYHOP_THREADS spoils.
 class ThreadScope {
  public:
   explicit ThreadScope(int threads, const std::atomic<bool>* stop = nullptr);

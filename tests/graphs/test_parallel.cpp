@@ -156,15 +156,26 @@ TEST_CASE("the default follows the call, then MANYHOP_THREADS, then the machine"
   CHECK(thread_count() == 2);
   set_default_threads(0);
   CHECK(thread_count() == 3);
-  for (const char* bad : {"", "0", "-4", "many", "3x"}) {
-    setenv("MANYHOP_THREADS", bad, 1);
-    CHECK(thread_count() == static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  setenv("MANYHOP_THREADS", "", 1);
+  CHECK(thread_count() == static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  for (const std::string bad : {"0", "-4", "many", "3x", "4097", "99999999999"}) {
+    setenv("MANYHOP_THREADS", bad.c_str(), 1);
+    const std::string message =
+        "MANYHOP_THREADS is '" + bad + "': expected an integer from 1 to 4096, or nothing for all cores";
+    CHECK_THROWS_WITH_AS((void)thread_count(), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(ThreadScope(0), message.c_str(), ValueError);
+    CHECK_THROWS_WITH_AS(parallel_for(9, [](std::int64_t) {}), message.c_str(), ValueError);
+    const ThreadScope named(1);  // needs no default
+    CHECK(thread_count() == 1);
   }
   if (before == nullptr) {
     unsetenv("MANYHOP_THREADS");
   } else {
     setenv("MANYHOP_THREADS", saved.c_str(), 1);
   }
+  const char* negative = "threads: -1, at least 0 is wanted (0: MANYHOP_THREADS, else all cores)";
+  CHECK_THROWS_WITH_AS(ThreadScope(-1), negative, ValueError);
+  CHECK_THROWS_WITH_AS(set_default_threads(-1), negative, ValueError);
   const ThreadScope scope(2000000000);
   CHECK(thread_count() == 1024);
 }
