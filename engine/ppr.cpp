@@ -147,15 +147,14 @@ struct SeedRow {
 
 class Push {
  public:
-  Push(const Graph& graph, const PprOptions& options, std::size_t limit)
-      : arcs_(options.normalization == Normalization::row ? graph : graph.transpose()),
-        o_(options),
-        limit_(limit) {
+  Push(const Graph& graph, const PprOptions& options)
+      : arcs_(options.normalization == Normalization::row ? graph : graph.transpose()), o_(options) {
     if (o_.normalization == Normalization::sym && !graph.equals_transpose())
       throw ValueError("normalization: sym wants a symmetric graph, this one is not; expected col or row");
   }
 
-  SeedRow run(Index seed, Reached& reached) const {
+  /// Nothing when the walk holds more than `limit` bytes.
+  std::optional<SeedRow> run(Index seed, Reached& reached, std::size_t limit) const {
     std::vector<std::size_t> now;
     std::vector<std::size_t> next;
     SeedRow row;
@@ -177,12 +176,7 @@ class Push {
     while (!next.empty()) {
       std::swap(now, next);
       next.clear();
-      if (reached.bytes() > limit_) {
-        throw LimitError(
-            fmt::format("memory limit: the walk from vertex {} holds {} bytes, {} are allowed; a "
-                        "larger tol reaches less",
-                        seed, reached.bytes(), limit_));
-      }
+      if (reached.bytes() > limit) return std::nullopt;
       for (const std::size_t place : now) {
         Reached::Cell& cell = reached[place];
         const Index vertex = cell.vertex;
@@ -207,6 +201,7 @@ class Push {
         if (o_.dangling == Dangling::restart && !stays) add(seed, (1 - a) * mass);
       }
     }
+    if (reached.bytes() > limit) return std::nullopt;  // by its size alone, whatever the last step added
     collect(reached, seed, row);
     return row;
   }
@@ -287,7 +282,6 @@ class Push {
 
   const Graph& arcs_;  // row u: where u's mass goes
   const PprOptions& o_;
-  std::size_t limit_;
 };
 
 }  // namespace
@@ -297,28 +291,64 @@ PprResult ppr(const Context& ctx, const Graph& graph, std::span<const Offset> se
   require_host_backend(ctx, "ppr");
   const ThreadScope scope(ctx.threads, ctx.stop);
   check(graph, seeds, options);
-  const std::size_t limit = ctx.limit();
-  const Push push(graph, options, limit / static_cast<std::size_t>(thread_count()));
+  const Push push(graph, options);
   const auto count = static_cast<Offset>(seeds.size());
-  ReachedPool pool(graph.n_rows() <= kSeedCost * count ? graph.n_rows() : 0);
+  // Half of the limit is for walks, half for their scores. Walks that go on at the same time share theirs;
+  // one that wants more than its share waits until it can have all of it, so that what is refused does not
+  // depend on the number of threads.
+  const std::size_t limit = ctx.limit() / 2;
+  const auto walks = static_cast<std::size_t>(std::clamp<Offset>(count, 1, thread_count()));
+  const std::size_t share = limit / walks;
+  const auto array_within = [&](std::size_t bytes) -> Offset {
+    const bool fits = at(graph.n_rows()) * sizeof(Index) <= bytes / 2;
+    return fits && graph.n_rows() <= kSeedCost * count ? graph.n_rows() : 0;
+  };
   std::vector<SeedRow> rows(seeds.size());
+  std::vector<char> waits(seeds.size());
   std::atomic<std::size_t> held{0};
   std::atomic<Offset> done{0};
-  parallel_for(count, [&](Offset s) {
+  const auto keep = [&](Offset s, SeedRow&& found) {
     SeedRow& row = rows[at(s)];
-    pool.borrow([&](Reached& reached) { row = push.run(static_cast<Index>(seeds[at(s)]), reached); });
+    row = std::move(found);
     row.scores.shrink_to_fit();
     // Each score is held twice for a moment: by its row and in the result.
     const std::size_t bytes = row.scores.size() * (sizeof(row.scores[0]) + sizeof(Index) + sizeof(double));
     const std::size_t so_far = held += bytes;
     if (so_far > limit) {
-      throw LimitError(
-          fmt::format("memory limit: the scores of {} seeds pass {} bytes; topk or a larger tol "
-                      "keep less",
-                      count, limit));
+      throw LimitError(fmt::format(
+          "memory limit: the scores of {} seeds pass {} bytes, half of the limit; topk or a larger "
+          "tol keep less",
+          count, limit));
     }
     if (ctx.progress) ctx.progress("ppr", static_cast<double>(++done) / static_cast<double>(count));
-  });
+  };
+  {
+    ReachedPool pool(array_within(share));
+    parallel_for(count, [&](Offset s) {
+      std::optional<SeedRow> found;
+      pool.borrow([&](Reached& reached) {
+        found = push.run(static_cast<Index>(seeds[at(s)]), reached, share);
+        if (!found) reached = Reached(0);  // of its size it would pass the share of the next one
+      });
+      if (found) {
+        keep(s, std::move(*found));
+      } else {
+        waits[at(s)] = 1;
+      }
+    });
+  }
+  for (Offset s = 0; s < count; ++s) {
+    if (waits[at(s)] == 0) continue;
+    Reached alone(array_within(limit));
+    auto found = push.run(static_cast<Index>(seeds[at(s)]), alone, limit);
+    if (!found) {
+      throw LimitError(
+          fmt::format("memory limit: the walk from vertex {} holds {} bytes, {} are allowed (half of the "
+                      "limit); a larger tol reaches less",
+                      seeds[at(s)], alone.bytes(), limit));
+    }
+    keep(s, std::move(*found));
+  }
   PprResult result;
   result.indptr.push_back(0);
   for (const SeedRow& row : rows)

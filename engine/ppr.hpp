@@ -45,7 +45,8 @@ struct PprResult {
 /// for row), and sym looks at all weights. A seed without arcs keeps its mass by `dangling`: a, or 1 (self,
 /// restart).   Same bits for any thread count.
 /// Throws ValueError for rectangles, seeds outside of the vertices, options outside of their range, negative
-/// weights where it meets them, sym on a graph that is not symmetric; LimitError; Interrupted.
+/// weights where it meets them, sym on a graph that is not symmetric; LimitError where one walk, or the
+/// scores of all, pass half of the memory limit, for any thread count; Interrupted.
 PprResult ppr(const Context& ctx, const Graph& graph, std::span<const Offset> seeds,
               const PprOptions& options = {});
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -184,6 +185,33 @@ TEST_CASE("ppr has the same bits for any thread count") {
   CHECK(a.indices == b.indices);
   CHECK(test::same_bits(a.values, b.values));
   CHECK(test::same_bits(a.bound, b.bound));
+}
+
+TEST_CASE("ppr is refused by its memory, not by its threads, and keeps its bits") {
+  const Graph graph = pattern("random(8)", 20000);
+  const auto accepted = [&](int threads, std::size_t seeds, std::size_t limit) -> std::optional<PprResult> {
+    Context ctx;
+    ctx.threads = threads;
+    ctx.memory_limit = limit;
+    std::vector<Offset> from(seeds);
+    std::iota(from.begin(), from.end(), 0);
+    try {
+      return ppr(ctx, graph, from, {.tol = 1e-6, .topk = 50});
+    } catch (const LimitError&) {
+      return std::nullopt;
+    }
+  };
+  // A walk reaches all vertices: 40 bytes each and room to grow.
+  const auto whole = accepted(1, 3, 1U << 30);
+  REQUIRE(whole);
+  for (const int threads : {1, 2, 8}) {
+    CHECK_FALSE(accepted(threads, 3, 20000 * 40));
+    for (const std::size_t seeds : {1U, 3U}) CHECK(accepted(threads, seeds, 4U << 20));
+    const auto again = accepted(threads, 3, 4U << 20);
+    REQUIRE(again);
+    CHECK(again->indices == whole->indices);
+    CHECK(test::same_bits(again->values, whole->values));
+  }
 }
 
 TEST_CASE("ppr of nothing") {
