@@ -267,6 +267,7 @@ void format_npz(const Graph& graph, const Sink& sink) {
   std::vector<std::unique_ptr<std::string>> members;
   const auto add = [&](const char* file, std::string_view descr, const std::vector<Offset>& shape,
                        std::string_view items) {
+    check_stop();
     members.push_back(std::make_unique<std::string>(npy_header(descr, shape)));
     members.back()->append(items);
     zip_source_t* source =
@@ -282,6 +283,18 @@ void format_npz(const Graph& graph, const Sink& sink) {
     zip_set_file_compression(archive.get(), at, ZIP_CM_DEFLATE, 1);
     zip_file_set_dostime(archive.get(), at, 0, 0x21, 0);
   };
+  // Packing is the longest part of writing. No exception passes through the library: it is told to give up.
+  zip_register_cancel_callback_with_state(
+      archive.get(),
+      [](zip_t*, void*) {
+        try {
+          check_stop();
+          return 0;
+        } catch (const Interrupted&) {
+          return 1;
+        }
+      },
+      nullptr, nullptr);
   const Offset m = graph.nnz();
   add("indices.npy", "<i4", {m}, raw(graph.indices()));
   add("indptr.npy", "<i8", {graph.n_rows() + 1}, raw(graph.indptr()));
@@ -294,6 +307,7 @@ void format_npz(const Graph& graph, const Sink& sink) {
     add("data.npy", "|b1", {m}, std::string(static_cast<std::size_t>(m), '\x01'));
   }
   if (zip_close(archive.get()) != 0) {
+    check_stop();
     throw FileError(fmt::format("npz: cannot finish the archive: {}", zip_strerror(archive.get())));
   }
   static_cast<void>(archive.release());
