@@ -57,7 +57,29 @@ struct Descriptor {
   }
 };
 
+constexpr int kMostLinks = 40;  // as the system follows
+
 }  // namespace
+
+bool has_suffix(std::string_view path, std::string_view suffix) {
+  if (path.size() < suffix.size()) return false;
+  const std::string_view tail = path.substr(path.size() - suffix.size());
+  return std::equal(tail.begin(), tail.end(), suffix.begin(), [](char a, char b) {
+    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
+  });
+}
+
+std::string link_target(const std::string& path) {
+  std::filesystem::path at = path;
+  std::error_code problem;
+  for (int links = 0; std::filesystem::is_symlink(at, problem); ++links) {
+    if (links == kMostLinks) fail(path, "write", ELOOP);
+    const std::filesystem::path to = std::filesystem::read_symlink(at, problem);
+    if (problem) fail(path, "write", problem.value());
+    at = at.parent_path() / to;  // which is `to` where that is absolute
+  }
+  return at.string();
+}
 
 void remove_pending_files() noexcept {
   for (std::size_t s = 0; s < pending.size(); ++s) {
@@ -87,12 +109,13 @@ AtomicFile::AtomicFile(const std::string& path) : path_(path), target_(path) {
     if (::access(path.c_str(), W_OK) != 0) fail(path_, "write", errno);
     mode = status.st_mode & 07777U;
   }
-  std::error_code ignored;
-  if (std::filesystem::is_symlink(path, ignored)) {
-    target_ = std::filesystem::weakly_canonical(path, ignored).string();
-    if (target_.empty()) target_ = path;
-  }
+  target_ = link_target(path);
   const std::string folder = target_.substr(0, target_.find_last_of('/') + 1);
+  std::error_code ignored;
+  if (target_ != path && !folder.empty() && !std::filesystem::is_directory(folder, ignored)) {
+    throw FileError(fmt::format("{}: links to {}, and there is no folder {}; make it or name another file",
+                                path, target_, folder));
+  }
   for (int attempt = 0; attempt < 100 && file_ < 0; ++attempt) {
     temporary_ = fmt::format("{}.manyhop-{}-{}.tmp", folder, ::getpid(), serial++);
     slot_ = remember(temporary_);

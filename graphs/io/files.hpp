@@ -6,9 +6,17 @@
 
 namespace manyhop {
 
+/// Whether a name ends in a suffix, capitals or not: graph.NPZ is an archive as graph.npz is.
+bool has_suffix(std::string_view path, std::string_view suffix);
+
+/// Where bytes written to `path` end: itself, or what its chain of symbolic links leads to, there or not.
+/// Throws FileError for links without an end.
+std::string link_target(const std::string& path);
+
 /// A file that appears under its name only when it is whole. Bytes go to a temporary name in the folder of
 /// the target (created with O_EXCL) and commit() renames it; without commit the destructor removes it. "-" is
-/// standard output; an existing target that is not a regular file (a pipe, a device) is written in place.
+/// standard output; an existing target that is not a regular file (a pipe, a device) is written in place. A
+/// symbolic link stays, and its target is written, in a folder that must be there.
 /// Throws FileError with the system's reason, Interrupted when the stop flag of the scope is raised.
 class AtomicFile {
  public:

@@ -36,19 +36,20 @@ constexpr std::array<Format, 7> kFormats{{{".mtx", parse_mtx, format_mtx, false}
                                           {".edgelist", parse_edge_list, format_edge_list, true}}};
 constexpr std::string_view kKnown = ".mtx .npz .graph .el .txt .tsv .edgelist";
 
-bool has_suffix(std::string_view path, std::string_view suffix) {
-  if (path.size() < suffix.size()) return false;
-  const std::string_view tail = path.substr(path.size() - suffix.size());
-  return std::equal(tail.begin(), tail.end(), suffix.begin(), [](char a, char b) {
-    return (a >= 'A' && a <= 'Z' ? static_cast<char>(a - 'A' + 'a') : a) == b;
-  });
-}
-
 const Format& format_of(const std::string& path) {
   for (const Format& format : kFormats) {
     if (has_suffix(path, format.suffix)) return format;
   }
   throw FileError(fmt::format("{}: the name does not end in a graph format, one of {} wanted", path, kKnown));
+}
+
+// What `format` of the options names: a suffix without its dot, and METIS by its own name.
+const Format& format_called(std::string_view name) {
+  for (const Format& format : kFormats) {
+    if (name == format.suffix.substr(1) || (name == "metis" && format.parse == parse_metis)) return format;
+  }
+  throw ValueError(
+      fmt::format("format: '{}' is none of mtx, npz, graph (or metis), el, txt, tsv, edgelist", name));
 }
 
 // Standard input has no suffix: the first bytes tell Matrix Market and zip from an edge list.
@@ -93,7 +94,10 @@ Graph load(const std::string& path, const LoadOptions& options) {
     throw ValueError(fmt::format("n: {} is outside 0 .. {}", *options.n, kMaxVertices));
   }
   const bool named = path != "-";
-  if (named) format_of(path);  // an unknown suffix is told before the file is read
+  // What is unknown is told before anything is read.
+  const Format* known = !options.format.empty() ? &format_called(options.format)
+                        : named                 ? &format_of(path)
+                                                : nullptr;
   if (options.memory_limit > 0 && named) {
     std::error_code problem;  // what is wrong with the file, reading it says
     const std::uintmax_t size = std::filesystem::file_size(path, problem);
@@ -102,7 +106,7 @@ Graph load(const std::string& path, const LoadOptions& options) {
     }
   }
   const std::string bytes = read_file(path);
-  const Format& format = named ? format_of(path) : format_of_bytes(bytes);
+  const Format& format = known != nullptr ? *known : format_of_bytes(bytes);
   if (!format.edge_list && (options.undirected || options.compact || options.base != 0)) {
     throw ValueError(
         fmt::format("{}: {} is an option of edge lists (.el .txt .tsv .edgelist), this is a {} file", path,
@@ -111,7 +115,15 @@ Graph load(const std::string& path, const LoadOptions& options) {
                                        : "base",
                     format.suffix));
   }
-  Graph graph = format.parse(bytes, path, options);
+  Graph graph = [&] {
+    try {
+      return format.parse(bytes, path, options);
+    } catch (const FileError& error) {
+      if (known != nullptr || !format.edge_list) throw;
+      // Nothing in METIS or a table of another kind tells it from an edge list.
+      throw FileError(fmt::format("{} (read as an edge list; format names another, as metis)", error.what()));
+    }
+  }();
   if (options.memory_limit > 0 && graph.bytes() > options.memory_limit) {
     throw LimitError(fmt::format("{}: the graph takes {} bytes, the memory limit is {}", path, graph.bytes(),
                                  options.memory_limit));

@@ -25,11 +25,13 @@ struct LoadOptions {
   int base = 0;             // edge lists: first id, 0 or 1
   std::optional<Offset>
       n;  // edge lists: vertices (allows ids above the sanity bound, and isolated last vertices)
+  std::string_view format = {};  // mtx, npz, graph or el, whatever the name says; empty: by suffix
   std::size_t memory_limit = 0;  // bytes of the file, of what is in it unpacked and of the graph; 0: none
   std::vector<Offset>* map = nullptr;  // --compact: receives old id of each new vertex
 };
 
-/// Reads a graph by suffix ("-": standard input, told by its first bytes). Matrix-like files (mtx, npz) keep
+/// Reads a graph by options.format, else by suffix ("-": standard input, told by its first bytes: METIS has
+/// none of its own and wants a format). Matrix-like files (mtx, npz) keep
 /// (row, column); METIS is undirected; edge lists `u v [w]` mean u sends to v: row v, column u. Duplicates
 /// merge, weights add. An edge list has max id + 1 vertices, or as many as the first line says that save()
 /// wrote, as long as its number of arcs is right. Throws FileError: path, line (text) or byte (binary), what

@@ -4,12 +4,11 @@
 
 #include <doctest/doctest.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <thread>
@@ -19,25 +18,14 @@
 #include "manyhop/graphs/base/random.hpp"
 #include "manyhop/graphs/io/files.hpp"
 #include "manyhop/graphs/io/formats.hpp"
+#include "tests/support/folder.hpp"
 
 namespace manyhop {
 namespace {
 
-namespace fs = std::filesystem;
+using test::Folder;
 
 std::string file(const std::string& name) { return MANYHOP_TEST_DATA "/files/" + name; }
-
-// A folder that goes away with its files.
-struct Folder {
-  fs::path path = fs::temp_directory_path() / fmt::format("manyhop-io-{}", ::getpid());
-  Folder() { fs::create_directories(path); }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  std::string operator/(const std::string& name) const { return (path / name).string(); }
-  std::ptrdiff_t entries() const { return std::distance(fs::directory_iterator(path), {}); }
-};
 
 std::vector<std::vector<double>> dense(const Graph& g) {
   std::vector<std::vector<double>> a(static_cast<std::size_t>(g.n_rows()),
@@ -310,62 +298,52 @@ TEST_CASE("saved tensors load as the same bytes") {
   }
 }
 
-TEST_CASE("a file appears whole or not at all") {
+TEST_CASE("capitals in a suffix name the same format") {
   const Folder folder;
-  write_atomically(folder / "old", "before");
-  {
-    AtomicFile output(folder / "old");
-    output.write(std::string(3 << 20, 'x'));
-    CHECK(folder.entries() == 2);
-    CHECK(read_file(folder / "old") == "before");
+  const Graph graph = Graph::from_csr(2, 2, {0, 1, 2}, {1, 0});
+  for (const char* name : {"a.NPZ", "a.Mtx", "a.GRAPH", "a.EL"}) {
+    save(graph, folder / name);
+    CHECK(load(folder / name).same_edges(graph));
   }
-  CHECK(folder.entries() == 1);
-  CHECK(read_file(folder / "old") == "before");
-  std::atomic<bool> stop{true};
-  {
-    const ThreadScope scope(1, &stop);
-    CHECK_THROWS_AS(write_atomically(folder / "new", "after"), Interrupted);
-  }
-  CHECK(folder.entries() == 1);
-  AtomicFile pending(folder / "third");
-  pending.write("x");
-  remove_pending_files();
-  CHECK(folder.entries() == 1);
+  CHECK(read_file(folder / "a.NPZ").starts_with("PK"));
+  CHECK_FALSE(has_suffix("npz", ".npz"));
 }
 
-TEST_CASE("links are followed, modes kept, devices written in place") {
+TEST_CASE("a format that is named goes before the suffix") {
   const Folder folder;
-  write_atomically(folder / "real", "1");
-  fs::permissions(folder / "real", fs::perms::owner_read | fs::perms::owner_write);
-  fs::create_symlink("real", folder / "link");
-  write_atomically(folder / "link", "2");
-  CHECK(fs::is_symlink(folder / "link"));
-  CHECK(read_file(folder / "real") == "2");
-  CHECK(fs::status(folder / "real").permissions() == (fs::perms::owner_read | fs::perms::owner_write));
-  write_atomically("/dev/null", "x");
-  CHECK(fs::is_character_file("/dev/null"));
-  const std::string pipe = folder / "pipe";
-  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
-  std::string got;
-  std::thread reader([&] { got = read_file(pipe); });
-  write_atomically(pipe, "through a pipe");
-  reader.join();
-  CHECK(got == "through a pipe");
+  write_atomically(folder / "path.txt", "3 2\n2\n1 3\n2\n");  // METIS: 0 - 1 - 2
+  LoadOptions options;
+  for (const char* name : {"metis", "graph"}) {
+    options.format = name;
+    CHECK(load(folder / "path.txt", options).nnz() == 4);
+  }
+  CHECK_THROWS_AS(load(folder / "path.txt"), FileError);  // an edge list by its suffix
+  options.format = "dot";
+  CHECK_THROWS_WITH_AS(load("-", options), doctest::Contains("'dot' is none of mtx, npz, graph"), ValueError);
 }
 
-TEST_CASE("the system's reason is told") {
-  const Folder folder;
-  CHECK_THROWS_WITH_AS(read_file(folder / "absent.el"),
-                       ((folder / "absent.el") + ": cannot read: No such file or directory").c_str(),
-                       FileError);
-  fs::create_directory(folder / "folder.mtx");
-  CHECK_THROWS_WITH_AS(load(folder / "folder.mtx"),
-                       ((folder / "folder.mtx") + ": cannot read: Is a directory").c_str(), FileError);
-  CHECK_THROWS_WITH_AS(write_atomically(folder / "no/such/x", ""),
-                       ((folder / "no/such/x") + ": cannot write: No such file or directory").c_str(),
-                       FileError);
-  CHECK_THROWS_AS(write_atomically(folder / "folder.mtx", ""), FileError);
-  CHECK_THROWS_AS(load(""), FileError);
+TEST_CASE("an archive that is interrupted while it is packed gives up") {
+  // About a second of packing.
+  const Offset n = 200000;
+  std::vector<Offset> indptr{0};
+  std::vector<Index> indices;
+  for (Offset i = 0; i < n; ++i) {
+    CounterRng rng(1, 2, static_cast<std::uint64_t>(i));
+    for (Index e = 0; e < 100; ++e) indices.push_back(e * 2000 + static_cast<Index>(rng.below(2000)));
+    indptr.push_back(static_cast<Offset>(indices.size()));
+  }
+  const Graph graph = Graph::from_csr(n, n, std::move(indptr), std::move(indices));
+  std::atomic<bool> stop{false};
+  const ThreadScope scope(1, &stop);
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    stop = true;
+  });
+  // A sink that asks nobody: what stops here is the packing.
+  std::size_t written = 0;
+  CHECK_THROWS_AS(format_npz(graph, [&](std::string_view bytes) { written += bytes.size(); }), Interrupted);
+  CHECK(written == 0);
+  later.join();
 }
 
 }  // namespace
