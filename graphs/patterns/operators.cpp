@@ -55,11 +55,13 @@ Borrowed::~Borrowed() {
 
 void require_memory(const Place& place, double bytes, std::string_view what) {
   const double limit = limit_of(place);
+  const auto text = [](double size) {
+    return size < 1e6 ? fmt::format("{:.0f} bytes", size) : fmt::format("{:.3g} GB", size / 1e9);
+  };
   if (bytes > limit) {
     throw LimitError(
-        fmt::format("pattern, column {}: {} on {} x {} tokens takes about {:.3g} GB, the memory limit is "
-                    "{:.3g} GB",
-                    place.column, what, place.n_rows, place.n_cols, bytes / 1e9, limit / 1e9));
+        fmt::format("pattern, column {}: {} on {} x {} tokens takes about {}, the memory limit is {}",
+                    place.column, what, place.n_rows, place.n_cols, text(bytes), text(limit)));
   }
 }
 
