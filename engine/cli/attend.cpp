@@ -83,10 +83,10 @@ void check_folder(const std::string& folder) {
 }
 
 void check_call(Session& session, const AttendVerb& verb) {
-  session.input("--qkv", verb.qkv);
+  session.data_input("--qkv", verb.qkv);
   for (const std::string& text : verb.patterns) session.input("--pattern", text);
   if (!verb.output.empty()) session.output("-o", verb.output, {".safetensors", ".npy"});
-  if (verb.output.ends_with(".npy") && verb.patterns.size() > 1)
+  if (has_suffix(verb.output, {".npy"}) && verb.patterns.size() > 1)
     throw ValueError(fmt::format("-o {}: holds one array and {} patterns were given; expected .safetensors",
                                  verb.output, verb.patterns.size()));
   if (!verb.svg.empty()) check_folder(verb.svg);
@@ -120,7 +120,7 @@ void write_files(const AttendVerb& verb, const Qkv& in, std::vector<Row>& rows) 
     for (const auto& [path, svg] : pictures)
       outputs.add(path, [&svg = svg](const std::string& target) { write_atomically(target, svg); });
   }
-  if (verb.output.ends_with(".npy")) {
+  if (has_suffix(verb.output, {".npy"})) {
     outputs.add(verb.output, [&](const std::string& path) { save_npy(rows[0].run.out.to(in.type), path); });
   } else if (!verb.output.empty()) {
     outputs.add(verb.output, [&](const std::string& path) {
@@ -223,12 +223,16 @@ std::string single_text(const Row& row, const Qkv& in, const AttendRequest& requ
   Fields fields;
   fields.add("pattern", row.run.pattern);
   fields.add("shape", fmt::format("{} x {} tokens, {} heads of {}", in.n, in.n_keys, in.heads, in.head_dim));
-  fields.add("edges",
-             fmt::format("{}, {:.1f} per token", row.run.graph.nnz(), edges_per_token(row.run.graph)));
+  fields.add("edges", in.n == 0 ? "0"
+                                : fmt::format("{}, {:.1f} per token", row.run.graph.nnz(),
+                                              edges_per_token(row.run.graph)));
   fields.add("hops", fmt::format("{}, teleport {}", request.hops, request.teleport));
   fields.add("type", std::string(name_of(request.dtype)));
-  fields.add("time", fmt::format("{} ({:.3g} GFLOP/s), plan {}", seconds_text(row.run.seconds),
-                                 row.run.gflops, seconds_text(row.run.plan_seconds)));
+  fields.add(
+      "time",
+      fmt::format("{}{}, plan {}", seconds_text(row.run.seconds),
+                  std::isfinite(row.run.gflops) ? fmt::format(" ({:.3g} GFLOP/s)", row.run.gflops) : "",
+                  seconds_text(row.run.plan_seconds)));
   fields.add("peak memory", bytes_text(static_cast<double>(row.run.peak_bytes)));
   if (full)
     fields.add("full attention", fmt::format("{}, {}", seconds_text(full->seconds),

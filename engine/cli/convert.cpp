@@ -18,7 +18,7 @@ struct ConvertOptions {
 
 // One array: .npy holds just one, .safetensors is asked by name when it holds several.
 Tensor read_tensor(const std::string& path, std::string& name) {
-  if (!path.ends_with(".safetensors")) return load_npy(path);
+  if (!has_suffix(path, {".safetensors"})) return load_npy(path);
   NamedTensors file = load_safetensors(path);
   if (name.empty() && file.tensors.size() == 1) name = file.tensors.begin()->first;
   const auto found = file.tensors.find(name);
@@ -37,11 +37,13 @@ int convert_tensor(Session& session, ConvertOptions& options) {
                                     {"--undirected", options.graph.files.undirected},
                                     {"--compact", options.graph.files.compact},
                                     {"--base", options.graph.base.has_value()},
+                                    {"--format", options.graph.format.has_value()},
                                     {"--map", !options.graph.map_path.empty()}})
     if (given) throw ValueError(fmt::format("{} is of graphs, {} holds a tensor", name, options.graph.text));
   if (!options.name.empty() && !has_suffix(options.graph.text, {".safetensors"}) &&
       !has_suffix(options.output, {".safetensors"}))
     throw ValueError("--name is of .safetensors files, neither IN nor OUT is one");
+  session.data_input("IN", options.graph.text);
   session.output("OUT", options.output, tensor_suffixes());
   const Stopwatch clock;
   Tensor tensor = read_tensor(options.graph.text, options.name);
@@ -55,7 +57,7 @@ int convert_tensor(Session& session, ConvertOptions& options) {
   fields.add("type", std::string(name_of(tensor.dtype)));
   Outputs outputs;
   outputs.add(options.output, [&](const std::string& path) {
-    if (!path.ends_with(".safetensors")) return save_npy(tensor, path);
+    if (!has_suffix(path, {".safetensors"})) return save_npy(tensor, path);
     NamedTensors file;
     file.tensors.emplace(name, std::move(tensor));
     save_safetensors(file, path);

@@ -72,13 +72,13 @@ void check_call(Session& session, const DiffuseVerb& verb) {
   if (by_labels && (verb.labels.empty() || verb.masks.empty()))
     throw ValueError("--labels FILE and --masks FILE go together");
   if (!by_labels && verb.split) throw ValueError("--split picks a column of --masks: give that, too");
-  if (!verb.signal.empty() && verb.signal != "-" && !verb.signal.ends_with(".npy"))
+  if (!verb.signal.empty() && verb.signal != "-" && !has_suffix(verb.signal, {".npy"}))
     throw ValueError(fmt::format("--signal {}: expected a .npy file", verb.signal));
   if (session.dtype == DType::bf16) throw ValueError("--dtype bf16: diffuse computes in f32 or f64");
   session.input("GRAPH", verb.graph.text);
-  session.input("--signal", verb.signal);
-  session.input("--labels", verb.labels);
-  session.input("--masks", verb.masks);
+  session.data_input("--signal", verb.signal);
+  session.data_input("--labels", verb.labels);
+  session.data_input("--masks", verb.masks);
   if (!verb.output.empty()) session.output("-o", verb.output, {".npy"});
 }
 

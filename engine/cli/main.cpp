@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -15,7 +14,6 @@
 #include "manyhop/graphs/base/parallel.hpp"
 #include "options.hpp"
 #include "output.hpp"
-#include "progress.hpp"
 #include "signals.hpp"
 #include "verbs.hpp"
 
@@ -29,8 +27,7 @@ int fail(int code, std::string_view sentence) {
   std::string line(sentence);
   std::replace(line.begin(), line.end(), '\n', ' ');
   std::replace(line.begin(), line.end(), '\r', ' ');
-  clear_progress();
-  fmt::print(stderr, "manyhop: {}\n", line);
+  note(line);
   return code;
 }
 
@@ -85,6 +82,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   using namespace manyhop;
   using namespace manyhop::cli;
+  hold_standard_streams();
   start_signal_thread();
   try {
     return run(argc, argv);

@@ -7,11 +7,12 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/graphs/io/files.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "output.hpp"
 #include "progress.hpp"
@@ -26,8 +27,6 @@ std::string range_text(double low, double high) {
   if (high == kHuge) return fmt::format("a finite number of at least {}", low);
   return fmt::format("a number from {} to {}", low, high);
 }
-
-constexpr int kMostThreads = 4096;
 
 }  // namespace
 
@@ -126,19 +125,19 @@ CLI::Option* add_choice(CLI::App& verb, const std::string& name, std::optional<s
 }
 
 void Session::prepare() {
-  std::string_view option = "--threads";
-  if (threads_text.empty()) {
-    if (const char* text = std::getenv("MANYHOP_THREADS"); text != nullptr && *text != '\0') {
-      threads_text = text;
-      option = "MANYHOP_THREADS";
-    }
-  }
-  if (!threads_text.empty())
-    context.threads = static_cast<int>(integer_of(option, threads_text, 1, kMostThreads));
   (void)simd_name();  // a bad MANYHOP_SIMD is bad input
   (void)tiles_name();
   context.stop = &stop_flag();
   context.progress = progress_bar();
+}
+
+void Session::data_input(std::string_view option, const std::string& path) {
+  input(option, path);
+  std::error_code problem;  // what is wrong with the file, reading it says
+  const std::uintmax_t size = path.empty() || path == "-" ? 0 : std::filesystem::file_size(path, problem);
+  if (!problem && size > context.limit())
+    throw LimitError(
+        fmt::format("{} {}: {} bytes, the memory limit is {}", option, path, size, context.limit()));
 }
 
 void Session::input(std::string_view option, const std::string& path) {
@@ -151,11 +150,15 @@ void Session::input(std::string_view option, const std::string& path) {
 void Session::output(std::string_view option, const std::string& path,
                      const std::vector<std::string>& suffixes) {
   check_output(option, path, suffixes);
+  // ./x.npy and a link to it are x.npy, too.
+  std::error_code unknown;
+  const std::string file =
+      path == "-" ? path : std::filesystem::weakly_canonical(link_target(path), unknown).string();
   for (const auto& [other, name] : outputs_) {
-    if (name == path)
+    if (name == file)
       throw ValueError(fmt::format("{} and {} both name {}: name two files", other, option, path));
   }
-  outputs_.emplace_back(option, path);
+  outputs_.emplace_back(option, file);
   if (path != "-") return;
   if (json) throw ValueError(fmt::format("{} - and --json both want standard output: name a file", option));
   data_on_stdout = true;
@@ -165,8 +168,7 @@ void Session::report(const Json& result, const std::string& text) const {
   if (json) {
     print(result.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   } else if (data_on_stdout) {
-    clear_progress();
-    std::fputs(text.c_str(), stderr);
+    tell(text);
   } else {
     print(text);
   }
@@ -182,8 +184,7 @@ CLI::App* add_verb(CLI::App& app, Session& session, const std::string& name, con
   };
   text("--threads", "T", "threads (default: MANYHOP_THREADS, else all); results have the same bits for any",
        [&session](const std::string& value) {
-         integer_of("--threads", value, 1, kMostThreads);
-         session.threads_text = value;
+         session.context.threads = static_cast<int>(integer_of("--threads", value, 1, kMostNamedThreads));
        });
   text("--backend", "NAME", "reference, cpu (default) or cuda, where the build has it",
        [&session](const std::string& value) { session.context.backend = backend_of(value); });
@@ -226,6 +227,8 @@ void GraphArgument::add_options(CLI::App& verb) {
   verb.add_option_function("-n", set, "vertices of a pattern or an edge list")->type_name("N|ROWSxCOLS");
   verb.add_flag("--undirected", files.undirected, "edge lists: mirror every arc");
   verb.add_flag("--compact", files.compact, "edge lists: renumber the ids in use");
+  add_choice(verb, "--format", format, graph_formats(),
+             "of graph files, whatever their suffix; METIS on - wants it");
   add_integer(verb, "--base", base, "0|1", "edge lists: the first id", 0, 1);
 }
 
@@ -244,14 +247,15 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
                                    size->cols.value_or(size->rows), text, graph.n_rows(), graph.n_cols()));
     return graph;
   }
-  if (files.undirected || files.compact || files.base != 0) {
+  if (files.undirected || files.compact || files.base != 0 || !files.format.empty()) {
     const std::string canonical = canonical_pattern(text);  // blanks are free: file ("x.el")
     if (canonical.find("file(") == std::string::npos)
-      throw ValueError(fmt::format("--{} is an option of edge lists, the pattern {} reads none",
-                                   files.undirected ? "undirected"
-                                   : files.compact  ? "compact"
-                                                    : "base",
-                                   canonical));
+      throw ValueError(fmt::format("--{} is an option of {}, the pattern {} reads none",
+                                   files.undirected  ? "undirected"
+                                   : files.compact   ? "compact"
+                                   : files.base != 0 ? "base"
+                                                     : "format",
+                                   files.format.empty() ? "edge lists" : "files", canonical));
   }
   PatternOptions options;
   options.seed = session.seed;
@@ -270,6 +274,7 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
 
 Graph GraphArgument::make(const Session& session, std::optional<Size> fallback) {
   files.base = static_cast<int>(base.value_or(0));
+  if (format) files.format = graph_formats()[*format];
   if (!map_path.empty()) files.map = &map;
   return make_graph(text, session, files, size, fallback);
 }
@@ -278,7 +283,7 @@ void check_written(const Session& session, const Graph& graph, const std::string
   const auto edges = static_cast<double>(graph.nnz());
   double bytes = graph.implicit() ? 4 * edges : 0;
   // An archive is made in memory: members as they are, then packed, which may save nothing.
-  if (path.ends_with(".npz"))
+  if (has_suffix(path, {".npz"}))
     bytes += 2 * (edges * (graph.weighted() ? 12 : 5) + 8.0 * static_cast<double>(graph.n_rows()));
   if (bytes > static_cast<double>(session.context.limit()))
     throw LimitError(fmt::format("writing {} edges takes {:.0f} bytes, the memory limit is {}", graph.nnz(),
@@ -291,6 +296,11 @@ const std::vector<std::string>& graph_suffixes() {
   return suffixes;
 }
 
+const std::vector<std::string>& graph_formats() {
+  static const std::vector<std::string> formats{"mtx", "npz", "metis", "el"};
+  return formats;
+}
+
 const std::vector<std::string>& tensor_suffixes() {
   static const std::vector<std::string> suffixes{".npy", ".safetensors"};
   return suffixes;
@@ -298,7 +308,7 @@ const std::vector<std::string>& tensor_suffixes() {
 
 bool has_suffix(std::string_view path, const std::vector<std::string>& suffixes) {
   return std::any_of(suffixes.begin(), suffixes.end(),
-                     [&](const std::string& suffix) { return path.ends_with(suffix); });
+                     [&](const std::string& suffix) { return manyhop::has_suffix(path, suffix); });
 }
 
 Stopwatch::Stopwatch() : start_(std::chrono::steady_clock::now().time_since_epoch().count()) {}

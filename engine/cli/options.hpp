@@ -65,16 +65,16 @@ struct Session {
   bool data_on_stdout = false;  // an output is "-": people's table goes to standard error
   std::function<int()> run;
 
-  /// Resolves threads, limits, stop flag and progress after parsing.
+  /// Kernels, stop flag and progress, after parsing.
   void prepare();
-  /// check_output(), and notes an output that goes to standard output (then --json is a usage error).
   /// Two of a call cannot read standard input: ValueError names both.
   void input(std::string_view option, const std::string& path);
+  /// The same of a file that is no graph, whose size load() holds to the limit: LimitError before it is read.
+  void data_input(std::string_view option, const std::string& path);
+  /// check_output(), and notes an output that goes to standard output (then --json is a usage error).
   void output(std::string_view option, const std::string& path, const std::vector<std::string>& suffixes);
   /// Prints `json` with --json, else `text`.
   void report(const Json& json, const std::string& text) const;
-
-  std::string threads_text;
 
  private:
   std::string reader_;                                        // what reads standard input
@@ -91,12 +91,13 @@ struct GraphArgument {
   std::optional<Size> size;
   LoadOptions files;
   std::optional<std::int64_t> base;
+  std::optional<std::size_t> format;  // of graph_formats()
   std::string map_path;
   std::vector<Offset> map;
 
   /// The positional GRAPH and the options of edge lists.
   void add(CLI::App& verb, const std::string& name, const std::string& help);
-  /// -n, --undirected, --compact, --base.
+  /// -n, --undirected, --compact, --base, --format.
   void add_options(CLI::App& verb);
   /// `fallback`: rows x columns when neither -n nor the text fixes them.   Throws ValueError, FileError.
   Graph make(const Session& session, std::optional<Size> fallback = std::nullopt);
@@ -110,7 +111,9 @@ Graph make_graph(const std::string& text, const Session& session, const LoadOpti
 void check_written(const Session& session, const Graph& graph, const std::string& path);
 
 const std::vector<std::string>& graph_suffixes();
+const std::vector<std::string>& graph_formats();
 const std::vector<std::string>& tensor_suffixes();
+/// Capitals or not.
 bool has_suffix(std::string_view path, const std::vector<std::string>& suffixes);
 
 /// Wall-clock seconds since construction.

@@ -1,5 +1,6 @@
 #include "output.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/graphs/io/files.hpp"
 #include "progress.hpp"
 #include "signals.hpp"
 
@@ -83,9 +85,19 @@ void print(std::string_view text) {
         fmt::format("standard output could not be written: {}", std::generic_category().message(errno)));
 }
 
-void note(std::string_view text) {
+void tell(std::string_view text) {
   clear_progress();
-  fmt::print(stderr, "manyhop: {}\n", text);
+  static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));
+}
+
+void note(std::string_view text) { tell(fmt::format("manyhop: {}\n", text)); }
+
+void hold_standard_streams() {
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // The lowest free number is taken, which is this one.
+    if (fcntl(file, F_GETFD) < 0)
+      static_cast<void>(open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY));
+  }
 }
 
 void check_output(std::string_view option, const std::string& path,
@@ -94,7 +106,7 @@ void check_output(std::string_view option, const std::string& path,
   if (path.empty())
     throw ValueError(fmt::format("{} is empty: expected a file name, or - for standard output", option));
   const bool known = std::any_of(suffixes.begin(), suffixes.end(), [&](const std::string& suffix) {
-    return path.size() > suffix.size() && path.ends_with(suffix);
+    return path.size() > suffix.size() && has_suffix(path, suffix);
   });
   if (!known)
     throw ValueError(fmt::format("{} {}: the suffix names no format that can be written here; expected {}",
@@ -102,13 +114,21 @@ void check_output(std::string_view option, const std::string& path,
   std::error_code error;
   if (std::filesystem::is_directory(path, error))
     throw ValueError(fmt::format("{} {}: is a folder, expected a file name", option, path));
-  auto folder = std::filesystem::path(path).parent_path();
+  const std::string target = link_target(path);
+  const std::string linked = target == path ? "" : fmt::format("links to {}, ", target);
+  const bool there = std::filesystem::exists(target, error);
+  if (there && access(target.c_str(), W_OK) != 0)
+    throw ValueError(fmt::format("{} {}: {}cannot be written: {}", option, path, linked,
+                                 std::generic_category().message(errno)));
+  if (there && !std::filesystem::is_regular_file(target, error)) return;  // a pipe is written where it is
+  auto folder = std::filesystem::path(target).parent_path();
   if (folder.empty()) folder = ".";
   if (!std::filesystem::is_directory(folder, error))
-    throw ValueError(fmt::format("{} {}: the folder {} does not exist", option, path, folder.string()));
+    throw ValueError(
+        fmt::format("{} {}: {}the folder {} does not exist", option, path, linked, folder.string()));
   if (access(folder.c_str(), W_OK | X_OK) != 0)
-    throw ValueError(fmt::format("{} {}: the folder {} cannot be written: {}", option, path, folder.string(),
-                                 std::generic_category().message(errno)));
+    throw ValueError(fmt::format("{} {}: {}the folder {} cannot be written: {}", option, path, linked,
+                                 folder.string(), std::generic_category().message(errno)));
 }
 
 void Outputs::commit() {
@@ -116,8 +136,9 @@ void Outputs::commit() {
     for (const auto& [path, write] : files_) {
       check_stop();
       std::error_code error;
-      const bool fresh = path != "-" && !std::filesystem::exists(path, error);
-      if (fresh) forget_on_success(path);
+      const std::string target = path == "-" ? path : link_target(path);  // the user's link stays
+      const bool fresh = path != "-" && !std::filesystem::exists(target, error);
+      if (fresh) forget_on_success(target);
       write(path);
     }
     // From here on the outputs stand, and a signal during the report no longer undoes or denies them.

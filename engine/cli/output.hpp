@@ -38,8 +38,15 @@ std::string number_text(double value);     // 6 significant digits; "-" when und
 
 /// Writes to standard output and flushes. Throws std::runtime_error when the system refuses.
 void print(std::string_view text);
+/// To standard error. One that is closed or full keeps no result back and ends no run.
+void tell(std::string_view text);
 /// One line on standard error.
 void note(std::string_view text);
+
+/// Takes the numbers 0, 1 and 2 where the program was started without them, so that no file gets one: what is
+/// printed would go into it. Reading and writing there fails as it would have. Call before any file is
+/// opened.
+void hold_standard_streams();
 
 /// Refuses an output path before any work: an unknown suffix (the message lists `suffixes`), a folder that is
 /// missing or not writable, a path that is a folder. "-" (standard output) passes.   Throws ValueError.

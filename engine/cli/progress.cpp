@@ -38,8 +38,13 @@ struct Bar {
     visible = true;
     const double done = std::isfinite(share) ? std::clamp(share, 0.0, 1.0) : 0.0;
     const auto filled = static_cast<std::size_t>(done * kCells);
-    fmt::print(stderr, "\r\033[K{} [{}{}] {:3.0f} %", stage, std::string(filled, '#'),
-               std::string(kCells - filled, '.'), 100 * done);
+    write(fmt::format("\r\033[K{} [{}{}] {:3.0f} %", stage, std::string(filled, '#'),
+                      std::string(kCells - filled, '.'), 100 * done));
+  }
+
+  // A terminal that went away ends no run.
+  static void write(const std::string& text) {
+    std::fputs(text.c_str(), stderr);
     std::fflush(stderr);
   }
 
@@ -47,8 +52,7 @@ struct Bar {
     const std::lock_guard lock(mutex);
     if (!visible) return;
     visible = false;
-    fmt::print(stderr, "\r\033[K");
-    std::fflush(stderr);
+    write("\r\033[K");
   }
 };
 

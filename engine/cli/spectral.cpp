@@ -70,7 +70,7 @@ spectral::Wanted wanted_of(const std::string& text) {
 void write_cut(const std::optional<spectral::Cut>& cut, const std::string& path) {
   const std::vector<char> none;
   const auto& inside = cut ? cut->inside : none;
-  if (path.ends_with(".npy")) {
+  if (has_suffix(path, {".npy"})) {
     Tensor tensor = Tensor::zeros(DType::f32, {static_cast<Offset>(inside.size())});
     for (std::size_t v = 0; v < inside.size(); ++v) tensor.as<float>()[v] = inside[v] != 0 ? 1.0F : 0.0F;
     save_npy(tensor, path);

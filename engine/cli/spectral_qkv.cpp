@@ -180,7 +180,7 @@ void check_call(Session& session, const SpectralQkv& request, const GraphArgumen
   if (!graph.text.empty())
     throw ValueError(fmt::format("GRAPH '{}' and --qkv are given: with --qkv the graph is named by --pattern",
                                  graph.text));
-  session.input("--qkv", request.path);
+  session.data_input("--qkv", request.path);
   session.input("--pattern", request.pattern);
   if (!request.stationary.empty()) session.output("--stationary", request.stationary, {".npy"});
 }

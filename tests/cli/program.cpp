@@ -27,10 +27,11 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
 
 // The child: nothing but system calls between fork and exec.
 [[noreturn]] void become(char* const* argv, char* const* env, const std::string& in, const std::string& out,
-                         const std::string& err, std::size_t address_space) {
+                         const std::string& err, std::size_t address_space, int closed) {
   dup2(open(in.c_str(), O_RDONLY), STDIN_FILENO);
   dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
   dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
+  if (closed >= 0) close(closed);
   if (address_space > 0 && !kSanitized) {
     const rlimit limit{address_space, address_space};
     setrlimit(RLIMIT_AS, &limit);
@@ -107,12 +108,12 @@ Said run_program(const std::vector<std::string>& arguments, const Setting& setti
   for (char** word = environ; *word != nullptr; ++word) env.push_back(*word);
   env.push_back(nullptr);
   const std::string in = folder / "in";
-  const std::string out = folder / "out";
-  const std::string err = folder / "err";
+  const std::string out = setting.out.empty() ? folder / "out" : setting.out;
+  const std::string err = setting.err.empty() ? folder / "err" : setting.err;
 
   const auto start = Clock::now();
   const pid_t child = fork();
-  if (child == 0) become(argv.data(), env.data(), in, out, err, setting.address_space);
+  if (child == 0) become(argv.data(), env.data(), in, out, err, setting.address_space, setting.closed);
   REQUIRE(child > 0);
   Clock::time_point signalled = start;
   if (setting.interrupt_after_ms >= 0) {
@@ -127,8 +128,8 @@ Said run_program(const std::vector<std::string>& arguments, const Setting& setti
   said.seconds = since(start);
   if (setting.after_signal != nullptr) *setting.after_signal = since(signalled);
   said.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  said.out = text_of(out);
-  said.err = text_of(err);
+  if (setting.out.empty()) said.out = text_of(out);
+  if (setting.err.empty()) said.err = text_of(err);
   return said;
 }
 

@@ -25,6 +25,9 @@ struct Setting {
   int interrupt_after_ms = -1;          // signal that long after the start
   double* after_signal = nullptr;       // seconds from the signal to the end
   int signal = 2;                       // SIGINT
+  int closed = -1;                      // this one of the streams 0, 1, 2 is closed
+  std::string out = {};                 // file that standard output goes to
+  std::string err = {};                 // and standard error
 };
 
 /// A folder of its own, removed at the end.
