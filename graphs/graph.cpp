@@ -51,7 +51,14 @@ void detail::require_memory(const char* what, Offset count, Offset each) {
 void Graph::Data::write_indices() const {
   std::call_once(once, [this] {
     detail::require_memory("indices of an implicit graph", indptr.back(), sizeof(Index));
-    indices.resize(at(indptr.back()));
+    // In steps, for gigabytes of zeros are seconds without an ear for the stop flag.
+    constexpr std::size_t step = std::size_t{1} << 25;
+    const std::size_t total = at(indptr.back());
+    indices.reserve(total);
+    while (indices.size() < total) {
+      check_stop();
+      indices.resize(std::min(total, indices.size() + step));
+    }
     parallel_ranges(n_rows, kRowGrain, [this](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
         Index* out = indices.data() + indptr[at(i)];

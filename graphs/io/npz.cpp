@@ -263,15 +263,22 @@ void format_npz(const Graph& graph, const Sink& sink) {
   }
   zip_source_keep(target);
   const std::unique_ptr<zip_source_t, void (*)(zip_source_t*)> kept(target, zip_source_free);
-  // Members live until zip_close has compressed them.
-  std::vector<std::unique_ptr<std::string>> members;
+  // A member is a header and `times` times its items, where they lie until zip_close has compressed them.
+  std::vector<std::unique_ptr<std::string>> headers;
   const auto add = [&](const char* file, std::string_view descr, const std::vector<Offset>& shape,
-                       std::string_view items) {
+                       std::string_view items, std::size_t times = 1, std::string_view rest = {}) {
     check_stop();
-    members.push_back(std::make_unique<std::string>(npy_header(descr, shape)));
-    members.back()->append(items);
-    zip_source_t* source =
-        zip_source_buffer(archive.get(), members.back()->data(), members.back()->size(), 0);
+    headers.push_back(std::make_unique<std::string>(npy_header(descr, shape)));
+    std::vector<zip_buffer_fragment_t> parts;
+    const auto part = [&](std::string_view bytes) {
+      // The library reads from what it is given as if it could write to it.
+      auto* data = reinterpret_cast<zip_uint8_t*>(const_cast<char*>(bytes.data()));
+      if (!bytes.empty()) parts.push_back({data, bytes.size()});
+    };
+    part(*headers.back());
+    for (std::size_t t = 0; t < times; ++t) part(items);
+    part(rest);
+    zip_source_t* source = zip_source_buffer_fragment(archive.get(), parts.data(), parts.size(), 0);
     const zip_int64_t index = source == nullptr ? -1 : zip_file_add(archive.get(), file, source, 0);
     if (index < 0) {
       zip_source_free(source);
@@ -296,6 +303,7 @@ void format_npz(const Graph& graph, const Sink& sink) {
       },
       nullptr, nullptr);
   const Offset m = graph.nnz();
+  const std::string ones(std::size_t{1} << 16, '\x01');
   add("indices.npy", "<i4", {m}, raw(graph.indices()));
   add("indptr.npy", "<i8", {graph.n_rows() + 1}, raw(graph.indptr()));
   add("format.npy", "|S3", {}, "csr");
@@ -304,7 +312,8 @@ void format_npz(const Graph& graph, const Sink& sink) {
   if (graph.weighted()) {
     add("data.npy", "<f8", {m}, raw(graph.weights()));
   } else {
-    add("data.npy", "|b1", {m}, std::string(static_cast<std::size_t>(m), '\x01'));
+    add("data.npy", "|b1", {m}, ones, static_cast<std::size_t>(m) / ones.size(),
+        std::string_view(ones).substr(0, static_cast<std::size_t>(m) % ones.size()));
   }
   if (zip_close(archive.get()) != 0) {
     check_stop();
