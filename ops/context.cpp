@@ -2,9 +2,9 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/machine.hpp"
 #include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/ops/cuda/attention.hpp"
 
@@ -40,13 +40,7 @@ void Workspace::release() {
   capacity_ = 0;
 }
 
-std::size_t Context::limit() const {
-  if (memory_limit > 0) return memory_limit;
-  const long pages = sysconf(_SC_PHYS_PAGES);
-  const long page = sysconf(_SC_PAGE_SIZE);
-  if (pages <= 0 || page <= 0) return std::size_t{8} << 30;
-  return static_cast<std::size_t>(pages) * static_cast<std::size_t>(page) / 2;
-}
+std::size_t Context::limit() const { return memory_limit > 0 ? memory_limit : half_of_memory(); }
 
 std::vector<std::string> available_backends() {
   std::vector<std::string> names{"reference", "cpu"};

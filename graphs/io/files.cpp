@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/machine.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/io/io.hpp"
 
@@ -185,7 +186,10 @@ void write_atomically(const std::string& path, std::string_view bytes) {
   file.commit();
 }
 
-std::string read_file(const std::string& path) {
+std::string read_file(const std::string& path) { return read_file_within(path, 0); }
+
+std::string read_file_within(const std::string& path, std::size_t limit) {
+  if (limit == 0) limit = half_of_memory();
   if (path.empty()) throw FileError("input path: the empty text names no file, a path or - wanted");
   if (path.find('\0') != std::string::npos) throw FileError("input path: holds a zero byte");
   Descriptor input{path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
@@ -196,7 +200,12 @@ std::string read_file(const std::string& path) {
   std::string bytes;
   std::size_t used = 0;
   // One byte past the size, so that the end of a regular file shows without growing the block again.
-  if (S_ISREG(status.st_mode)) bytes.resize(static_cast<std::size_t>(status.st_size) + 1);
+  if (S_ISREG(status.st_mode)) {
+    const auto size = static_cast<std::size_t>(status.st_size);
+    if (size > limit)
+      throw LimitError(fmt::format("{}: {} bytes, the memory limit is {}", path, size, limit));
+    bytes.resize(size + 1);
+  }
   for (;;) {
     check_stop();
     if (used == bytes.size()) bytes.resize(std::max(2 * used, kBlock));
@@ -207,6 +216,7 @@ std::string read_file(const std::string& path) {
     }
     if (got == 0) break;
     used += static_cast<std::size_t>(got);
+    if (used > limit) throw LimitError(fmt::format("{}: more than {} bytes, the memory limit", path, limit));
   }
   bytes.resize(used);
   return bytes;

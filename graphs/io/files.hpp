@@ -1,6 +1,7 @@
 // Bytes from and to the file system: whole files in, atomic files out.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -12,6 +13,10 @@ bool has_suffix(std::string_view path, std::string_view suffix);
 /// Where bytes written to `path` end: itself, or what its chain of symbolic links leads to, there or not.
 /// Throws FileError for links without an end.
 std::string link_target(const std::string& path);
+
+/// read_file() that refuses what is longer than `limit` (0: half of the machine's memory) as soon as it has
+/// come: a stream may have no end.   Throws LimitError.
+std::string read_file_within(const std::string& path, std::size_t limit);
 
 /// A file that appears under its name only when it is whole. Bytes go to a temporary name in the folder of
 /// the target (created with O_EXCL) and commit() renames it; without commit the destructor removes it. "-" is

@@ -4,9 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
@@ -98,14 +95,7 @@ Graph load(const std::string& path, const LoadOptions& options) {
   const Format* known = !options.format.empty() ? &format_called(options.format)
                         : named                 ? &format_of(path)
                                                 : nullptr;
-  if (options.memory_limit > 0 && named) {
-    std::error_code problem;  // what is wrong with the file, reading it says
-    const std::uintmax_t size = std::filesystem::file_size(path, problem);
-    if (!problem && size > options.memory_limit) {
-      throw LimitError(fmt::format("{}: {} bytes, the memory limit is {}", path, size, options.memory_limit));
-    }
-  }
-  const std::string bytes = read_file(path);
+  const std::string bytes = read_file_within(path, options.memory_limit);
   const Format& format = known != nullptr ? *known : format_of_bytes(bytes);
   if (!format.edge_list && (options.undirected || options.compact || options.base != 0)) {
     throw ValueError(

@@ -1,10 +1,10 @@
 // Operators on sources, and a source made into a graph.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/machine.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/patterns/source.hpp"
 
@@ -20,15 +20,9 @@ std::vector<RunList>& spare_lists() {
   return lists;
 }
 
-double memory_bytes() {
-  const long pages = sysconf(_SC_PHYS_PAGES);
-  const long page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? static_cast<double>(pages) * static_cast<double>(page) : 8e9;
-}
-
 double limit_of(const Place& place) {
   const std::size_t limit = place.options != nullptr ? place.options->memory_limit : 0;
-  return limit > 0 ? static_cast<double>(limit) : memory_bytes() / 2;
+  return static_cast<double>(limit > 0 ? limit : half_of_memory());
 }
 
 // Bytes while rows become a graph: runs twice, and the edges where they are written out.
