@@ -168,6 +168,8 @@ int bench(Session& session, const BenchVerb& options) {
   }
   if (chosen.empty())
     for (const Case& c : kCases) chosen.push_back(&c);
+  if (session.dtype)
+    throw ValueError(fmt::format("--dtype {}: a case has its own type", name_of(*session.dtype)));
   const int repeat = static_cast<int>(options.repeat.value_or(7));
   Json json;
   json["version"] = version();

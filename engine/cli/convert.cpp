@@ -4,6 +4,8 @@
 #include <memory>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/io/files.hpp"
+#include "manyhop/graphs/io/formats.hpp"
 #include "output.hpp"
 #include "verbs.hpp"
 
@@ -17,9 +19,17 @@ struct ConvertOptions {
 };
 
 // One array: .npy holds just one, .safetensors is asked by name when it holds several.
-Tensor read_tensor(const std::string& path, std::string& name) {
-  if (!has_suffix(path, {".safetensors"})) return load_npy(path);
-  NamedTensors file = load_safetensors(path);
+Tensor read_tensor(const std::string& path, std::string& name, std::size_t limit) {
+  NamedTensors file;
+  if (path == "-") {  // told by its first bytes
+    const std::string bytes = read_file_within(path, limit);
+    if (bytes.size() < 9 || bytes[8] != '{') return parse_npy(bytes, path);
+    file = parse_safetensors(bytes, path);
+  } else if (has_suffix(path, {".safetensors"})) {
+    file = load_safetensors(path);
+  } else {
+    return load_npy(path);
+  }
   if (name.empty() && file.tensors.size() == 1) name = file.tensors.begin()->first;
   const auto found = file.tensors.find(name);
   if (found == file.tensors.end()) {
@@ -40,14 +50,16 @@ int convert_tensor(Session& session, ConvertOptions& options) {
                                     {"--format", options.graph.format.has_value()},
                                     {"--map", !options.graph.map_path.empty()}})
     if (given) throw ValueError(fmt::format("{} is of graphs, {} holds a tensor", name, options.graph.text));
-  if (!options.name.empty() && !has_suffix(options.graph.text, {".safetensors"}) &&
-      !has_suffix(options.output, {".safetensors"}))
+  if (!options.name.empty() && options.graph.text != "-" &&
+      !has_suffix(options.graph.text, {".safetensors"}) && !has_suffix(options.output, {".safetensors"}))
     throw ValueError("--name is of .safetensors files, neither IN nor OUT is one");
   session.data_input("IN", options.graph.text);
   session.output("OUT", options.output, tensor_suffixes());
   const Stopwatch clock;
-  Tensor tensor = read_tensor(options.graph.text, options.name);
+  Tensor tensor = read_tensor(options.graph.text, options.name, session.context.limit());
   if (session.dtype) tensor = tensor.to(*session.dtype);
+  const bool npy = !has_suffix(options.output, {".safetensors"});
+  if (npy && tensor.dtype == DType::bf16) tensor = tensor.to(DType::f32);  // which NumPy has not
   const std::string name = options.name.empty() ? "tensor" : options.name;
   Json json;
   json["shape"] = tensor.shape;
@@ -57,7 +69,7 @@ int convert_tensor(Session& session, ConvertOptions& options) {
   fields.add("type", std::string(name_of(tensor.dtype)));
   Outputs outputs;
   outputs.add(options.output, [&](const std::string& path) {
-    if (!has_suffix(path, {".safetensors"})) return save_npy(tensor, path);
+    if (npy) return save_npy(tensor, path);
     NamedTensors file;
     file.tensors.emplace(name, std::move(tensor));
     save_safetensors(file, path);
@@ -79,6 +91,8 @@ int convert(Session& session, ConvertOptions& options) {
   session.output("OUT", options.output, graph_suffixes());
   if (!options.graph.map_path.empty()) {
     if (!options.graph.files.compact) throw ValueError("--map writes the old ids of --compact: give both");
+    if (!is_graph_path(options.graph.text))
+      throw ValueError(fmt::format("--map is of one edge list, IN is the pattern {}", options.graph.text));
     session.output("--map", options.graph.map_path, {".txt", ".tsv"});
     if (options.graph.map_path == options.output)
       throw ValueError(fmt::format("--map and OUT are both {}: name two files", options.output));

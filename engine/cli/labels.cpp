@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/io/text.hpp"
 
 namespace manyhop::cli {
 namespace {
@@ -33,8 +34,8 @@ char column_of(const std::string& path, Offset number, std::string_view line, st
     if (c == ' ' || c == '\t' || c == ',') continue;
     if (c != 't' && c != 'v' && c != 's' && c != '-')
       throw FileError(
-          fmt::format("{}, line {}: '{}' found where t (train), v (validation), s (test) or - is wanted",
-                      path, number, c));
+          fmt::format("{}, line {}: {} found where t (train), v (validation), s (test) or - is wanted", path,
+                      number, shown({&c, 1})));
     marks += c;
   }
   if (static_cast<std::int64_t>(marks.size()) <= split)
@@ -51,8 +52,8 @@ Labels load_labels(const std::string& labels_path, const std::string& masks_path
     int value = 0;
     const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), value);
     if (error != std::errc() || end != line.data() + line.size() || value < -1 || value >= kMostClasses)
-      throw FileError(fmt::format("{}, line {}: '{}' found where a class from -1 to {} is wanted",
-                                  labels_path, number, line.substr(0, 40), kMostClasses - 1));
+      throw FileError(fmt::format("{}, line {}: {} found where a class from -1 to {} is wanted", labels_path,
+                                  number, shown(line), kMostClasses - 1));
     labels.label.push_back(value);
     labels.classes = std::max(labels.classes, value + 1);
   });

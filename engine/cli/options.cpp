@@ -282,9 +282,9 @@ Graph GraphArgument::make(const Session& session, std::optional<Size> fallback) 
 void check_written(const Session& session, const Graph& graph, const std::string& path) {
   const auto edges = static_cast<double>(graph.nnz());
   double bytes = graph.implicit() ? 4 * edges : 0;
-  // An archive is made in memory: members as they are, then packed, which may save nothing.
+  // An archive is packed in memory, which may save nothing.
   if (has_suffix(path, {".npz"}))
-    bytes += 2 * (edges * (graph.weighted() ? 12 : 5) + 8.0 * static_cast<double>(graph.n_rows()));
+    bytes += edges * (graph.weighted() ? 12 : 5) + 8.0 * static_cast<double>(graph.n_rows());
   if (bytes > static_cast<double>(session.context.limit()))
     throw LimitError(fmt::format("writing {} edges takes {:.0f} bytes, the memory limit is {}", graph.nnz(),
                                  bytes, session.context.limit()));

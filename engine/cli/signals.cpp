@@ -78,6 +78,7 @@ void start_signal_thread() {
   const sigset_t set = ending_signals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   signal(SIGPIPE, SIG_DFL);  // a reader that left (`| head`) ends the program without a word
+  signal(SIGXFSZ, SIG_IGN);  // a file past `ulimit -f` is a failure to write, which removes it
   std::thread([set] { wait_for_signals(set); }).detach();
 }
 

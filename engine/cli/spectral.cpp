@@ -99,6 +99,10 @@ int spectral_verb(Session& session, SpectralVerb& options) {
     return spectral_qkv(session, options.qkv, options.graph);
   }
   if (options.graph.text.empty()) throw ValueError("GRAPH is required, or --qkv FILE");
+  const auto op = static_cast<spectral::Operator>(options.op.value_or(0));
+  if (!options.vectors.empty() && op >= spectral::Operator::transition)
+    throw ValueError(fmt::format("--vectors: operator {} has none; normalized, laplacian and adjacency have",
+                                 kOperators[*options.op]));
   const Stopwatch clock;
   const Graph graph = options.graph.make(session);
   const double generate_seconds = clock.seconds();

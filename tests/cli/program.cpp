@@ -27,14 +27,18 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
 
 // The child: nothing but system calls between fork and exec.
 [[noreturn]] void become(char* const* argv, char* const* env, const std::string& in, const std::string& out,
-                         const std::string& err, std::size_t address_space, int closed) {
+                         const std::string& err, const Setting& setting) {
   dup2(open(in.c_str(), O_RDONLY), STDIN_FILENO);
   dup2(open(out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
   dup2(open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDERR_FILENO);
-  if (closed >= 0) close(closed);
-  if (address_space > 0 && !kSanitized) {
-    const rlimit limit{address_space, address_space};
+  if (setting.closed >= 0) close(setting.closed);
+  if (setting.address_space > 0 && !kSanitized) {
+    const rlimit limit{setting.address_space, setting.address_space};
     setrlimit(RLIMIT_AS, &limit);
+  }
+  if (setting.file_size > 0) {
+    const rlimit limit{setting.file_size, setting.file_size};
+    setrlimit(RLIMIT_FSIZE, &limit);
   }
   execve(argv[0], argv, env);
   _exit(127);
@@ -113,7 +117,7 @@ Said run_program(const std::vector<std::string>& arguments, const Setting& setti
 
   const auto start = Clock::now();
   const pid_t child = fork();
-  if (child == 0) become(argv.data(), env.data(), in, out, err, setting.address_space, setting.closed);
+  if (child == 0) become(argv.data(), env.data(), in, out, err, setting);
   REQUIRE(child > 0);
   Clock::time_point signalled = start;
   if (setting.interrupt_after_ms >= 0) {

@@ -22,6 +22,7 @@ struct Setting {
   std::string input = {};               // standard input
   std::vector<std::string> extra = {};  // NAME=value of the environment
   std::size_t address_space = 0;        // bytes; not under sanitizers, which reserve terabytes
+  std::size_t file_size = 0;            // bytes that a file may have
   int interrupt_after_ms = -1;          // signal that long after the start
   double* after_signal = nullptr;       // seconds from the signal to the end
   int signal = 2;                       // SIGINT

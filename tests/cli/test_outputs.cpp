@@ -93,6 +93,11 @@ TEST_CASE("a full disk is a failure without a partial file") {
   CHECK(said.code == 1);
   CHECK(said.out.empty());
   CHECK(said.err.find("full.mtx: cannot write: No space left on device") != std::string::npos);
+  const auto before = folder.names();
+  const Said large = run_program({"gen", "full", "-n", "100", "-o", folder / "g.mtx"}, {.file_size = 4096});
+  CHECK(large.code == 1);
+  CHECK(large.err.find("g.mtx: cannot write: File too large") != std::string::npos);
+  CHECK(folder.names() == before);
 }
 
 TEST_CASE("streams that are closed or full neither end a run nor get into its files") {
@@ -152,6 +157,14 @@ TEST_CASE("a limit of one byte is refused by every verb") {
     refused(call, "limit");
   }
   CHECK(folder.names().count(folder / "y.npy") == 0);
+  // What has no size before it is read, and no end.
+  fs::create_symlink("/dev/zero", folder / "zero.el");
+  for (const char* verb : {"info", "spy", "spectral"})
+    refused({verb, folder / "zero.el", "--memory-limit", "20M"},
+            "more than 20971520 bytes, the memory limit");
+  refused({"info", "-", "--memory-limit", "1"}, "4 bytes, the memory limit is 1", {.input = "0 1\n"});
+  refused({"convert", "-", folder / "y.npy", "--memory-limit", "1"}, "4 bytes, the memory limit is 1",
+          {.input = "0 1\n"});
 }
 
 TEST_CASE("the format of standard input can be named") {
@@ -170,6 +183,44 @@ TEST_CASE("the format of standard input can be named") {
         7);
   manyhop::save_npy(Tensor::zeros(DType::f64, {3}), folder / "x.npy");
   refused({"convert", folder / "x.npy", folder / "y.npy", "--format", "el"}, "--format is of graphs");
+}
+
+TEST_CASE("tensors come from standard input by their first bytes, and say the type that is written") {
+  const Folder folder;
+  manyhop::save_safetensors({.tensors = {{"x", Tensor::zeros(DType::f64, {3})}}, .metadata = {}},
+                            folder / "x.safetensors");
+  const Setting tensors{.input = text_of(folder / "x.safetensors")};
+  CHECK(run_json({"convert", "-", folder / "x.npy"}, tensors)["shape"][0] == 3);
+  CHECK(run_json({"convert", "-", folder / "y.npy", "--name", "x"}, tensors)["dtype"] == "f64");
+  refused({"convert", "-", folder / "z.npy", "--name", "y"}, "1 tensors: x", tensors);
+  const Setting array{.input = text_of(folder / "x.npy")};
+  CHECK(run_json({"convert", "-", folder / "b.safetensors", "--dtype", "bf16"}, array)["dtype"] == "bf16");
+  CHECK(run_json({"convert", "-", folder / "b.npy", "--dtype", "bf16"}, array)["dtype"] == "f32");
+  CHECK(manyhop::load_npy(folder / "b.npy").dtype == DType::f32);
+}
+
+TEST_CASE("options that would do nothing are refused before any work") {
+  const Folder folder;
+  write_text(folder / "a.el", "10 20\n");
+  refused({"convert", "file(\"" + (folder / "a.el") + "\")", folder / "b.mtx", "--compact", "--map",
+           folder / "m.txt"},
+          "--map is of one edge list");
+  refused(
+      {"spectral", "random(64)", "-n", "1000000", "--operator", "singular", "--vectors", folder / "v.npy"},
+      "operator singular has none");
+  refused({"bench", "tiny", "--dtype", "f64"}, "a case has its own type");
+}
+
+TEST_CASE("what a file of labels holds does not reach the terminal as it is") {
+  const Folder folder;
+  manyhop::save_npy(Tensor::zeros(DType::f64, {1}), folder / "x.npy");
+  write_text(folder / "l", "\x1b[31m\n");
+  write_text(folder / "m", "\x1b\n");
+  write_text(folder / "good", "0\n");
+  refused({"diffuse", "self", "--labels", folder / "l", "--masks", folder / "m"},
+          "line 1: '?[31m' found where");
+  refused({"diffuse", "self", "--labels", folder / "good", "--masks", folder / "m"},
+          "line 1: '?' found where");
 }
 
 TEST_CASE("nothing to attend to has no share of a token") {
