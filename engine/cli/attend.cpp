@@ -41,6 +41,11 @@ struct Row {
   std::optional<spectral::GapResult> gap;
 };
 
+// A file's name may be any bytes, text in a file of tensors may not.
+std::string utf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
 Json nullable(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 double edges_per_token(const Graph& graph) {
@@ -129,7 +134,7 @@ void write_files(const AttendVerb& verb, const Qkv& in, std::vector<Row>& rows) 
         const std::string name = rows.size() == 1 ? "out" : fmt::format("out_{}", i + 1);
         Tensor& out = rows[i].run.out;
         file.tensors.emplace(name, out.dtype == in.type ? std::move(out) : out.to(in.type));
-        file.metadata.emplace(rows.size() == 1 ? "pattern" : name, rows[i].run.pattern);
+        file.metadata.emplace(rows.size() == 1 ? "pattern" : name, utf8(rows[i].run.pattern));
       }
       save_safetensors(file, path);
     });

@@ -114,13 +114,13 @@ void check_output(std::string_view option, const std::string& path,
   std::error_code error;
   if (std::filesystem::is_directory(path, error))
     throw ValueError(fmt::format("{} {}: is a folder, expected a file name", option, path));
+  const bool there = std::filesystem::exists(path, error);
   const std::string target = link_target(path);
   const std::string linked = target == path ? "" : fmt::format("links to {}, ", target);
-  const bool there = std::filesystem::exists(target, error);
-  if (there && access(target.c_str(), W_OK) != 0)
+  if (there && access(path.c_str(), W_OK) != 0)
     throw ValueError(fmt::format("{} {}: {}cannot be written: {}", option, path, linked,
                                  std::generic_category().message(errno)));
-  if (there && !std::filesystem::is_regular_file(target, error)) return;  // a pipe is written where it is
+  if (there && !std::filesystem::is_regular_file(path, error)) return;  // a pipe is written where it is
   auto folder = std::filesystem::path(target).parent_path();
   if (folder.empty()) folder = ".";
   if (!std::filesystem::is_directory(folder, error))
@@ -136,9 +136,8 @@ void Outputs::commit() {
     for (const auto& [path, write] : files_) {
       check_stop();
       std::error_code error;
-      const std::string target = path == "-" ? path : link_target(path);  // the user's link stays
-      const bool fresh = path != "-" && !std::filesystem::exists(target, error);
-      if (fresh) forget_on_success(target);
+      const bool fresh = path != "-" && !std::filesystem::exists(path, error);
+      if (fresh) forget_on_success(link_target(path));  // the user's link stays
       write(path);
     }
     // From here on the outputs stand, and a signal during the report no longer undoes or denies them.

@@ -211,6 +211,16 @@ TEST_CASE("options that would do nothing are refused before any work") {
   refused({"bench", "tiny", "--dtype", "f64"}, "a case has its own type");
 }
 
+TEST_CASE("a graph file whose name is no text") {
+  const Folder folder;
+  const std::string name = folder / "g\xff.mtx";
+  REQUIRE(run_program({"gen", "self", "-n", "4", "-o", name}).code == 0);
+  write_qkv(folder / "in.safetensors", 4);
+  const std::string out = folder / "out.safetensors";
+  CHECK(run_json({"attend", "--qkv", folder / "in.safetensors", "--pattern", name, "-o", out})["edges"] == 4);
+  CHECK(manyhop::load_safetensors(out).metadata.at("pattern") == folder / "g\xEF\xBF\xBD.mtx");
+}
+
 TEST_CASE("what a file of labels holds does not reach the terminal as it is") {
   const Folder folder;
   manyhop::save_npy(Tensor::zeros(DType::f64, {1}), folder / "x.npy");
