@@ -109,7 +109,8 @@ Graph load(const std::string& path, const LoadOptions& options) {
     try {
       return format.parse(bytes, path, options);
     } catch (const FileError& error) {
-      if (known != nullptr || !format.edge_list) throw;
+      const bool chosen = options.undirected || options.compact || options.base != 0 || options.n;
+      if (known != nullptr || !format.edge_list || chosen || bytes.empty()) throw;
       // Nothing in METIS or a table of another kind tells it from an edge list.
       throw FileError(fmt::format("{} (read as an edge list; format names another, as metis)", error.what()));
     }

@@ -173,6 +173,8 @@ TEST_CASE("the format of standard input can be named") {
   CHECK(run_json({"spectral", "-", "--format", "metis"}, {.input = path})["components"] == 1);
   refused({"info", "-"}, "line 2", {.input = path});
   CHECK(refused({"info", "-"}, "read as an edge list", {.input = path}).find("metis") != std::string::npos);
+  CHECK(refused({"info", "-", "--base", "1"}, "line 1", {.input = "0 1\n"}).find("metis") ==
+        std::string::npos);
   refused({"info", "-", "--format", "dot"}, "mtx, npz, metis, el", {.input = path});
   refused({"info", "-", "--format", "metis", "--undirected"}, "option of edge lists", {.input = path});
   refused({"info", "self", "-n", "3", "--format", "el"}, "--format is an option of files");
