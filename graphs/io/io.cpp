@@ -105,6 +105,16 @@ Graph load(const std::string& path, const LoadOptions& options) {
                                        : "base",
                     format.suffix));
   }
+  if (options.memory_limit > 0 && format.parse != parse_npz) {
+    // The text, and of each entry two ids while they are read, two more while they are sorted.
+    const char between = format.parse == parse_metis ? ' ' : '\n';
+    const auto entries = static_cast<std::size_t>(std::count(bytes.begin(), bytes.end(), between));
+    const std::size_t held = bytes.size() + 24 * entries * (options.undirected ? 2 : 1);
+    if (held > options.memory_limit) {
+      throw LimitError(fmt::format("{}: reading about {} entries takes {} bytes, the memory limit is {}",
+                                   path, entries, held, options.memory_limit));
+    }
+  }
   Graph graph = [&] {
     try {
       return format.parse(bytes, path, options);

@@ -26,14 +26,14 @@ struct LoadOptions {
   std::optional<Offset>
       n;  // edge lists: vertices (allows ids above the sanity bound, and isolated last vertices)
   std::string_view format = {};  // mtx, npz, graph or el, whatever the name says; empty: by suffix
-  std::size_t memory_limit = 0;  // bytes of the file, of what is in it unpacked and of the graph; 0: none
+  std::size_t memory_limit = 0;  // bytes of the file, of reading or unpacking it and of the graph; 0: none
   std::vector<Offset>* map = nullptr;  // --compact: receives old id of each new vertex
 };
 
-/// Reads a graph by options.format, else by suffix ("-": standard input, told by its first bytes: METIS has
-/// none of its own and wants a format). Matrix-like files (mtx, npz) keep
-/// (row, column); METIS is undirected; edge lists `u v [w]` mean u sends to v: row v, column u. Duplicates
-/// merge, weights add. An edge list has max id + 1 vertices, or as many as the first line says that save()
+/// Reads a graph by options.format, else by suffix; "-" is standard input, told by its first bytes (METIS has
+/// none of its own: it wants a format). Matrix-like files (mtx, npz) keep (row, column); METIS is undirected;
+/// edge lists `u v [w]` mean u sends to v: row v, column u. Duplicates merge, weights add. An edge list has
+/// max id + 1 vertices, or as many as the first line says that save()
 /// wrote, as long as its number of arcs is right. Throws FileError: path, line (text) or byte (binary), what
 /// was found and what was expected; ValueError for options that do not fit. Sizes that the bytes do not back
 /// (ids of an edge list, rows of a Matrix Market header) above max(2^20, 64 x entries) are refused unless

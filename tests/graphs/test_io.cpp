@@ -309,6 +309,26 @@ TEST_CASE("capitals in a suffix name the same format") {
   CHECK_FALSE(has_suffix("npz", ".npz"));
 }
 
+TEST_CASE("what a text takes while it is read is held to the limit") {
+  const Folder folder;
+  std::string arcs;
+  for (int i = 0; i < 1000; ++i) arcs += fmt::format("{} {}\n", i, i / 2);
+  write_atomically(folder / "a.el", arcs);
+  const std::size_t held = arcs.size() + 24 * 1000;
+  LoadOptions options;
+  options.memory_limit = held;
+  CHECK(load(folder / "a.el", options).nnz() == 1000);
+  options.undirected = true;
+  CHECK_THROWS_AS(load(folder / "a.el", options), LimitError);
+  options.undirected = false;
+  options.memory_limit = held - 1;
+  CHECK_THROWS_WITH_AS(
+      load(folder / "a.el", options),
+      doctest::Contains(
+          fmt::format("about 1000 entries takes {} bytes, the memory limit is {}", held, held - 1).c_str()),
+      LimitError);
+}
+
 TEST_CASE("a format that is named goes before the suffix") {
   const Folder folder;
   write_atomically(folder / "path.txt", "3 2\n2\n1 3\n2\n");  // METIS: 0 - 1 - 2
