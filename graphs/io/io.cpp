@@ -96,6 +96,9 @@ Graph load(const std::string& path, const LoadOptions& options) {
                         : named                 ? &format_of(path)
                                                 : nullptr;
   const std::string bytes = read_file_within(path, options.memory_limit);
+  if (known == nullptr && bytes.starts_with("\x93NUMPY")) {
+    throw FileError(fmt::format("{}: holds an array of NumPy, a graph is wanted", path));
+  }
   const Format& format = known != nullptr ? *known : format_of_bytes(bytes);
   if (!format.edge_list && (options.undirected || options.compact || options.base != 0)) {
     throw ValueError(

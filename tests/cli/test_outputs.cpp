@@ -196,6 +196,7 @@ TEST_CASE("tensors come from standard input by their first bytes, and say the ty
   CHECK(run_json({"convert", "-", folder / "y.npy", "--name", "x"}, tensors)["dtype"] == "f64");
   refused({"convert", "-", folder / "z.npy", "--name", "y"}, "1 tensors: x", tensors);
   const Setting array{.input = text_of(folder / "x.npy")};
+  refused({"info", "-"}, "-: holds an array of NumPy, a graph is wanted", array);
   CHECK(run_json({"convert", "-", folder / "b.safetensors", "--dtype", "bf16"}, array)["dtype"] == "bf16");
   CHECK(run_json({"convert", "-", folder / "b.npy", "--dtype", "bf16"}, array)["dtype"] == "f32");
   CHECK(manyhop::load_npy(folder / "b.npy").dtype == DType::f32);
