@@ -219,14 +219,14 @@ def main():
     unknown = [m for m in methods if m not in METHODS]
     if unknown:
         parser.error(f"--methods: {unknown[0]!r}, expected {', '.join(METHODS)}")
+    datasets = [Dataset(folder) for folder in given.folders]
     try:
         import torch_geometric  # noqa: F401
     except ImportError:
         methods = [m for m in methods if not m.startswith("pyg")]
         print("torch_geometric is not installed: its columns are left out", file=sys.stderr)
     results = json.loads(Path(given.out).read_text()) if given.out and Path(given.out).exists() else {}
-    for folder in given.folders:
-        data = Dataset(folder)
+    for data in datasets:
         runs = results.setdefault(data.name, {})
         for method in methods:
             if data.x is None and method != "labels":
