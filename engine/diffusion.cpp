@@ -26,6 +26,8 @@ using diffusion::Walk;
 // too.
 constexpr double kSmallSignal = 1e-12;
 constexpr double kLargeSignal = 1e12;
+// The signal, two powers in turn, and a sum.
+constexpr diffusion::BlockOptions kBlocks{.count = 4};
 
 template <class T>
 void require_finite(TensorView<const T> x) {
@@ -76,8 +78,8 @@ class Evaluation {
   Evaluation(const Context& ctx, Walk<T>& walk, const DiffuseOptions& options, T* memory, Offset count)
       : ctx_(ctx), walk_(walk), o_(options) {
     walk_.start(memory, count);
-    blocks_ = diffusion::make_blocks<T>(ctx, walk, memory);
-    x_norm_ = blocks_->norms(kSignal, kNone);
+    blocks_ = diffusion::make_blocks<T>(ctx, walk, memory, kBlocks);
+    x_norm_ = blocks_->norms(walk.norm(), kSignal, kNone);
   }
 
   DiffuseResult solve(std::optional<int> hops) {
@@ -138,7 +140,7 @@ class Evaluation {
       blocks_->combine(next, 1 - a, kSignal, a);
       ++result.hops;
       if (!hops || result.hops == most) {
-        result.residual = worst(blocks_->norms(next, z));
+        result.residual = worst(blocks_->norms(walk_.norm(), next, z));
         result.bound = bound_of(result.hops, result.residual);
       }
       z = next;
@@ -182,7 +184,7 @@ class Evaluation {
       power = next;
       report(k, result.hops);
     }
-    std::vector<double> change = blocks_->norms(power, kNone);
+    std::vector<double> change = blocks_->norms(walk_.norm(), power, kNone);
     for (double& c : change) c *= std::abs(last);
     result.residual = result.hops == 0 ? std::numeric_limits<double>::quiet_NaN() : worst(change);
     result.bound = heat ? diffusion::heat_bound(o_.t, heat_strength(), result.hops) : 0;
@@ -204,7 +206,7 @@ class Evaluation {
 template <class T, class S>
 Offset columns_at_once(const Context& ctx, const Graph& graph, Offset n, Offset columns) {
   const auto bytes = [&](Offset count) {
-    return static_cast<std::size_t>(diffusion::Blocks<S>::kCount * n * ops::block_stride(count)) * sizeof(S);
+    return static_cast<std::size_t>(kBlocks.count * n * ops::block_stride(count)) * sizeof(S);
   };
   const std::size_t held = graph.bytes() + static_cast<std::size_t>(2 * n * columns) * sizeof(T);
   Offset count = columns;
@@ -225,7 +227,8 @@ DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, 
   const Offset columns = n == 0 ? 0 : x.extent[1];  // of nothing there may be many
   const Offset at_once = columns_at_once<T, S>(ctx, graph, n, columns);
   S* memory = reinterpret_cast<S*>(ctx.workspace.reserve(
-      static_cast<std::size_t>(diffusion::blocks_on_host(ctx) * n * ops::block_stride(at_once)) * sizeof(S)));
+      static_cast<std::size_t>(diffusion::blocks_on_host(ctx, kBlocks) * n * ops::block_stride(at_once)) *
+      sizeof(S)));
   // With a tolerance the slowest block decides on the hops of all: the result must not depend on the memory
   // limit.
   std::optional<int> hops = options.hops;

@@ -96,18 +96,8 @@ void graph_spmm(Backend backend, const ScaledGraph& a, const C* x, C* y, Offset 
 
 template <class C>
 void graph_sddmm(const Graph& graph, const C* g, const C* x, Offset columns, double factor, double* out) {
-  const Offset stride = block_stride(columns);
-  const auto indices = graph.indices();
   parallel_ranges(graph.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
-    for (Offset i = begin; i < end; ++i) {
-      for (Offset e = graph.indptr()[at(i)]; e < graph.indptr()[at(i) + 1]; ++e) {
-        const C* row = x + indices[at(e)] * stride;
-        double sum = 0;
-        for (Offset f = 0; f < columns; ++f)
-          sum += static_cast<double>(g[i * stride + f]) * static_cast<double>(row[f]);
-        out[e] += factor * sum;
-      }
-    }
+    cpu::graph_sddmm_rows(graph, g, x, columns, factor, out, begin, end);
   });
 }
 

@@ -32,7 +32,10 @@ bool wants_runs(const Graph& graph);
 template <class C>
 void graph_spmm(Backend backend, const ScaledGraph& a, const C* x, C* y, Offset columns);
 
-/// out[e] += factor <g[i, :], x[j, :]> for every edge e = (i <- j) in CSR order.
+/// out[e] += factor <g[i, :], x[j, :]> for every edge e = (i <- j) in CSR order, summed in double.
+///
+/// Shapes   g [n_rows][stride], x [n_cols][stride], out [m].   Cost     2 m columns flops, rows in parallel.
+/// Order    a fixed order within a row of columns: same bits for any thread count.
 template <class C>
 void graph_sddmm(const Graph& graph, const C* g, const C* x, Offset columns, double factor, double* out);
 
@@ -40,6 +43,10 @@ namespace cpu {
 /// Rows [begin, end) of graph_spmm for an explicit graph.
 template <class C>
 void graph_spmm_rows(const ScaledGraph& a, const C* x, C* y, Offset columns, Offset begin, Offset end);
+/// Rows [begin, end) of graph_sddmm.
+template <class C>
+void graph_sddmm_rows(const Graph& graph, const C* g, const C* x, Offset columns, double factor, double* out,
+                      Offset begin, Offset end);
 }  // namespace cpu
 
 }  // namespace manyhop::ops

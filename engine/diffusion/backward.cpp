@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "manyhop/engine/diffusion/blocks.hpp"
 #include "manyhop/engine/diffusion/check.hpp"
 #include "manyhop/engine/diffusion/series.hpp"
 #include "manyhop/engine/diffusion/walk.hpp"
@@ -24,64 +26,102 @@ namespace {
 
 using diffusion::Walk;
 
-std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
-
-template <class T>
-using Block = std::vector<T>;  // [n][stride]
+template <class I>
+std::size_t at(I i) {
+  return static_cast<std::size_t>(i);
+}
 
 template <class T>
 class Backward {
  public:
   Backward(const Context& ctx, const Graph& graph, TensorView<const T> x, TensorView<const T> gz,
-           const DiffuseOptions& options, DiffuseGradients<T>& gradients)
+           const DiffuseOptions& options, BackwardMode mode, DiffuseGradients<T>& gradients)
       : walk_(ctx, graph, options), o_(options), out_(gradients), n_(graph.n_rows()), columns_(x.extent[1]) {
     if (o_.kernel == Kernel::ppr) walk_.require_contraction();
-    x_ = read("signal", x);
-    g_ = read("gz", gz);
-    walk_.start(x_.data(), columns_);
-    dx_ = zeros();
-    if (gradients.want_weights && !graph.implicit()) da_.assign(at(graph.nnz()), 0);
+    hops_ = diffusion::hops_of(o_);
+    implicit_ = mode == BackwardMode::implicit;
+    segment_ = segment_of(hops_, mode);
+    diffusion::BlockOptions wanted;
+    wanted.count = block_count(hops_, mode);
+    wanted.gradients = true;
+    wanted.edge_gradient = gradients.want_weights && !graph.implicit();
+    const auto cells = at(n_ * ops::block_stride(columns_));
+    memory_ = std::make_unique_for_overwrite<T[]>(at(diffusion::blocks_on_host(ctx, wanted)) * cells);
+    read("signal", x, memory_.get());
+    walk_.start(memory_.get(), columns_);
+    blocks_ = diffusion::make_blocks<T>(ctx, walk_, memory_.get(), wanted);
+    const auto g = std::make_unique_for_overwrite<T[]>(cells);
+    read("gz", gz, g.get());
+    blocks_->write(kG, g.get());
+    blocks_->combine(kDx, 0, kG, 0);
   }
 
-  void unrolled(bool checkpointed) {
-    const int hops =
-        o_.kernel == Kernel::coefficients ? static_cast<int>(o_.coefficients.size()) - 1 : *o_.hops;
+  /// Blocks of the signal's size.
+  static Offset block_count(int hops, BackwardMode mode) {
+    if (mode == BackwardMode::implicit) return kPowers;
+    const Offset segment = segment_of(hops, mode);
+    return kPowers + segment - 1 + std::max(0, hops - 1) / segment;
+  }
+
+  void run() { implicit_ ? implicit() : unrolled(); }
+
+  void finish(TensorView<T> dx) {
+    const std::vector<double> da = blocks_->edge_gradient();
+    if (!dx.empty()) {
+      const T* const found = blocks_->read(kDx);
+      for (Offset i = 0; i < n_; ++i) {
+        for (Offset c = 0; c < columns_; ++c) dx(i, c) = found[i * walk_.stride() + c];
+      }
+    }
+    out_.weights = weight_gradient(da);
+  }
+
+ private:
+  static constexpr int kMostRounds = 100000;
+  // Blocks; powers of A from kPowers on.
+  static constexpr int kX = 0, kG = 1, kDx = 2, kB = 3, kNext = 4, kF = 5, kPowers = 7;
+
+  /// Hops between powers that are kept.
+  static int segment_of(int hops, BackwardMode mode) {
+    return std::max(1,
+                    mode == BackwardMode::checkpointed ? static_cast<int>(std::ceil(std::sqrt(hops))) : hops);
+  }
+
+  void unrolled() {
     // Powers of A / unit: those of a large A would overflow long before their weights end.
     if (o_.normalization == Normalization::none && o_.kernel != Kernel::coefficients) {
       unit_ = std::max(1.0, walk_.strength());
     }
-    const std::vector<double> p = diffusion::series(o_, hops, unit_);
-    const std::vector<double> slope = diffusion::series_slope(o_, hops, unit_);
-    const int length =
-        checkpointed ? std::max(1, static_cast<int>(std::ceil(std::sqrt(hops)))) : std::max(1, hops);
-    // Powers F_0, F_length, F_2length, ... are kept; those in between are made again, one segment at a time.
-    std::vector<Block<T>> kept{x_};
-    Block<T> f = x_;
+    const std::vector<double> p = diffusion::series(o_, hops_, unit_);
+    const std::vector<double> slope = diffusion::series_slope(o_, hops_, unit_);
+    // Powers F_0, F_segment, F_2segment, ... are kept; those in between are made again, a segment at a time.
+    const auto kept = [&](int k) { return k == 0 ? kX : kPowers + segment_ - 1 + k / segment_ - 1; };
+    const auto within = [&](int k) { return k % segment_ == 0 ? kept(k) : kPowers + k % segment_ - 1; };
+    const bool stored = segment_ >= hops_;
     std::vector<double> dp(p.size());
-    dp[0] = dot(g_, f);
-    std::vector<Block<T>> segment;
-    if (length >= hops) segment.push_back(x_);
-    for (int k = 1; k <= hops; ++k) {
-      f = product(f);
-      dp[static_cast<std::size_t>(k)] = dot(g_, f);
-      if (k % length == 0 && k < hops) kept.push_back(f);
-      if (length >= hops && k < hops) segment.push_back(f);
+    dp[0] = blocks_->dot(kG, kX);
+    int f = kX;
+    for (int k = 1; k <= hops_; ++k) {
+      const bool keep = k < hops_ && (stored || k % segment_ == 0);
+      const int to = keep ? within(k) : f == kF ? kF + 1 : kF;
+      product(f, to);
+      f = to;
+      dp[at(k)] = blocks_->dot(kG, f);
     }
-    Block<T> b = scaled(g_, p[static_cast<std::size_t>(hops)]);
-    for (int start = (hops - 1) / length * length; start >= 0 && hops > 0; start -= length) {
-      const int end = std::min(hops, start + length);
-      if (length < hops) {
-        segment.assign(1, std::move(kept.back()));
-        kept.pop_back();
-        for (int k = start + 1; k < end; ++k) segment.push_back(product(segment.back()));
-      }
+    int b = kB;
+    blocks_->combine(b, 0, kG, p[at(hops_)]);
+    for (int start = (hops_ - 1) / segment_ * segment_; start >= 0 && hops_ > 0; start -= segment_) {
+      const int end = std::min(hops_, start + segment_);
+      for (int k = start + 1; k < end && !stored; ++k) product(within(k - 1), within(k));
       for (int k = end - 1; k >= start; --k) {
-        through_matrix(b, segment[static_cast<std::size_t>(k - start)], 1 / unit_);
-        b = transposed(b);
-        add(b, g_, p[static_cast<std::size_t>(k)]);
+        through_matrix(b, within(k), 1 / unit_);
+        const int next = b == kB ? kNext : kB;
+        transposed(b, next);
+        blocks_->combine(next, 1, kG, p[at(k)]);
+        b = next;
       }
     }
-    add(dx_, b, 1);
+    blocks_->combine(kDx, 1, b, 1);
     double along = 0;
     for (std::size_t k = 0; k < p.size(); ++k) along += slope[k] * dp[k];
     if (o_.kernel == Kernel::ppr) out_.teleport = along;
@@ -91,102 +131,71 @@ class Backward {
 
   void implicit() {
     const double a = o_.teleport;
-    const auto settle = [&](Block<T> now, auto&& step) {
+    const auto most = [&](int one, int other) {
+      const std::vector<double> found = blocks_->norms(diffusion::Norm::max, one, other);
+      return found.empty() ? 0.0 : *std::max_element(found.begin(), found.end());
+    };
+    // The fixed point of step(now, next), from what `now` holds; which of the two blocks has it.
+    const auto settle = [&](int now, int next, auto&& step) {
       for (int k = 0; k < kMostRounds; ++k) {
-        Block<T> next = step(now);
-        double change = 0;
-        double size = 0;
-        for (std::size_t i = 0; i < next.size(); ++i) {
-          change = std::max(change, static_cast<double>(std::abs(next[i] - now[i])));
-          size = std::max(size, static_cast<double>(std::abs(next[i])));
-        }
-        now = std::move(next);
-        if (change <= 2 * std::numeric_limits<T>::epsilon() * size) break;
+        step(now, next);
+        const bool there = most(next, now) <= 2 * std::numeric_limits<T>::epsilon() * most(next, -1);
+        std::swap(now, next);
+        if (there) break;
       }
       return now;
     };
-    const Block<T> z = settle(x_, [&](const Block<T>& now) {
-      Block<T> next = scaled(product(now), 1 - a);
-      add(next, x_, a);
-      return next;
+    blocks_->combine(kF, 0, kX, 1);
+    const int z = settle(kF, kF + 1, [&](int now, int next) {
+      product(now, next);
+      blocks_->combine(next, 1 - a, kX, a);
     });
-    const Block<T> w = settle(g_, [&](const Block<T>& now) {
-      Block<T> next = scaled(transposed(now), 1 - a);
-      add(next, g_, 1);
-      return next;
+    blocks_->combine(kB, 0, kG, 1);
+    const int w = settle(kB, kNext, [&](int now, int next) {
+      transposed(now, next);
+      blocks_->combine(next, 1 - a, kG, 1);
     });
     through_matrix(w, z, 1 - a);
-    add(dx_, w, a);
-    out_.teleport = dot(w, x_) - dot(w, product(z));
+    blocks_->combine(kDx, 1, w, a);
+    const int again = z == kF ? kF + 1 : kF;
+    product(z, again);
+    out_.teleport = blocks_->dot(w, kX) - blocks_->dot(w, again);
   }
 
-  void finish(TensorView<T> dx) {
-    if (!dx.empty()) {
-      for (Offset i = 0; i < n_; ++i) {
-        for (Offset c = 0; c < columns_; ++c) dx(i, c) = dx_[at(i * walk_.stride() + c)];
-      }
-    }
-    out_.weights = weight_gradient();
-  }
-
- private:
-  static constexpr int kMostRounds = 100000;
-
-  Block<T> zeros() const { return Block<T>(at(n_ * ops::block_stride(columns_))); }
-  Block<T> read(const char* name, TensorView<const T> from) const {
-    Block<T> block = zeros();
+  void read(const char* name, TensorView<const T> from, T* block) const {
+    const Offset stride = ops::block_stride(columns_);
     for (Offset i = 0; i < n_; ++i) {
+      std::fill(block + i * stride, block + (i + 1) * stride, T{0});
       for (Offset c = 0; c < columns_; ++c) {
         if (!std::isfinite(from(i, c))) {
           throw ValueError(fmt::format("{}: entry (row {}, column {}) is {}, finite values are wanted", name,
                                        i, c, static_cast<double>(from(i, c))));
         }
-        block[at(i * ops::block_stride(columns_) + c)] = from(i, c);
+        block[i * stride + c] = from(i, c);
       }
     }
-    return block;
   }
-  Block<T> product(const Block<T>& x) const {
+  void product(int from, int to) {
     check_stop();
-    Block<T> y = zeros();
-    walk_.apply(x.data(), y.data());
-    return unit_ == 1 ? y : scaled(y, 1 / unit_);
+    blocks_->apply(from, to);
+    if (unit_ != 1) blocks_->combine(to, 0, to, 1 / unit_);
   }
-  Block<T> transposed(const Block<T>& x) const {
+  void transposed(int from, int to) {
     check_stop();
-    Block<T> y = zeros();
-    walk_.apply_transposed(x.data(), y.data());
-    return unit_ == 1 ? y : scaled(y, 1 / unit_);
-  }
-  static Block<T> scaled(const Block<T>& x, double factor) {
-    Block<T> y(x.size());
-    add(y, x, factor);
-    return y;
-  }
-  static void add(Block<T>& y, const Block<T>& x, double factor) {
-    for (std::size_t i = 0; i < x.size(); ++i)
-      y[i] = static_cast<T>(y[i] + factor * static_cast<double>(x[i]));
-  }
-  static double dot(const Block<T>& a, const Block<T>& b) {
-    double sum = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-    return sum;
+    blocks_->apply_transposed(from, to);
+    if (unit_ != 1) blocks_->combine(to, 0, to, 1 / unit_);
   }
 
-  // The part of <b, A f> that lies in A: its edges, and the restart vector.
-  void through_matrix(const Block<T>& b, const Block<T>& f, double factor) {
-    if (!da_.empty()) ops::graph_sddmm(walk_.graph(), b.data(), f.data(), columns_, factor, da_.data());
-    if (factor == 1) {
-      walk_.restart_gradient(b.data(), f.data(), dx_.data());
-    } else {
-      walk_.restart_gradient(scaled(b, factor).data(), f.data(), dx_.data());
-    }
+  // The part of factor <b, A f> that lies in A: its edges, and the restart vector.
+  void through_matrix(int b, int f, double factor) {
+    blocks_->add_edge_gradient(b, f, factor);
+    blocks_->add_restart_gradient(b, f, factor, kDx);
   }
 
   // row: dw = (dA - sum over the row of A dA) / r;  col: the same by columns;
   // sym: dw = dA / sqrt(r c) - R / (2 r) - C / (2 c) with R, C the sums of A dA over the row and the column.
-  std::vector<double> weight_gradient() const {
-    if (da_.empty() || o_.normalization == Normalization::none) return da_;
+  std::vector<double> weight_gradient(const std::vector<double>& da) const {
+    if (da.empty() || o_.normalization == Normalization::none) return da;
     const Graph& graph = walk_.graph();
     const auto weights = graph.weights();
     const auto indices = graph.indices();
@@ -204,15 +213,15 @@ class Backward {
       }
     };
     each([&](Offset i, Offset j, std::size_t e, double scale) {
-      const double part = (weights.empty() ? 1.0 : weights[e]) * scale * da_[e];
+      const double part = (weights.empty() ? 1.0 : weights[e]) * scale * da[e];
       by_row[at(i)] += part;
       by_col[at(j)] += part;
     });
-    std::vector<double> dw(da_.size());
+    std::vector<double> dw(da.size());
     each([&](Offset i, Offset j, std::size_t e, double scale) {
       const double r = walk_.row_sums()[at(i)];
       const double c = walk_.col_sums()[at(j)];
-      dw[e] = da_[e] * scale;
+      dw[e] = da[e] * scale;
       switch (o_.normalization) {
         case Normalization::row:
           dw[e] -= r == 0 ? 0 : by_row[at(i)] / r;
@@ -233,9 +242,12 @@ class Backward {
   DiffuseGradients<T>& out_;
   Offset n_;
   Offset columns_;
-  Block<T> x_, g_, dx_;
-  std::vector<double> da_;  // by edge
-  double unit_ = 1;         // powers are those of A / unit
+  bool implicit_ = false;
+  int hops_ = 0;
+  int segment_ = 1;
+  std::unique_ptr<T[]> memory_;
+  std::unique_ptr<diffusion::Blocks<T>> blocks_;
+  double unit_ = 1;  // powers are those of A / unit
 };
 
 std::vector<double> widened(TensorView<const float> x) {
@@ -247,23 +259,20 @@ std::vector<double> widened(TensorView<const float> x) {
   return wide;
 }
 
-// Blocks of the signal's size and what belongs to edges.
+// Blocks of the signal's size, what belongs to edges and to hops.
 template <class T>
 void check_memory(const Context& ctx, const Graph& graph, Offset columns, const DiffuseOptions& options,
                   BackwardMode mode) {
-  const double hops = options.kernel == Kernel::coefficients
-                          ? static_cast<double>(options.coefficients.size()) - 1
-                          : static_cast<double>(options.hops.value_or(0));
-  const double kept = mode == BackwardMode::stored         ? hops
-                      : mode == BackwardMode::checkpointed ? 2 * std::sqrt(hops)
-                                                           : 2;
+  const int hops = diffusion::hops_of(options);
+  const auto blocks = static_cast<double>(1 + Backward<T>::block_count(hops, mode));
   const double block =
       static_cast<double>(graph.n_rows()) * static_cast<double>(ops::block_stride(columns)) * sizeof(T);
-  const double bytes = (kept + 6) * block + 16 * static_cast<double>(graph.implicit() ? 0 : graph.nnz());
+  const double bytes =
+      blocks * block + 24.0 * hops + 16 * static_cast<double>(graph.implicit() ? 0 : graph.nnz());
   if (bytes <= static_cast<double>(ctx.limit())) return;
   throw LimitError(fmt::format(
-      "memory limit: gradients of {:.0f} hops over {} x {} numbers take {:.0f} bytes, the limit is {}{}",
-      hops, graph.n_rows(), columns, bytes, ctx.limit(),
+      "memory limit: gradients of {} hops over {} x {} numbers take {:.0f} bytes, the limit is {}{}", hops,
+      graph.n_rows(), columns, bytes, ctx.limit(),
       mode == BackwardMode::stored ? "; checkpointed takes less" : ""));
 }
 
@@ -293,12 +302,8 @@ void diffuse_backward(const Context& ctx, const Graph& graph, TensorView<const T
   const auto run = [&]<class S>(TensorView<const S> in, TensorView<const S> g, TensorView<S> to,
                                 DiffuseGradients<S>& found) {
     check_memory<S>(ctx, graph, in.extent[1], options, mode);
-    Backward<S> backward(ctx, graph, in, g, options, found);
-    if (fixed_point) {
-      backward.implicit();
-    } else {
-      backward.unrolled(mode == BackwardMode::checkpointed);
-    }
+    Backward<S> backward(ctx, graph, in, g, options, mode, found);
+    backward.run();
     backward.finish(to);
   };
   if constexpr (std::is_same_v<T, float>) {

@@ -51,6 +51,10 @@ void check_options(const DiffuseOptions& o) {
   if (o.tol) throw ValueError(fmt::format("tol: {} with kernel coefficients, whose sum is finite", *o.tol));
 }
 
+int hops_of(const DiffuseOptions& o) {
+  return o.kernel == Kernel::coefficients ? static_cast<int>(o.coefficients.size()) - 1 : o.hops.value_or(0);
+}
+
 bool wants_double(const DiffuseOptions& o, const Graph& graph) {
   const auto weights = graph.weights();
   if (std::any_of(weights.begin(), weights.end(),

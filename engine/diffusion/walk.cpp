@@ -227,23 +227,27 @@ std::vector<double> Walk<T>::dangling_sum(const T* x) const {
 }
 
 template <class T>
-void Walk<T>::multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::DeviceProduct>& device, const T* x,
-                       T* y) const {
-  if (backend_ != Backend::cuda) return ops::graph_spmm(backend_, a, x, y, columns_);
-  if (!device) device.emplace(a);
-  device->apply(x, y, columns_);
-}
-
-template <class T>
 ops::ScaledGraph Walk<T>::scaled() const {
   return {&graph_, row_scale_.empty() ? nullptr : row_scale_.data(),
           col_scale_.empty() ? nullptr : col_scale_.data(), by_runs_};
 }
 
 template <class T>
+ops::ScaledGraph Walk<T>::scaled_transposed() const {
+  return {&graph_.transpose(), col_scale_.empty() ? nullptr : col_scale_.data(),
+          row_scale_.empty() ? nullptr : row_scale_.data(), by_runs_};
+}
+
+template <class T>
 const ops::cuda::DeviceProduct& Walk<T>::device() const {
   if (!device_) device_.emplace(scaled());
   return *device_;
+}
+
+template <class T>
+const ops::cuda::DeviceProduct& Walk<T>::device_transposed() const {
+  if (!device_transposed_) device_transposed_.emplace(scaled_transposed());
+  return *device_transposed_;
 }
 
 template <class T>
@@ -269,7 +273,7 @@ ops::cuda::EmptyLines Walk<T>::empty_lines() const {
 
 template <class T>
 void Walk<T>::apply(const T* x, T* y) const {
-  multiply(scaled(), device_, x, y);
+  ops::graph_spmm(backend_, scaled(), x, y, columns_);
   if (dangling_.empty()) return;
   const Offset n = size();
   const bool by_row = options_.normalization == Normalization::row;
@@ -301,9 +305,7 @@ void Walk<T>::apply(const T* x, T* y) const {
 
 template <class T>
 void Walk<T>::apply_transposed(const T* x, T* y) const {
-  const ops::ScaledGraph a{&graph_.transpose(), col_scale_.empty() ? nullptr : col_scale_.data(),
-                           row_scale_.empty() ? nullptr : row_scale_.data(), by_runs_};
-  multiply(a, device_transposed_, x, y);
+  ops::graph_spmm(backend_, scaled_transposed(), x, y, columns_);
   if (dangling_.empty()) return;
   const Offset n = size();
   const bool by_row = options_.normalization == Normalization::row;
@@ -313,10 +315,12 @@ void Walk<T>::apply_transposed(const T* x, T* y) const {
     }
   } else if (by_row) {
     const std::vector<double> total = dangling_sum(x);
-    for (Offset i = 0; i < n; ++i) {
-      for (Offset c = 0; c < columns_; ++c)
-        y[i * stride() + c] += static_cast<T>(total[at(c)] / static_cast<double>(n));
-    }
+    parallel_ranges(n, kRowGrain, [&](Offset begin, Offset end) {
+      for (Offset i = begin; i < end; ++i) {
+        for (Offset c = 0; c < columns_; ++c)
+          y[i * stride() + c] += static_cast<T>(total[at(c)] / static_cast<double>(n));
+      }
+    });
   } else {
     const std::vector<double> total = reduce_rows(n, columns_, [&](Offset i, Offset c) {
       const double value = static_cast<double>(x[i * stride() + c]);
@@ -330,7 +334,7 @@ void Walk<T>::apply_transposed(const T* x, T* y) const {
 }
 
 template <class T>
-void Walk<T>::restart_gradient(const T* g, const T* z, T* dx) const {
+void Walk<T>::restart_gradient(const T* g, const T* z, double factor, T* dx) const {
   if (options_.dangling != Dangling::restart || dangling_.empty()) return;
   const std::vector<double> lost = dangling_sum(z);
   const std::vector<double> mean = reduce_rows(size(), columns_, [&](Offset i, Offset c) {
@@ -339,14 +343,16 @@ void Walk<T>::restart_gradient(const T* g, const T* z, T* dx) const {
                ? 0
                : static_cast<double>(g[cell]) * static_cast<double>(x0_[cell]) / x0_sum_[at(c)];
   });
-  for (Offset i = 0; i < size(); ++i) {
-    for (Offset c = 0; c < columns_; ++c) {
-      if (x0_sum_[at(c)] == 0) continue;
-      const double slope =
-          lost[at(c)] * (static_cast<double>(g[i * stride() + c]) - mean[at(c)]) / x0_sum_[at(c)];
-      dx[i * stride() + c] += static_cast<T>(slope);
+  parallel_ranges(size(), kRowGrain, [&](Offset begin, Offset end) {
+    for (Offset i = begin; i < end; ++i) {
+      for (Offset c = 0; c < columns_; ++c) {
+        if (x0_sum_[at(c)] == 0) continue;
+        const double slope =
+            lost[at(c)] * (static_cast<double>(g[i * stride() + c]) - mean[at(c)]) / x0_sum_[at(c)];
+        dx[i * stride() + c] += static_cast<T>(factor * slope);
+      }
     }
-  }
+  });
 }
 
 template <class T>

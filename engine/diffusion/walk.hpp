@@ -26,8 +26,9 @@ class Walk {
   /// ||A|| in that norm: at most 1, or for `none` the largest absolute row sum.
   double strength() const { return strength_; }
 
-  /// A on the device, put there by the first call; and what its empty rows or columns give.
+  /// A and A^T on the device, put there by the first call; and what the empty rows or columns of A give.
   const ops::cuda::DeviceProduct& device() const;
+  const ops::cuda::DeviceProduct& device_transposed() const;
   ops::cuda::EmptyLines empty_lines() const;
 
   /// The block that `restart` returns to; needs x >= 0. Throws ValueError naming the first negative entry.
@@ -35,8 +36,8 @@ class Walk {
   void apply(const T* x, T* y) const;
   void apply_transposed(const T* x, T* y) const;
 
-  /// dx += the part of d<g, A(x0) z> that goes through x0 (restart only).
-  void restart_gradient(const T* g, const T* z, T* dx) const;
+  /// dx += the part of factor d<g, A(x0) z> that goes through x0 (restart only).
+  void restart_gradient(const T* g, const T* z, double factor, T* dx) const;
 
   /// The weights that sums and scales belong to are the graph's times this power of two.
   double weight_unit() const { return weight_unit_; }
@@ -52,10 +53,8 @@ class Walk {
   const Graph& graph() const { return graph_; }
 
  private:
-  /// y = a x on the backend; `device` holds a on a device from the first product on.
-  void multiply(const ops::ScaledGraph& a, std::optional<ops::cuda::DeviceProduct>& device, const T* x,
-                T* y) const;
   ops::ScaledGraph scaled() const;
+  ops::ScaledGraph scaled_transposed() const;
   void rescale_weights();
   void sums();
   std::vector<double> dangling_sum(const T* x) const;  // by column of x

@@ -108,6 +108,47 @@ void Rows(const ScaledGraph& a, const C* x, C* y, Offset columns, Offset begin, 
   }
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> load_double(D d, const double* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_double(D d, const float* from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), from));
+}
+
+template <class C>
+void EdgeRows(const Graph& graph, const C* g, const C* x, Offset columns, double factor, double* out,
+              Offset begin, Offset end) {
+  const hn::CappedTag<double, 8> d;
+  const auto lanes = static_cast<Offset>(hn::Lanes(d));
+  const Offset* indptr = graph.indptr().data();
+  const Index* indices = graph.indices().data();
+  const Offset stride = block_stride(columns);
+  for (Offset i = begin; i < end; ++i) {
+    const C* mine = g + i * stride;
+    for (Offset e = indptr[i]; e < indptr[i + 1]; ++e) {
+      const C* other = x + indices[e] * stride;
+      if (stride == 1) {
+        out[e] += factor * (static_cast<double>(*mine) * static_cast<double>(*other));
+        continue;
+      }
+      auto sum = hn::Zero(d);
+      for (Offset f = 0; f < stride; f += lanes)
+        sum = hn::MulAdd(load_double(d, mine + f), load_double(d, other + f), sum);
+      out[e] += factor * hn::GetLane(hn::SumOfLanes(d, sum));
+    }
+  }
+}
+
+void EdgeRowsFloat(const Graph& graph, const float* g, const float* x, Offset columns, double factor,
+                   double* out, Offset begin, Offset end) {
+  EdgeRows(graph, g, x, columns, factor, out, begin, end);
+}
+void EdgeRowsDouble(const Graph& graph, const double* g, const double* x, Offset columns, double factor,
+                    double* out, Offset begin, Offset end) {
+  EdgeRows(graph, g, x, columns, factor, out, begin, end);
+}
 void RowsFloat(const ScaledGraph& a, const float* x, float* y, Offset columns, Offset begin, Offset end) {
   Rows(a, x, y, columns, begin, end);
 }
@@ -125,6 +166,8 @@ namespace manyhop::ops::cpu {
 
 HWY_EXPORT(RowsFloat);
 HWY_EXPORT(RowsDouble);
+HWY_EXPORT(EdgeRowsFloat);
+HWY_EXPORT(EdgeRowsDouble);
 
 template <>
 void graph_spmm_rows<float>(const ScaledGraph& a, const float* x, float* y, Offset columns, Offset begin,
@@ -137,6 +180,18 @@ void graph_spmm_rows<double>(const ScaledGraph& a, const double* x, double* y, O
                              Offset end) {
   use_simd();
   HWY_DYNAMIC_DISPATCH(RowsDouble)(a, x, y, columns, begin, end);
+}
+template <>
+void graph_sddmm_rows<float>(const Graph& graph, const float* g, const float* x, Offset columns,
+                             double factor, double* out, Offset begin, Offset end) {
+  use_simd();
+  HWY_DYNAMIC_DISPATCH(EdgeRowsFloat)(graph, g, x, columns, factor, out, begin, end);
+}
+template <>
+void graph_sddmm_rows<double>(const Graph& graph, const double* g, const double* x, Offset columns,
+                              double factor, double* out, Offset begin, Offset end) {
+  use_simd();
+  HWY_DYNAMIC_DISPATCH(EdgeRowsDouble)(graph, g, x, columns, factor, out, begin, end);
 }
 
 }  // namespace manyhop::ops::cpu

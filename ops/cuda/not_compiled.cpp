@@ -33,7 +33,7 @@ template void DeviceProduct::apply<double>(const double*, double*, Offset) const
 template <class C>
 struct DeviceSignals<C>::Data {};
 template <class C>
-DeviceSignals<C>::DeviceSignals(const DeviceProduct&, const EmptyLines&, const C*, Offset, int) {
+DeviceSignals<C>::DeviceSignals(const DeviceProduct&, const EmptyLines&, const C*, Offset, Offset) {
   missing();
 }
 template <class C>
@@ -50,6 +50,34 @@ std::vector<double> DeviceSignals<C>::norms(ColumnNorm, int, int) const {
 }
 template <class C>
 void DeviceSignals<C>::read(int, C*) const {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::want_gradients(const DeviceProduct&, bool) {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::write(int, const C*) {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::apply_transposed(int, int) {
+  missing();
+}
+template <class C>
+double DeviceSignals<C>::dot(int, int) const {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::add_edge_gradient(int, int, double) {
+  missing();
+}
+template <class C>
+std::vector<double> DeviceSignals<C>::edge_gradient() const {
+  missing();
+}
+template <class C>
+void DeviceSignals<C>::add_restart_gradient(int, int, double, int) {
   missing();
 }
 template class DeviceSignals<float>;

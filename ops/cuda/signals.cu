@@ -1,6 +1,8 @@
 #include "manyhop/ops/cuda/signals.hpp"
 
 #include <cmath>
+#include <numeric>
+#include <optional>
 
 #include "manyhop/ops/cuda/product_data.cuh"
 #include "manyhop/ops/cuda/signals.cuh"
@@ -39,11 +41,20 @@ struct DeviceSignals<C>::Data {
   double* parts = nullptr;  // [chunks][stride]
   double* total = nullptr;  // [stride]
 
+  std::optional<DeviceProduct> transposed;
+  Buffer gradients;
+  double* transposed_parts = nullptr;
+  double* along = nullptr;  // [stride]
+  double* edges = nullptr;  // by edge; null: not wanted
+  std::int64_t edge_count = 0;
+
   std::int64_t cells() const { return n * stride; }
   C* block(int i) const { return blocks[static_cast<std::size_t>(i)]; }
+  /// What the empty lines give y beside the product with x, but for restart.
+  EmptyCall<C> empty_call(const C* x, C* y, bool to_lines) const;
 
-  /// Folds a (less b) over all rows, or over the empty lines, into `total`.
-  void fold(Fold how, const C* a, const C* b, bool of_lines) const {
+  /// Folds a and b over all rows, or over the empty lines, into `to`.
+  void fold(Fold how, const C* a, const C* b, bool of_lines, double* to) const {
     FoldCall<C> call;
     call.fold = how;
     call.a = a;
@@ -53,15 +64,28 @@ struct DeviceSignals<C>::Data {
     call.stride = stride;
     call.width = lanes_a_row(stride);
     call.parts = parts;
-    call.total = total;
+    call.total = to;
     launch_warps(fold_rows<C>, chunks_of(call.count), 1, kStream, call);
     launch_warps(fold_chunks<C>, stride, 1, kStream, call);
   }
 };
 
 template <class C>
+EmptyCall<C> DeviceSignals<C>::Data::empty_call(const C* x, C* y, bool to_lines) const {
+  EmptyCall<C> call;
+  call.lines = to_lines ? lines.data() : nullptr;
+  call.count = to_lines ? lines.size() : n;
+  call.stride = stride;
+  call.x = rule == EmptyLines::Rule::self ? x : nullptr;
+  call.total = total;
+  call.share = 1 / static_cast<double>(n);
+  call.y = y;
+  return call;
+}
+
+template <class C>
 DeviceSignals<C>::DeviceSignals(const DeviceProduct& a, const EmptyLines& empty, const C* x, Offset columns,
-                                int count)
+                                Offset count)
     : data_(std::make_shared<Data>(a)) {
   Data& to = *data_;
   a.data().require_device();
@@ -100,17 +124,33 @@ void DeviceSignals<C>::apply(int from, int to) {
   using Rule = EmptyLines::Rule;
   if (d.rule == Rule::nothing) return;
   const bool to_lines = d.rule == Rule::self || d.rule == Rule::average;
-  if (d.rule != Rule::self) d.fold(Fold::sum, x, nullptr, !to_lines);
-  EmptyCall<C> call;
-  call.lines = to_lines ? d.lines.data() : nullptr;
-  call.count = to_lines ? d.lines.size() : d.n;
-  call.stride = d.stride;
-  call.x = d.rule == Rule::self ? x : nullptr;
-  call.total = d.total;
-  call.share = 1 / static_cast<double>(d.n);
-  call.block0 = d.rule == Rule::restart ? d.block(0) : nullptr;
-  call.block0_sum = d.block0_sum.data();
-  call.y = y;
+  if (d.rule != Rule::self) d.fold(Fold::sum, x, nullptr, !to_lines, d.total);
+  EmptyCall<C> call = d.empty_call(x, y, to_lines);
+  if (d.rule == Rule::restart) {
+    call.block0 = d.block(0);
+    call.block0_sum = d.block0_sum.data();
+  }
+  launch_threads(fill_empty<C>, call.count * d.stride, 1, kStream, call);
+}
+
+// A row that averages is a column that spreads, and the other way round.
+template <class C>
+void DeviceSignals<C>::apply_transposed(int from, int to) {
+  const Data& d = *data_;
+  const C* x = d.block(from);
+  C* y = d.block(to);
+  if (d.cells() == 0) return;
+  d.transposed->data().launch(x, y, d.transposed_parts, d.stride, kStream);
+  using Rule = EmptyLines::Rule;
+  if (d.rule == Rule::nothing) return;
+  const bool to_lines = d.rule != Rule::average;
+  if (d.rule == Rule::restart) {
+    d.fold(Fold::product, x, d.block(0), false, d.total);
+  } else if (d.rule != Rule::self) {
+    d.fold(Fold::sum, x, nullptr, !to_lines, d.total);
+  }
+  EmptyCall<C> call = d.empty_call(x, y, to_lines);
+  if (d.rule == Rule::restart) call.block0_sum = d.block0_sum.data();
   launch_threads(fill_empty<C>, call.count * d.stride, 1, kStream, call);
 }
 
@@ -129,7 +169,7 @@ std::vector<double> DeviceSignals<C>::norms(ColumnNorm norm, int a, int b) const
   const Fold how = norm == ColumnNorm::max   ? Fold::largest
                    : norm == ColumnNorm::one ? Fold::size
                                              : Fold::square;
-  d.fold(how, d.block(a), b < 0 ? nullptr : d.block(b), false);
+  d.fold(how, d.block(a), b < 0 ? nullptr : d.block(b), false, d.total);
   copy(found.data(), d.total, d.columns, cudaMemcpyDeviceToHost);
   check(cudaStreamSynchronize(kStream), "cudaStreamSynchronize");
   if (norm == ColumnNorm::two) {
@@ -142,6 +182,86 @@ template <class C>
 void DeviceSignals<C>::read(int block, C* to) const {
   copy(to, static_cast<const C*>(data_->block(block)), data_->cells(), cudaMemcpyDeviceToHost);
   check(cudaStreamSynchronize(kStream), "cudaStreamSynchronize");
+}
+
+template <class C>
+void DeviceSignals<C>::want_gradients(const DeviceProduct& transposed, bool edges) {
+  Data& d = *data_;
+  d.transposed = transposed;
+  if (edges) d.edge_count = d.product.data().columns.size();
+  const auto carve = [&](Arena arena) {
+    d.transposed_parts = arena.take<double>(transposed.data().parts(d.stride));
+    d.along = arena.take<double>(d.stride);
+    d.edges = arena.take<double>(d.edge_count);
+    return arena.used();
+  };
+  d.gradients = Buffer(carve(Arena()), kStream);
+  carve(Arena(d.gradients.data()));
+  if (d.edge_count > 0) {
+    check(cudaMemsetAsync(d.edges, 0, static_cast<std::size_t>(d.edge_count) * sizeof(double), kStream),
+          "cudaMemsetAsync");
+  }
+}
+
+template <class C>
+void DeviceSignals<C>::write(int to, const C* from) {
+  copy(data_->block(to), from, data_->cells(), cudaMemcpyHostToDevice);
+}
+
+template <class C>
+double DeviceSignals<C>::dot(int a, int b) const {
+  const Data& d = *data_;
+  if (d.cells() == 0) return 0;
+  d.fold(Fold::product, d.block(a), d.block(b), false, d.total);
+  std::vector<double> found(static_cast<std::size_t>(d.columns));
+  copy(found.data(), d.total, d.columns, cudaMemcpyDeviceToHost);
+  check(cudaStreamSynchronize(kStream), "cudaStreamSynchronize");
+  return std::accumulate(found.begin(), found.end(), 0.0);
+}
+
+template <class C>
+void DeviceSignals<C>::add_edge_gradient(int b, int f, double factor) {
+  const Data& d = *data_;
+  if (d.edge_count == 0 || d.cells() == 0) return;
+  const auto& a = d.product.data();
+  EdgeGradientCall<C> call;
+  call.tasks = a.tasks.data();
+  call.task_count = a.tasks.size();
+  call.columns = a.columns.data();
+  call.b = d.block(b);
+  call.f = d.block(f);
+  call.factor = factor;
+  call.stride = d.stride;
+  call.width = lanes_a_row(d.stride);
+  call.edges = d.edges;
+  launch_warps(edge_gradients<C>, call.task_count, 1, kStream, call);
+}
+
+template <class C>
+std::vector<double> DeviceSignals<C>::edge_gradient() const {
+  const Data& d = *data_;
+  std::vector<double> found(static_cast<std::size_t>(d.edge_count));
+  copy(found.data(), static_cast<const double*>(d.edges), d.edge_count, cudaMemcpyDeviceToHost);
+  check(cudaStreamSynchronize(kStream), "cudaStreamSynchronize");
+  return found;
+}
+
+template <class C>
+void DeviceSignals<C>::add_restart_gradient(int b, int f, double factor, int to) {
+  const Data& d = *data_;
+  if (d.rule != EmptyLines::Rule::restart || d.cells() == 0) return;
+  d.fold(Fold::sum, d.block(f), nullptr, true, d.total);
+  d.fold(Fold::product, d.block(b), d.block(0), false, d.along);
+  RestartCall<C> call;
+  call.b = d.block(b);
+  call.lost = d.total;
+  call.along = d.along;
+  call.block0_sum = d.block0_sum.data();
+  call.factor = factor;
+  call.stride = d.stride;
+  call.count = d.cells();
+  call.to = d.block(to);
+  launch_threads(restart_gradient<C>, call.count, 1, kStream, call);
 }
 
 template class DeviceSignals<float>;

@@ -2,12 +2,14 @@
 #pragma once
 
 #include "manyhop/ops/cuda/device.cuh"
+#include "manyhop/ops/cuda/layout.hpp"
 
 namespace manyhop::ops::cuda {
 
 inline constexpr std::int64_t kRowsAChunk = 1024;
 
-enum class Fold : std::uint8_t { sum, size, square, largest };  // x, |x|, x^2 added; the largest |x|
+// x, |x|, x^2 added, the largest |x|, all of a - b; a b added.
+enum class Fold : std::uint8_t { sum, size, square, largest, product };
 
 /// NaN is larger than all.
 __device__ __forceinline__ double folded(Fold fold, double a, double b) {
@@ -20,7 +22,7 @@ template <class C>
 struct FoldCall {
   Fold fold = Fold::sum;
   const C* a = nullptr;          // [rows][stride]
-  const C* b = nullptr;          // taken off a; null: 0
+  const C* b = nullptr;          // null: 0
   const Index* lines = nullptr;  // null: all rows
   std::int64_t count = 0;        // of the lines, or of all rows
   std::int64_t stride = 1;
@@ -45,7 +47,11 @@ __global__ void __launch_bounds__(128) fold_rows(FoldCall<C> p) {
       const std::int64_t cell =
           (p.lines == nullptr ? i : static_cast<std::int64_t>(p.lines[i])) * p.stride + f;
       double value = static_cast<double>(p.a[cell]);
-      if (p.b != nullptr) value -= static_cast<double>(p.b[cell]);
+      if (p.fold == Fold::product) {
+        value *= static_cast<double>(p.b[cell]);
+      } else if (p.b != nullptr) {
+        value -= static_cast<double>(p.b[cell]);
+      }
       if (p.fold == Fold::square) value *= value;
       if (p.fold == Fold::size || p.fold == Fold::largest) value = value < 0 ? -value : value;
       joined = folded(p.fold, joined, value);
@@ -82,7 +88,7 @@ struct EmptyCall {
   const double* total = nullptr;       // [stride]
   double share = 1;                    // of the total
   const C* block0 = nullptr;           // null: the same share for every row
-  const double* block0_sum = nullptr;  // [stride]
+  const double* block0_sum = nullptr;  // [stride], divides; null: 1
   C* y = nullptr;
 };
 
@@ -96,12 +102,73 @@ __global__ void __launch_bounds__(128) fill_empty(EmptyCall<C> p) {
   double more = 0;
   if (p.x != nullptr) {
     more = static_cast<double>(p.x[cell]);
-  } else if (p.block0 == nullptr) {
+  } else if (p.block0_sum == nullptr) {
     more = p.total[f] * p.share;
   } else if (p.block0_sum[f] != 0) {
-    more = p.total[f] * (static_cast<double>(p.block0[cell]) / p.block0_sum[f]);
+    more = p.total[f] * ((p.block0 == nullptr ? 1.0 : static_cast<double>(p.block0[cell])) / p.block0_sum[f]);
   }
   p.y[cell] = static_cast<C>(static_cast<double>(p.y[cell]) + more);
+}
+
+template <class C>
+struct RestartCall {
+  const C* b = nullptr;                // [n][stride]
+  const double* lost = nullptr;        // [stride], what empty columns hold of f
+  const double* along = nullptr;       // [stride], <b, block 0>
+  const double* block0_sum = nullptr;  // [stride]
+  double factor = 1;
+  std::int64_t stride = 1;
+  std::int64_t count = 0;  // numbers of a block
+  C* to = nullptr;
+};
+
+/// A thread for each number of the block: with r = block 0 / sum, d(lost <b, r>) by block 0.
+template <class C>
+__global__ void __launch_bounds__(128) restart_gradient(RestartCall<C> p) {
+  const std::int64_t i = thread_id();
+  if (i >= p.count) return;
+  const std::int64_t f = i % p.stride;
+  const double sum = p.block0_sum[f];
+  if (sum == 0) return;
+  const double slope = p.lost[f] * (static_cast<double>(p.b[i]) - p.along[f] / sum) / sum;
+  p.to[i] = static_cast<C>(static_cast<double>(p.to[i]) + p.factor * slope);
+}
+
+template <class C>
+struct EdgeGradientCall {
+  const EdgeTask* tasks = nullptr;
+  std::int64_t task_count = 0;
+  const Index* columns = nullptr;
+  const C* b = nullptr;  // [n_rows][stride]
+  const C* f = nullptr;  // [n_cols][stride]
+  double factor = 1;
+  std::int64_t stride = 1;
+  int width = 1;            // lanes side by side in a row
+  double* edges = nullptr;  // by edge
+};
+
+/// A warp for each task of a row: lanes of equal place take every (32 / width)-th edge, those side by side
+/// share its columns, and a tree adds them.
+template <class C>
+__global__ void __launch_bounds__(128) edge_gradients(EdgeGradientCall<C> p) {
+  const std::int64_t number = warp_id();
+  if (number >= p.task_count) return;
+  const EdgeTask task = p.tasks[number];
+  const int groups = static_cast<int>(kWarp) / p.width;
+  const int group = lane_id() / p.width;
+  const int place = lane_id() % p.width;
+  for (std::int64_t first = task.begin; first < task.end; first += groups) {
+    const std::int64_t e = first + group;
+    double sum = 0;
+    if (e < task.end) {
+      const C* const b = p.b + task.row * p.stride;
+      const C* const f = p.f + static_cast<std::int64_t>(p.columns[e]) * p.stride;
+      for (std::int64_t c = place; c < p.stride; c += p.width)
+        sum += static_cast<double>(b[c]) * static_cast<double>(f[c]);
+    }
+    for (int lanes = p.width / 2; lanes > 0; lanes /= 2) sum += shuffle_xor(sum, lanes);
+    if (place == 0 && e < task.end) p.edges[e] += p.factor * sum;
+  }
 }
 
 template <class C>

@@ -157,7 +157,96 @@ Graph with_empty_lines(Offset n) {
   return Graph::from_edges(n, n, rows, cols);
 }
 
+/// Every gradient of diffuse on the device against the reference.
+template <class T>
+void compare_gradients(const Graph& graph, const DiffuseOptions& options, BackwardMode mode, Offset columns) {
+  INFO("kernel ", static_cast<int>(options.kernel), ", normalization ",
+       static_cast<int>(options.normalization), ", dangling ", static_cast<int>(options.dangling), ", mode ",
+       static_cast<int>(mode), ", ", columns, " columns, bytes ", sizeof(T));
+  const Offset n = graph.n_rows();
+  auto numbers = draw(n * columns, 8);
+  for (double& value : numbers) value = std::abs(value);
+  const std::vector<T> x(numbers.begin(), numbers.end());
+  numbers = draw(n * columns, 9);
+  const std::vector<T> gz(numbers.begin(), numbers.end());
+  std::vector<T> dx[2];
+  DiffuseGradients<T> found[2];
+  for (const Backend backend : {Backend::reference, Backend::cuda}) {
+    const auto which = backend == Backend::cuda ? 1U : 0U;
+    dx[which].assign(x.size(), T(7));
+    found[which].x = {dx[which].data(), {n, columns}};
+    found[which].want_weights = true;
+    diffuse_backward<T>(on(backend), graph, {x.data(), {n, columns}}, {gz.data(), {n, columns}}, options,
+                        mode, found[which]);
+  }
+  const double tolerance = sizeof(T) == 8 ? 1e-11 : 5e-5;
+  const auto near = [&](double want, double got) {
+    REQUIRE(std::abs(want - got) <= tolerance * (1 + std::abs(want)));
+  };
+  for (std::size_t i = 0; i < x.size(); ++i)
+    near(static_cast<double>(dx[0][i]), static_cast<double>(dx[1][i]));
+  REQUIRE(found[0].weights.size() == at(graph.nnz()));
+  REQUIRE(found[1].weights.size() == at(graph.nnz()));
+  for (std::size_t e = 0; e < at(graph.nnz()); ++e) near(found[0].weights[e], found[1].weights[e]);
+  near(found[0].teleport, found[1].teleport);
+  near(found[0].t, found[1].t);
+  REQUIRE(found[0].coefficients.size() == found[1].coefficients.size());
+  for (std::size_t k = 0; k < found[0].coefficients.size(); ++k)
+    near(found[0].coefficients[k], found[1].coefficients[k]);
+}
+
+struct Lines {
+  Normalization normalization;
+  Dangling dangling;
+};
+constexpr Lines kLines[] = {{Normalization::sym, Dangling::zero},    {Normalization::row, Dangling::self},
+                            {Normalization::row, Dangling::uniform}, {Normalization::col, Dangling::self},
+                            {Normalization::col, Dangling::uniform}, {Normalization::col, Dangling::restart}};
+
 }  // namespace
+
+DEVICE_CASE("cuda product: gradients stay on the device through every kernel, mode and empty line") {
+  Graph graph = with_empty_lines(1100);  // two chunks of rows
+  auto weights = draw(graph.nnz(), 10);
+  for (double& w : weights) w = 0.5 + std::abs(w);
+  graph = graph.with_weights(weights);
+  DiffuseOptions ppr, heat, free;
+  heat.kernel = Kernel::heat;
+  ppr.hops = 2;
+  heat.hops = 5;  // segments of three
+  free.kernel = Kernel::coefficients;
+  free.coefficients = {0.25, 0, -1, 0.5};
+  for (const Lines& lines : kLines) {
+    for (DiffuseOptions options : {ppr, heat, free}) {
+      options.normalization = lines.normalization;
+      options.dangling = lines.dangling;
+      if (options.kernel == Kernel::heat) {
+        compare_gradients<double>(graph, options, BackwardMode::checkpointed, 1);
+      } else {
+        compare_gradients<double>(graph, options, BackwardMode::stored, 3);
+      }
+      if (options.kernel != Kernel::ppr) continue;
+      options.hops = 2;
+      compare_gradients<float>(graph, options, BackwardMode::stored, 9);
+      options.teleport = 0.7;
+      compare_gradients<double>(graph, options, BackwardMode::implicit, 1);
+    }
+  }
+}
+
+DEVICE_CASE("cuda product: gradients of plain weights, of no hop, of hubs, of no columns") {
+  const Graph graph = pattern("window(3) | random(4, seed=2) | global(1)", 600);
+  std::vector<double> weights(at(graph.nnz()), 0.1);  // a norm above 1: powers are scaled
+  DiffuseOptions options;
+  options.kernel = Kernel::heat;
+  options.normalization = Normalization::none;
+  options.hops = 4;
+  compare_gradients<double>(graph.with_weights(weights), options, BackwardMode::stored, 8);
+  options.hops = 0;
+  compare_gradients<double>(graph.with_weights(weights), options, BackwardMode::checkpointed, 2);
+  options.hops = 3;
+  compare_gradients<double>(graph.with_weights(weights), options, BackwardMode::stored, 0);
+}
 
 DEVICE_CASE("cuda product: signals stay on the device through every kernel, normalisation and empty line") {
   const Graph graph = with_empty_lines(1100);  // two chunks of rows
@@ -165,17 +254,10 @@ DEVICE_CASE("cuda product: signals stay on the device through every kernel, norm
   heat.kernel = Kernel::heat;
   free.kernel = Kernel::coefficients;
   free.coefficients = {0.25, 0, -1, 0.5};
-  struct Pair {
-    Normalization normalization;
-    Dangling dangling;
-  };
-  for (const Pair pair :
-       {Pair{Normalization::sym, Dangling::zero}, Pair{Normalization::row, Dangling::self},
-        Pair{Normalization::row, Dangling::uniform}, Pair{Normalization::col, Dangling::self},
-        Pair{Normalization::col, Dangling::uniform}, Pair{Normalization::col, Dangling::restart}}) {
+  for (const Lines& lines : kLines) {
     for (DiffuseOptions options : {ppr, heat, free}) {
-      options.normalization = pair.normalization;
-      options.dangling = pair.dangling;
+      options.normalization = lines.normalization;
+      options.dangling = lines.dangling;
       if (options.kernel != Kernel::coefficients) options.tol = 1e-2;
       compare_diffusion<double>(graph, options, 3);
       if (options.kernel == Kernel::coefficients) continue;
