@@ -1,9 +1,13 @@
+import functools
+
 import numpy as np
 import pytest
 
 import manyhop as mh
 
 torch = pytest.importorskip("torch")
+from torch.autograd import forward_ad  # noqa: E402
+
 import manyhop.torch_ops  # noqa: E402, F401: the operators by name
 
 
@@ -319,6 +323,42 @@ def test_forward_mode_is_refused():
         with pytest.raises(mh.Error, match="forward-mode"):
             torch.func.jvp(call, (x,), (torch.ones_like(x),))
         call(x)
+    y = torch.randn_like(x).requires_grad_()
+    for call in calls:  # backward() is linear in what it is given, whose tangents would be lost too
+        out = call(y)
+        with forward_ad.dual_level(), pytest.raises(mh.Error, match="forward-mode"):
+            torch.autograd.grad(out, y, forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out)))
+    p = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+    for k in (0, 1):
+        with pytest.raises(mh.Error, match="forward-mode"):
+            torch.func.jvp(lambda x: mh.sparsek_jvp(*(x if i == k else p for i in range(2))), (p,), (p,))
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_forward_mode_is_refused_in_compiled_programs(backend, fullgraph):
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    compiled = functools.partial(torch.compile, backend=backend, fullgraph=fullgraph)
+
+    def jvp(call):
+        return lambda x: torch.func.jvp(call, (x,), (torch.ones_like(x),))[1]
+
+    def dual(call):
+        def run(x):
+            with forward_ad.dual_level():
+                return forward_ad.unpack_dual(call(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+        return run
+
+    # Where a program must not break torch says it in its own words.
+    error = torch._dynamo.exc.Unsupported if fullgraph else mh.Error
+    for call in (lambda x: mh.attention(2 * x, x, x, g), lambda x: mh.diffuse(g, x[0, 0]).value, lambda x: mh.sparsek(x, 2),
+                 lambda x: mh.sparsek_attention(x, x, x, x[..., 0], keys=2)):
+        torch._dynamo.reset()
+        warm = compiled(call)
+        assert torch.equal(warm(x), call(x))
+        for run in (compiled(jvp(call)), compiled(dual(call)), jvp(compiled(call)), dual(compiled(call)), jvp(warm), dual(warm)):
+            with pytest.raises(error, match=None if fullgraph else "forward-mode"):
+                run(x)
 
 
 def test_tf32_is_torchs_own_switch():

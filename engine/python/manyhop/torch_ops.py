@@ -65,9 +65,11 @@ def _number(value, tensor):
 
 def refuse_tangents(*tensors):
     """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
-    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:
+    if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
         return
-    if any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    # A tracer's stand-ins for tensors may have lost their tangents, so that there any surrounding jvp is refused.
+    if torch.compiler.is_compiling() or any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+                                            for x in tensors):
         raise Error("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and "
                     "mh.sparsek_jvp for the projection")
 
@@ -198,6 +200,7 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, g, g_lse, _weights, _state):
+    refuse_tangents(g, g_lse)
     q, k, v, bias, teleport_tensor, seed_tensor, state = ctx.saved_tensors
     if g is None and g_lse is None:
         return (None,) * 21
@@ -386,6 +389,7 @@ def _setup_diffuse(ctx, inputs, output):
 
 
 def _backward_diffuse(ctx, g, _):
+    refuse_tangents(g)
     x, weights, numbers, told = ctx.saved_tensors
     needed = [bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]) and weights is not None]
     dx, dweights, dnumbers = torch.ops.manyhop.diffuse_backward(g, x, weights, numbers, told, *ctx.given, needed)

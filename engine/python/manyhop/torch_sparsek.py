@@ -56,6 +56,7 @@ def _setup_sparsek(ctx, inputs, output):
 
 
 def _backward_sparsek(ctx, g, _):
+    refuse_tangents(g)
     p, k, offsets = ctx.saved_tensors
     dz, dk = torch.ops.manyhop.sparsek_backward(p, g, k, offsets, ctx.temperature)
     return dz, dk if ctx.needs_input_grad[1] else None, None, None, None
@@ -66,6 +67,7 @@ _sparsek.register_autograd(_backward_sparsek, setup_context=_setup_sparsek)
 
 def sparsek_jvp(p, dz, dk, temperature, offsets):
     """:func:`manyhop.sparsek_jvp` on torch tensors."""
+    refuse_tangents(p, dz, dk)
     gates, change = known(p, "p").detach(), known(dz, "dz").detach()
     if gates.shape != change.shape or p.dtype != dz.dtype or gates.device != change.device or gates.dim() < 1:
         raise BadValue(f"dz: {dz.dtype} {list(dz.shape)} on {dz.device} where p is {p.dtype} {list(p.shape)} on {p.device}")
@@ -185,6 +187,7 @@ def _setup_attention(ctx, inputs, output):
 
 
 def _backward_attention(ctx, g):
+    refuse_tangents(g)
     needed = [bool(x) for x in ctx.needs_input_grad[:4]]
     grads = torch.ops.manyhop.sparsek_attention_backward(g, *ctx.saved_tensors, *ctx.given, needed)
     return (*(x if want else None for x, want in zip(grads, needed)),) + (None,) * 9
