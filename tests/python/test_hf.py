@@ -1,3 +1,6 @@
+import contextvars
+import threading
+
 import pytest
 
 import manyhop as mh
@@ -82,6 +85,109 @@ def test_gradients_and_dropout():
     model.config.manyhop = {"pattern": "window(3)|global(1)", "hops": 2, "teleport": 0.1, "hop_dropout": 0.1}
     model(ids()).last_hidden_state.square().sum().backward()
     assert model.encoder.layer[0].attention.self.query.weight.grad.abs().sum() > 0
+
+
+def gradients(model):
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_keep_the_settings_of_their_forward_pass(name, reentrant):
+    """Two passes with settings of their own, backward outside of both."""
+    x = ids()
+    model = {"bert": bert, "llama": llama}[name]("manyhop", use_cache=False).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+    def passes():
+        total = 0
+        for given in (dict(pattern="window(2)", hops=3, teleport=0.1), dict(pattern="window(5)"), {}):
+            with hf.use(**given):
+                total = total + model(x)[0].square().sum()
+        return total
+
+    passes().backward()
+    want = gradients(model)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()  # or what is reentrant has no gradients
+    for around in ({}, dict(pattern="window(1)", hops=2)):
+        loss = passes()
+        with hf.use(**around):
+            loss.backward()
+        got = gradients(model)
+        assert len(got) == len(want) > 10
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(got, want))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_nested_checkpoints_and_settings_inside(reentrant):
+    x, model = ids(), bert("manyhop", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+
+    def run(embeddings):
+        with hf.use(hops=3):
+            first = model(inputs_embeds=embeddings)[0]
+        return first + model(inputs_embeds=embeddings)[0]
+
+    def loss(call):
+        embeddings = model.embeddings.word_embeddings(x)
+        with hf.use(pattern="window(2)"):
+            return call(embeddings).square().sum()
+
+    loss(run).backward()
+    want = gradients(model)
+    with hf.use(pattern="window(2)"):  # what the function does by itself it does again
+        loss(lambda e: torch.utils.checkpoint.checkpoint(run, e, use_reentrant=reentrant)).backward()
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(model), want))
+    lost = loss(lambda e: torch.utils.checkpoint.checkpoint(run, e, use_reentrant=reentrant))
+    with pytest.raises(ValueError, match="2 settings"):
+        lost.backward()
+    model.zero_grad()
+    once = lambda e: model(inputs_embeds=e)[0]  # noqa: E731
+    loss(once).backward()
+    want = gradients(model)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    loss(lambda e: torch.utils.checkpoint.checkpoint(once, e, use_reentrant=reentrant)).backward()
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(model), want))
+
+
+def test_other_ways_to_run_a_layer_again_are_refused():
+    model = bert("manyhop")
+
+    class Again(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            with torch.no_grad():
+                return model(inputs_embeds=x)[0]
+
+        @staticmethod
+        def backward(ctx, g):
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            with torch.enable_grad():
+                return torch.autograd.grad(model(inputs_embeds=x)[0], x, g)
+
+    with hf.use(pattern="window(2)"):
+        out = Again.apply(torch.randn(1, 8, 32, requires_grad=True))
+    with pytest.raises(mh.Error, match="config.manyhop"):
+        out.sum().backward()
+
+
+@torch.no_grad()
+def test_threads_take_settings_along_in_a_copied_context():
+    model, x, found = bert("manyhop"), ids(), []
+    plain = model(x)[0]
+    with hf.use(pattern="window(2)"):
+        want = model(x)[0]
+        for target, args in ((lambda: found.append(model(x)[0]), ()),
+                             (contextvars.copy_context().run, (lambda: found.append(model(x)[0]),))):
+            thread = threading.Thread(target=torch.no_grad()(target), args=args)
+            thread.start()
+            thread.join()
+    assert torch.equal(found[0], plain) and torch.equal(found[1], want) and not torch.equal(plain, want)
 
 
 @torch.no_grad()

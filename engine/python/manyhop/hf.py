@@ -16,9 +16,11 @@ import contextlib
 import contextvars
 import functools
 import re
+import sys
 
 try:
     import torch
+    import torch.utils.checkpoint
     from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
 except ImportError as error:  # pragma: no cover
     from .errors import Error
@@ -30,7 +32,7 @@ from . import _core
 from ._attention import attention
 from ._graph import Graph, graph as make_graph
 from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
-from .errors import BadType, BadValue
+from .errors import BadType, BadValue, Error
 from .nn import lengths_of
 
 __all__ = ["SparseKCache", "attention_modules", "register", "sparsek", "unplug", "use"]
@@ -39,6 +41,7 @@ NAME = "manyhop"
 _DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
 _registered = dict(_DEFAULTS)
 _used = contextvars.ContextVar("manyhop_hf", default={})
+_ever_used = False
 # Patterns of which graph(n)[:m, :m] = graph(m): token by token they are what they are at once.
 _PREFIX_STABLE = {"window", "strided", "logsparse", "block", "self", "full", "causal", "global", "random"}
 _NO_OP = {"softcap": None, "s_aux": None, "position_bias": None, "head_mask": None, "cache": None, "output_attentions": False}
@@ -84,7 +87,10 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
 def use(**settings):
     """Other settings for the calls of models inside a ``with``: pattern, hops, teleport, hop_dropout, backward.
 
-    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names.
+    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names. Layers that
+    torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
+    They hold in this thread (and asyncio task) alone: ``threading.Thread(target=contextvars.copy_context().run, args=(work,))``
+    takes them along.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -96,7 +102,8 @@ def use(**settings):
     >>> torch.equal(sparse, model(ids).last_hidden_state)
     False
     """
-    token = _used.set({**_used.get(), **_checked(settings, "use")})
+    global _ever_used
+    token, _ever_used = _used.set({**_used.get(), **_checked(settings, "use")}), True
     try:
         yield
     finally:
@@ -195,6 +202,60 @@ def _graph(pattern, q, kv, causal, window):
     return pattern
 
 
+def _checkpoints():
+    """[(mark, again)] of the torch.utils.checkpoint calls around this one, the innermost first: an object of torch's that is
+    the same one when its function runs again in backward, and whether it does so now.
+
+    Nothing of them reaches a layer by a public way, neither their number nor a context that :func:`use` could enter for
+    them, so that they are looked for among the callers.
+    """
+    found, frame = [], sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            held, mark = frame.f_locals, None
+            if "ctx" in held:  # CheckpointFunction: use_reentrant=True
+                mark, again = held["ctx"], frame.f_code.co_name == "backward"
+            elif "frame" in held:  # what unpacks a saved tensor
+                mark, again = held["frame"], True
+            elif "gen" in held:  # checkpoint() itself; without gradients there is no such frame
+                mark, again = held["gen"].gi_frame.f_locals.get("new_frame"), False
+            if mark is not None and all(mark is not other for other, _ in found):
+                found.append((mark, again))
+        frame = frame.f_back
+    return found
+
+
+def _same(a, b):
+    return all(a[key] is b[key] or not isinstance(a[key], torch.Tensor) and a[key] == b[key] for key in _DEFAULTS)
+
+
+def _of_forward(module, settings):
+    """The settings that a layer had in its forward pass, where it runs again in backward: those around it may be others by
+    then. Else `settings`."""
+    around = _checkpoints()
+    for mark, again in around:
+        past = getattr(mark, "_manyhop", {}).get(module, []) if again else []
+        if len(past) == 1 or past and not any(_same(settings, other) for other in past):
+            if len(past) > 1:
+                raise BadValue(f"manyhop: a checkpoint that called a layer with {len(past)} settings runs it again with others: "
+                               "call backward() inside the same hf.use()")
+            settings = past[0]
+        if past:
+            break
+    else:
+        if _ever_used and torch._C._current_graph_task_id() != -1:
+            raise Error("manyhop: a layer runs again in backward, and not by torch.utils.checkpoint, so that the settings which "
+                        "hf.use() gave it are not known; set model.config.manyhop instead")
+    for mark, again in around:
+        if not again:
+            if not hasattr(mark, "_manyhop"):
+                mark._manyhop = {}
+            past = mark._manyhop.setdefault(module, [])
+            if not any(_same(settings, other) for other in past):
+                past.append(settings)
+    return settings
+
+
 def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, is_causal=None,
                       sliding_window=None, **kwargs):
     """What transformers calls in every layer: [b, h, s, d] in, [b, s, h, d] out. Raises BadValue for what it cannot do."""
@@ -205,6 +266,8 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
         return sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window)
     settings = {**_registered, **_checked(getattr(getattr(module, "config", None), NAME, None) or {}, "config.manyhop"),
                 **_used.get(), **_checked(kwargs.get(NAME) or {}, NAME)}
+    if not torch.compiler.is_compiling():
+        settings = _of_forward(module, settings)
     q, kv = query.shape[2], key.shape[2]
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     hops, teleport = settings["hops"], settings["teleport"]
