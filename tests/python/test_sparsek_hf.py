@@ -84,6 +84,42 @@ def test_other_types(dtype, most):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype, most", [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+@pytest.mark.parametrize("cast", [False, True])
+def test_small_types_decode_by_cast_or_autocast(dtype, most, cast):
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    want = model(x, use_cache=False).logits
+    if not cast:
+        model.to(dtype)
+    with torch.autocast("cpu", dtype=dtype, enabled=cast):
+        whole = model(x, use_cache=False).logits
+        cache = hf.SparseKCache(model)
+        got = torch.cat([model(part, past_key_values=cache).logits for part in x.split([12, 1, 27], 1)], 1)
+    assert got.dtype == whole.dtype == dtype
+    assert (got - whole).norm() <= most * whole.norm()
+    if cast:  # the scores, and so the keys that they choose, are those of the model in float32
+        assert (got - want).norm() <= most * want.norm()
+
+
+@torch.no_grad()
+def test_a_running_cache_keeps_its_settings():
+    model, x = llama(), ids()
+    plugged(model, 3, cap=6, window=4, sinks=1)
+    cache = hf.SparseKCache(model)
+    model(x[:, :12], past_key_values=cache)
+    for given, text in ((dict(window=5), "window: 5 where .* made with 4"), (dict(sinks=2), "sinks: 2 .* 1"),
+                        (dict(keys=2), "keys: 2 .* 3"), (dict(cap=7), "cap: 7 .* 6"), (dict(gate="values"), "gate: values .* scores"),
+                        (dict(temperature=2.0), "temperature: 2.0 .* 1.0")):
+        hf.sparsek(model, **{**dict(keys=3, cap=6, window=4, sinks=1), **given})
+        with pytest.raises(ValueError, match=text):
+            model(x[:, 12:13], past_key_values=cache)
+    hf.sparsek(model, 3, window=4, sinks=1)  # a cap of twice the keys is the same one
+    want = model(x, use_cache=False).logits[:, 12:]
+    assert (model(x[:, 12:], past_key_values=cache).logits - want).abs().max() < 1e-5
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("given", [{}, {"num_beams": 3}, {"do_sample": True}])
 def test_generate(given):
     model, x = llama(), ids(n=12)

@@ -227,3 +227,36 @@ def test_jvp_and_selections_of_tensors():
     assert mh.sparsek_jvp(p.half(), along.half()).dtype == torch.float16
     found = mh.causal_sparsek(z, 3)
     assert len(found) == 2 and found[1].tau.tolist() == mh.causal_sparsek(z[1].detach().numpy(), 3).tau.tolist()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype, most", [(torch.float16, 1e-2), (torch.bfloat16, 5e-2)])
+def test_layers_decode_in_small_types(dtype, most):
+    torch.manual_seed(0)
+    layer, x = mh.nn.SparseKAttention(24, 4, keys=3, window=2), torch.randn(2, 20, 24)
+    want = layer(x)
+    with torch.autocast("cpu", dtype=dtype):
+        caches = []
+        got = torch.cat([layer(part, caches) for part in x.split([6, 1, 13], 1)], 1)
+    assert got.dtype == dtype and (got - want).norm() < most * want.norm()
+    wide = []
+    layer(x[:, :6], wide)
+    with torch.autocast("cpu", dtype=dtype):  # into a cache of float32
+        assert (layer(x[:, 6:], wide) - want[:, 6:]).norm() < most * want.norm()
+    layer.to(dtype)
+    caches = []
+    got = torch.cat([layer(part, caches) for part in x.to(dtype).split([6, 1, 13], 1)], 1)
+    assert got.dtype == dtype and (got - layer(x.to(dtype))).norm() < most * want.norm()
+    assert caches[0].dtype == ("float32" if dtype == torch.float16 else "bfloat16")
+
+
+@torch.no_grad()
+def test_settings_of_running_caches_are_kept():
+    layer, x, caches = mh.nn.SparseKAttention(24, 4, keys=3, window=2), torch.randn(1, 9, 24), []
+    want = layer(x)
+    layer(x[:, :5], caches)
+    layer.settings.window = 4
+    with pytest.raises(ValueError, match="window: 4 where the running cache was made with 2"):
+        layer(x[:, 5:], caches)
+    layer.settings.window = 2
+    assert torch.allclose(layer(x[:, 5:], caches), want[:, 5:], atol=1e-5)

@@ -8,7 +8,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from ._check import whole
 from .errors import BadType, BadValue
-from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads, step_all
+from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads
 
 
 class SparseK(nn.Module):
@@ -187,15 +187,16 @@ class SparseKCacheLayer(CacheLayerMixin):
     def attend(self, settings, q, k, v, scores):
         if not self.caches:
             out = settings.attend(q, k, v, scores)  # a prompt at once
-            caches = [settings.cache(q.shape[1], k.shape[1], scores.shape[1], k.shape[3], q.dtype) for _ in range(len(q))]
-            scores = scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
+            caches = settings.caches(q, k, v, scores)
             for cache, *item in zip(caches, k, v, scores):
-                cache.extend(*(x.detach() for x in item))
+                held = getattr(torch, cache.dtype)
+                kinds = held, held, torch.float64 if held == torch.float64 else torch.float32
+                cache.extend(*(x.detach().to(kind) for x, kind in zip(item, kinds)))
             self.caches = caches
         else:
             if len(self.caches) != len(q):
                 raise BadValue(f"past_key_values: made for a batch of {len(self.caches)}, here {len(q)}")
-            out = step_all(self.caches, q, k, v, scores)
+            out = settings.step(self.caches, q, k, v, scores)
         self.tokens += q.shape[2]
         return out
 

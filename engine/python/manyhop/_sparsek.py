@@ -280,7 +280,9 @@ class SparseKCache:
 
     A step gives the rows that :func:`sparsek_attention` gives the same tokens; copies (``copy.copy``) go their own ways.
     dtype : float32, float64 or bfloat16, by name or as a type of NumPy or torch. NumPy or torch in, the same kind out; nothing
-        here has gradients.
+        here has gradients. (:class:`manyhop.nn.SparseKAttention` and models hold float16 as float32.)
+
+    ``settings`` is what it was made with, from `keys` to `scale`; a running cache has no others.
 
     >>> import numpy as np, manyhop as mh
     >>> cache = mh.SparseKCache(2, head_dim=8, keys=4, window=2)
@@ -297,6 +299,8 @@ class SparseKCache:
         self.score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
         self.head_dim = whole(head_dim, "head_dim", 1)
         self.value_dim = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
+        self.settings = {"keys": keys, "cap": cap, "window": window, "sinks": sinks, "gate": gate, "temperature": temperature,
+                         "scale": scale}
         options = _core.sparsek_cache_options(self.heads, self.kv_heads, self.score_heads, self.head_dim, self.value_dim,
                                               attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
         self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .._sparsek import SparseKCache, attention_arguments, causal_sparsek, whole
 from ..errors import BadValue
+from ..torch_ops import autocast, same_types
 from ..torch_sparsek import sparsek_attention
 
 
@@ -29,7 +30,8 @@ class SparseKScores(nn.Module):
         """`first` is the position of the first token."""
         kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32  # bfloat16 has too few places
         place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=kind) / 1024
-        return (hidden.to(kind) @ self.weight.T.to(kind)).transpose(1, 2) + self.slope.to(kind)[:, None] * place
+        with torch.autocast("cuda" if hidden.is_cuda else "cpu", enabled=False):  # which would take the product in 16 bits
+            return (hidden.to(kind) @ self.weight.T.to(kind)).transpose(1, 2) + self.slope.to(kind)[:, None] * place
 
     def extra_repr(self):
         return f"hidden_size={self.weight.shape[1]}, heads={self.weight.shape[0]}"
@@ -58,11 +60,41 @@ class SparseKSettings(nn.Module):
     def attend(self, q, k, v, scores):
         return sparsek_attention(q, k, v, scores, **self.given())
 
-    def cache(self, heads, kv_heads, score_heads, head_dim, dtype):
-        return SparseKCache(heads, kv_heads=kv_heads, score_heads=score_heads, head_dim=head_dim, dtype=dtype, **self.given())
+    def caches(self, q, k, v, scores):
+        """A cache for each item of a batch of such tokens; empty, of the type that :meth:`attend` computes them in."""
+        dtype = same_types(*autocast(q, k, v))[0].dtype
+        return [SparseKCache(q.shape[1], kv_heads=k.shape[1], score_heads=scores.shape[1], head_dim=k.shape[3],
+                             value_dim=v.shape[3], dtype=dtype, **self.given()) for _ in range(len(q))]
+
+    def step(self, caches, q, k, v, scores):
+        """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v], of the type that :meth:`attend` gives
+        them. Backward raises BadValue; so do caches that were made with other settings, and scores that are NaN, before any
+        of the caches has taken a token.
+        """
+        if bool(scores.isnan().any()):
+            first = caches[0].tokens if caches else 0
+            raise BadValue(f"scores: NaN among those of tokens {first} to {first + q.shape[2] - 1}")
+        given = self.given()
+        wanted = _resolved(given, q.shape[3])
+        for cache in caches:
+            held = _resolved(cache.settings, q.shape[3])
+            for name in (name for name in wanted if wanted[name] != held[name]):
+                raise BadValue(f"{name}: {given[name]} where the running cache was made with {cache.settings[name]}; set it back, "
+                               "or begin with a new cache")
+        q, k, v, kind = same_types(*autocast(q, k, v))
+        held = getattr(torch, caches[0].dtype) if caches else q.dtype
+        if torch.promote_types(q.dtype, held) == held:
+            q, k, v = q.to(held), k.to(held), v.to(held)
+        return _Decoded.apply(caches, q, k, v, scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32)).to(kind)
 
     def extra_repr(self):
         return ", ".join(f"{name}={value!r}" for name, value in self.given().items() if value is not None)
+
+
+def _resolved(settings, width):
+    """With what stands for None."""
+    cap, scale = settings["cap"], settings["scale"]
+    return {**settings, "cap": 2 * settings["keys"] if cap is None else cap, "scale": width**-0.5 if scale is None else scale}
 
 
 def check_score_heads(score_heads, heads, kv_heads):
@@ -83,17 +115,6 @@ class _Decoded(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         raise BadValue("SparseKCache: no gradient goes through a cache; call without one (use_cache=False, caches=None)")
-
-
-def step_all(caches, q, k, v, scores):
-    """Tokens [b, h, n, d] into a cache for each item of the batch -> [b, h, n, d_v]. Backward raises BadValue.
-
-    So do scores that are NaN, before any of the caches has taken a token.
-    """
-    if bool(scores.isnan().any()):
-        first = caches[0].tokens if caches else 0
-        raise BadValue(f"scores: NaN among those of tokens {first} to {first + q.shape[2] - 1}")
-    return _Decoded.apply(caches, q, k, v, scores.to(torch.float64 if q.dtype == torch.float64 else torch.float32))
 
 
 class SparseKAttention(nn.Module):
@@ -145,9 +166,8 @@ class SparseKAttention(nn.Module):
             out = self.settings.attend(q, k, v, scores)
         else:
             if not caches:
-                caches.extend(self.settings.cache(self.heads, self.kv_heads, scores.shape[1], self.head_dim, q.dtype)
-                              for _ in range(len(hidden)))
+                caches.extend(self.settings.caches(q, k, v, scores))
             if len(caches) != len(hidden):
                 raise BadValue(f"caches: {len(caches)} for a batch of {len(hidden)}")
-            out = step_all(caches, q, k, v, scores)
+            out = self.settings.step(caches, q, k, v, scores)
         return self.output(out.transpose(1, 2).flatten(2))
