@@ -91,6 +91,17 @@ void bind_graphs(nb::module_& m) {
           },
           nb::arg("n_rows"), nb::arg("n_cols"), nb::arg("rows"), nb::arg("cols"), nb::arg("weights").none())
       .def_static(
+          "from_runs",
+          [](Offset n_rows, Offset n_cols, const Offsets& run_indptr, const Indices& runs) {
+            if (runs.shape(0) % 2 != 0) throw ValueError("runs: pairs of columns are wanted");
+            return in_scope([&] {
+              std::vector<Run> found(runs.shape(0) / 2);
+              for (std::size_t r = 0; r < found.size(); ++r) found[r] = {runs(2 * r), runs(2 * r + 1)};
+              return Graph::from_runs(n_rows, n_cols, copied<Offset>(run_indptr), std::move(found));
+            });
+          },
+          nb::arg("n_rows"), nb::arg("n_cols"), nb::arg("run_indptr"), nb::arg("runs"))
+      .def_static(
           "load",
           [](const std::string& path, std::optional<Offset> n, bool undirected, bool compact, int base) {
             return in_scope([&] {
@@ -121,6 +132,19 @@ void bind_graphs(nb::module_& m) {
                      const auto columns = in_scope([&] { return g.indices(); });
                      return borrowed_array(columns, self);
                    })
+      .def("runs",  // offsets by row, and begin, end of one run after another
+           [](const Graph& g) {
+             std::vector<Offset> offsets{0};
+             std::vector<Index> runs;
+             in_scope([&] {
+               offsets.reserve(static_cast<std::size_t>(g.n_rows()) + 1);
+               for (Offset i = 0; i < g.n_rows(); ++i) {
+                 g.for_each_run(i, [&](Run run) { runs.insert(runs.end(), {run.begin, run.end}); });
+                 offsets.push_back(static_cast<Offset>(runs.size() / 2));
+               }
+             });
+             return nb::make_tuple(owned_array(std::move(offsets)), owned_array(std::move(runs)));
+           })
       .def_prop_ro("weights",
                    [](nb::handle self) -> nb::object {
                      const Graph& g = nb::cast<const Graph&>(self);

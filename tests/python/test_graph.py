@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import numpy as np
@@ -132,14 +133,45 @@ def test_what_is_too_large_is_refused_before_it_is_made():
         mh.graph("self", 12).to_dense()
 
 
+@pytest.mark.parametrize("make", [
+    lambda n: mh.graph("full", n), lambda n: mh.graph("causal", n), lambda n: mh.graph("full - window(2)", n),
+    lambda n: mh.graph("causal", n).rows(n // 2, n), lambda n: mh.graph("full", n, 2 * n),
+    lambda n: mh.batch([mh.graph("full", n), mh.graph("causal - window(3)", n // 2)]),
+])
+def test_copies_of_implicit_graphs_stay_so(make):
+    """As large as would take terabytes with their edges; and of small ones the edges."""
+    for n in (2**18, 2**9):
+        g = make(n)
+        for again in (copy.copy(g), copy.deepcopy({"g": g})["g"], pickle.loads(pickle.dumps(g))):
+            assert again._core.implicit and g._core.implicit and again.nbytes < 100 * n
+            assert again == g and hash(again) == hash(g) and again.text == g.text and again.shape == g.shape
+            assert again.row_offsets.tolist() == g.row_offsets.tolist()
+    assert np.array_equal(pickle.loads(pickle.dumps(g)).indices, g.indices)
+    later = pickle.loads(pickle.dumps(g))  # whose edges have been written
+    assert later == g and np.array_equal(later.indices, g.indices)
+
+
+def test_columns_are_written_within_the_memory_limit():
+    g = mh.graph("full", 2**20)
+    with pytest.raises(MemoryError, match="memory limit: an array of 1099511627776 columns"):
+        g.indices
+    small = mh.graph("full", 500)
+    with mh.memory_limit(900_000), pytest.raises(mh.Error, match="takes 1000000 bytes, the limit is 900000"):
+        small.indices
+    with mh.memory_limit(1_000_000):
+        assert len(small.indices) == 250_000
+    with mh.memory_limit(1000):
+        assert len(small.indices) == 250_000  # they are there
+
+
 def test_files_and_pickles(tmp_path):
     g = mh.graph("window(2)|global(1)", 30)
     for name in ("g.npz", "g.mtx", "g.el"):
         g.save(tmp_path / name)
         assert mh.Graph.load(tmp_path / name, 30 if name == "g.el" else None) == g
         assert mh.graph(str(tmp_path / name), 30 if name == "g.el" else None) == g
-    copy = pickle.loads(pickle.dumps(g))
-    assert copy == g and copy.text == g.text
+    again = pickle.loads(pickle.dumps(g))
+    assert again == g and again.text == g.text
     weighted = g.with_weights(np.linspace(0, 1, g.nnz))
     assert pickle.loads(pickle.dumps(weighted)) == weighted
     both = mh.batch([mh.graph("full", 2), mh.graph("causal", 3)])

@@ -32,7 +32,8 @@ class Graph(Conversions):
     [0, 2, 3]
 
     ``a | b`` unites edges, ``a & b`` intersects, ``a - b`` removes; weights are dropped. ``a == b`` compares shape, edges and
-    weights. Graphs pickle, and hash by shape and edges.
+    weights. Graphs pickle (``full`` and its like without their edges), copies are the graph itself, and they hash by shape and
+    edges.
 
     >>> (g - mh.graph("global(1)", 4)).nnz, g == mh.graph("window(1)", 4) | mh.graph("global(1)", 4)
     (7, True)
@@ -80,12 +81,15 @@ class Graph(Conversions):
 
     @property
     def indices(self):
-        """int32 [nnz]: the columns, increasing within a row. A read-only view of the graph's memory.
+        """int32 [nnz]: the columns, increasing within a row. A read-only view of the graph's memory. Those of a graph such as
+        ``full`` are written when first asked for (LimitError where they pass the memory limit).
 
         >>> import manyhop as mh
         >>> mh.graph("window(1)", 3).indices.tolist()
         [0, 1, 0, 1, 2, 1, 2]
         """
+        if self._core.implicit:
+            need_memory(4 * self.nnz, f"an array of {self.nnz} columns")
         return self._core.indices
 
     @property
@@ -243,6 +247,12 @@ class Graph(Conversions):
         weighted = ", weighted" if self._core.weighted else ""
         return f"Graph({name}{self.shape[0]} x {self.shape[1]}, {self.nnz} edges{weighted})"
 
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
     def __reduce__(self):
         if len(self.row_offsets) > 2:
             rows, cols = self.row_offsets, self.col_offsets
@@ -336,13 +346,19 @@ class Graph(Conversions):
 
 
 def _parts(graph, low, high):
-    """What pickles: arrays, sizes, text. Columns of a batch item count from its own first one."""
-    indices = graph.indices - low if low else graph.indices
-    return (graph.shape[0], high - low, graph.indptr, indices, graph.weights, graph.text)
+    """What pickles: sizes, offsets, columns (of an implicit graph begin and end of its runs), weights, text. Columns of a batch
+    item count from its own first one."""
+    implicit = graph._core.implicit
+    offsets, columns = graph._core.runs() if implicit else (graph.indptr, graph.indices)
+    return (graph.shape[0], high - low, offsets, columns - low if low else columns, graph.weights, graph.text, implicit)
 
 
-def _unpickle(n_rows, n_cols, indptr, indices, weights, text):
-    core = _core.Graph.from_csr(n_rows, n_cols, np.ascontiguousarray(indptr), np.ascontiguousarray(indices), weights)
+def _unpickle(n_rows, n_cols, offsets, columns, weights, text, implicit=False):
+    offsets, columns = np.ascontiguousarray(offsets), np.ascontiguousarray(columns)
+    if implicit:
+        core = _core.Graph.from_runs(n_rows, n_cols, offsets, columns)
+    else:
+        core = _core.Graph.from_csr(n_rows, n_cols, offsets, columns, weights)
     return Graph(core.labelled(text) if text else core)
 
 
