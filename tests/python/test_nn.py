@@ -209,3 +209,82 @@ def test_bad_calls(call, part):
     with pytest.raises(mh.Error) as caught:
         call()
     assert part in str(caught.value)
+
+
+HIDDEN = torch.zeros(2, 6, 32)
+MODEL = dict(SMALL, num_hidden_layers=1)
+
+
+@pytest.mark.parametrize("field, value, kind, part", [
+    ("num_attention_heads", 0, ValueError, "num_attention_heads: 0, an integer from 1"), ("num_attention_heads", 4.0, TypeError, "4.0"),
+    ("hidden_size", "a", TypeError, "hidden_size: 'a'"), ("hidden_size", -4, ValueError, "hidden_size: -4"),
+    ("num_hidden_layers", -1, ValueError, "num_hidden_layers: -1"), ("vocab_size", 0, ValueError, "vocab_size: 0"),
+    ("intermediate_size", 0, ValueError, "intermediate_size: 0"), ("hidden_act", ["gelu"], TypeError, "hidden_act"),
+    ("hidden_dropout_prob", 2, ValueError, "hidden_dropout_prob: 2.0, a number in [0, 1]"),
+    ("attention_probs_dropout_prob", 1.0, ValueError, "[0, 1)"), ("max_position_embeddings", 2, ValueError, "from 3 to"),
+    ("pad_token_id", 40, ValueError, "pad_token_id: 40, an integer from 0 to 39"), ("layer_norm_eps", "x", TypeError, "layer_norm_eps"),
+    ("initializer_range", -1, ValueError, "initializer_range: -1"), ("num_labels", 0, ValueError, "num_labels: 0"),
+    ("pattern", 3, TypeError, "pattern: 3"), ("pattern", "windw(3)", ValueError, "column 1"), ("hops", -1, ValueError, "hops: -1"),
+    ("hops", 2.5, TypeError, "hops: 2.5"), ("teleport", "x", TypeError, "teleport: str"), ("teleport", 2, ValueError, "teleport: 2.0"),
+    ("backward", "x", ValueError, "stored, checkpointed or implicit"), ("pooling", 3, TypeError, "pooling: 3"),
+    ("depth", 3, TypeError, "no field 'depth'")])
+def test_bad_fields(field, value, kind, part):
+    for make in (nn.DiffuserModel, nn.DiffuserEncoder):
+        with pytest.raises(kind) as caught:
+            make(**{**SMALL, field: value})
+        assert isinstance(caught.value, mh.Error) and part in str(caught.value)
+
+
+@pytest.mark.parametrize("call, kind, part", [
+    (lambda: nn.DiffuserSelfAttention(32, 0), ValueError, "num_heads: 0"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self", hops=-1), ValueError, "hops: -1"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self", dropout=1.0), ValueError, "dropout: 1.0, a number in [0, 1)"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self", teleport="x"), TypeError, "teleport: str"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self", causal=1), TypeError, "causal: 1"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[0]), ValueError, "hidden: 2 axes, [batch, tokens, width]"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[..., :16]), ValueError, "width 16, the module has 32"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.long()), TypeError, "hidden: torch.int64"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.double()), TypeError, "torch.float64, the weights are torch.float32"),
+    (lambda: nn.DiffuserAttention(32, 4, "self")(HIDDEN.numpy()), TypeError, "hidden: ndarray"),
+    (lambda: nn.DiffuserAttention(32, 4, "self", hidden_dropout=2), ValueError, "hidden_dropout: 2.0"),
+    (lambda: nn.DiffuserEncoder(**MODEL)(HIDDEN[0]), ValueError, "2 axes"),
+    (lambda: nn.DiffuserLayer(3), TypeError, "config: int"), (lambda: nn.DiffuserEmbeddings(3), TypeError, "config: int"),
+    (lambda: nn.DiffuserLayer(nn.DiffuserConfig(num_hidden_layers=1, pattern=["self"]), 3), ValueError, "layer: 3, an integer from 0 to 0"),
+    (lambda: nn.DiffuserModel(**MODEL)([[1, 2]]), TypeError, "input_ids: list"),
+    (lambda: nn.DiffuserModel(**MODEL)(torch.zeros(1, 4)), TypeError, "input_ids: torch.float32"),
+    (lambda: nn.DiffuserModel(**MODEL)(torch.full((1, 4), 40)), ValueError, "input_ids: 40, numbers from 0 to 39"),
+    (lambda: nn.DiffuserModel(**MODEL)(ids(1, 4), token_type_ids=ids(1, 3)), ValueError, "token_type_ids: shape [1, 3], [1, 4]"),
+    (lambda: nn.DiffuserModel(**MODEL)(ids(1, 4), position_ids=torch.full((1, 4), 80)), ValueError, "position_ids: 80"),
+    (lambda: nn.DiffuserModel(**MODEL)(ids(1, 4), [[1, 1, 1, 0]]), TypeError, "attention_mask: list"),
+    (lambda: nn.DiffuserForSequenceClassification(**MODEL)(ids(2, 4), labels=torch.tensor([0, 2])), ValueError, "labels: 2, numbers from 0 to 1"),
+    (lambda: nn.DiffuserForSequenceClassification(**MODEL)(ids(2, 4), labels=torch.tensor([0])), ValueError, "shape [1], [2]"),
+    (lambda: nn.DiffuserForSequenceClassification(**MODEL)(ids(2, 0)), ValueError, "0 tokens"),
+    (lambda: nn.DiffuserForMaskedLM(**MODEL)(ids(2, 4), labels=ids(2, 3)), ValueError, "labels: shape [2, 3], [2, 4]"),
+    (lambda: nn.DiffuserForCausalLM(**MODEL)(ids(2, 4), labels=[1]), TypeError, "labels: list"),
+    (lambda: nn.graph_of("self", [3]), TypeError, "n: [3]"), (lambda: nn.lengths_of([[1]]), TypeError, "attention_mask: list"),
+    (lambda: nn.DiffuserConfig.from_dict(3), TypeError, "config: int"),
+    (lambda: nn.DiffuserConfig.from_json("/nowhere.json"), mh.errors.FileError, "/nowhere.json"),
+    (lambda: nn.APPNP(teleport="x"), TypeError, "teleport: str"), (lambda: nn.APPNP(teleport="x", learn=True), TypeError, "teleport: str"),
+    (lambda: nn.APPNP(hops=-1), ValueError, "hops: -1"), (lambda: nn.APPNP(hops=3, tol=1e-3), ValueError, "3 and 0.001"),
+    (lambda: nn.APPNP(dropout=2), ValueError, "dropout: 2.0"), (lambda: nn.APPNP(normalization="x"), ValueError, "sym, row, col or none"),
+    (lambda: nn.APPNP(learn="x"), TypeError, "learn: 'x'"),
+    (lambda: nn.APPNP(dropout=0.5)([1.0], mh.graph("self", 1)), TypeError, "x: list"),
+    (lambda: nn.SparseKAttention(0, 4), ValueError, "hidden_size: 0"), (lambda: nn.SparseKAttention("x", 4), TypeError, "hidden_size: 'x'"),
+    (lambda: nn.SparseKAttention(32, 4)(HIDDEN[..., :16]), ValueError, "width 16, the module has 32"),
+    (lambda: nn.SparseKAttention(32, 4)([1]), TypeError, "hidden: list"),
+    (lambda: nn.SparseKAttention(32, 4)(HIDDEN, 3), TypeError, "caches: int"),
+    (lambda: nn.SparseKAttention(32, 4)(HIDDEN, [1, 2]), TypeError, "caches: a list with int"),
+    (lambda: nn.SparseKScores(16, 0), ValueError, "heads: 0"), (lambda: nn.SparseKScores(16, 2)(HIDDEN), ValueError, "width 32"),
+    (lambda: nn.SparseKScores(32, 2)(HIDDEN, "x"), TypeError, "first: 'x'")])
+def test_bad_arguments_of_modules_are_one_sentence(call, kind, part):
+    with pytest.raises(kind) as caught:
+        call()
+    assert isinstance(caught.value, mh.Error) and part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_labels_may_be_shares_of_classes_and_narrow_integers():
+    model = nn.DiffuserForSequenceClassification(**MODEL).eval()
+    plain = model(ids(2, 4), labels=torch.tensor([0, 1]))
+    assert torch.allclose(plain.loss, model(ids(2, 4), labels=torch.eye(2)).loss)
+    assert torch.equal(plain.loss, model(ids(2, 4), labels=torch.tensor([0, 1], dtype=torch.int32)).loss)
+    assert torch.equal(model(ids(2, 4), labels=torch.tensor([0, -100])).loss, model(ids(2, 4)[:1], labels=torch.tensor([0])).loss)

@@ -8,10 +8,84 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .. import _core
+from .._attention import BACKWARD
+from .._check import choice, number, shown, whole
 from .._graph import Graph, graph as make_graph
-from ..errors import BadType, BadValue
+from ..errors import BadType, BadValue, FileError
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
+
+
+def share(value, name, below=False):
+    """A number in [0, 1], or in [0, 1)."""
+    found = number(value, name)
+    if not 0 <= found <= 1 or below and found == 1:
+        raise BadValue(f"{name}: {found}, a number in {'[0, 1)' if below else '[0, 1]'} is wanted")
+    return found
+
+
+def check_teleport(value):
+    """A number in [0, 1], or a tensor."""
+    return value if isinstance(value, torch.Tensor) else share(value, "teleport")
+
+
+def check_pattern(pattern):
+    """A Graph, or a text that can be read; how many tokens it fits is for later."""
+    if isinstance(pattern, str):
+        if not _core.is_graph_path(pattern):
+            _core.canonical_pattern(pattern)
+    elif not isinstance(pattern, Graph):
+        raise BadType(f"pattern: {shown(pattern)}, a pattern text or a Graph is wanted")
+    return pattern
+
+
+def check_heads(hidden_size, heads, name="num_heads"):
+    """Both of them as they are wanted."""
+    hidden_size, heads = whole(hidden_size, "hidden_size", 1), whole(heads, name, 1)
+    if hidden_size % heads:
+        raise BadValue(f"hidden_size: {hidden_size} is no multiple of {heads} heads")
+    return hidden_size, heads
+
+
+def check_tensor(x, name, axes, width=None, module=None):
+    """A tensor of real numbers with as many axes as are named, the last of them `width` wide, of the type that the weights of
+    `module` have."""
+    if not isinstance(x, torch.Tensor):
+        raise BadType(f"{name}: {type(x).__name__}, a tensor is wanted")
+    if x.dim() != len(axes):
+        raise BadValue(f"{name}: {x.dim()} axes, [{', '.join(axes)}] is wanted")
+    if not x.is_floating_point():
+        raise BadType(f"{name}: {x.dtype}, a floating-point type is wanted")
+    if width is not None and x.shape[-1] != width:
+        raise BadValue(f"{name}: width {x.shape[-1]}, the module has {width}")
+    own = getattr(getattr(module, "weight", None), "dtype", x.dtype)
+    if own != x.dtype and own in (torch.float64, torch.float32, torch.bfloat16, torch.float16) and not (
+            torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu")):
+        raise BadType(f"{name}: {x.dtype}, the weights are {own}")
+
+
+HIDDEN = ("batch", "tokens", "width")
+
+
+def check_ids(ids, name, count, shape=None, ignored=None):
+    """Integers [batch, tokens] from 0 to count - 1, or as `shape` says."""
+    if not isinstance(ids, torch.Tensor):
+        raise BadType(f"{name}: {type(ids).__name__}, a tensor is wanted")
+    if shape is None and ids.dim() != 2:
+        raise BadValue(f"{name}: {ids.dim()} axes, [batch, tokens] is wanted")
+    if shape is not None and ids.shape != shape:
+        raise BadValue(f"{name}: shape {list(ids.shape)}, {list(shape)} is wanted")
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise BadType(f"{name}: {ids.dtype}, int64 or int32 is wanted")
+    if torch.compiler.is_compiling() or ids.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+        return  # looking at numbers would cut a program in two, or wait for the device
+    bad = (ids < 0) | (ids >= count)
+    if ignored is not None:
+        bad &= ids != ignored
+    if bool(bad.any()):
+        raise BadValue(f"{name}: {int(ids[bad][0])}, numbers from 0 to {count - 1} are wanted" +
+                       (f" (or {ignored})" if ignored is not None else ""))
 
 
 @functools.lru_cache(maxsize=64)
@@ -28,10 +102,10 @@ def graph_of(pattern, n, causal=False):
     >>> mh.nn.graph_of("window(1)", 5, causal=True).nnz
     9
     """
+    n = whole(n, "n")
     if isinstance(pattern, str):
         return _cached_graph(f"({pattern}) & causal" if causal else pattern, n)
-    if not isinstance(pattern, Graph):
-        raise BadType(f"pattern: {type(pattern).__name__}, a pattern text or a Graph is wanted")
+    check_pattern(pattern)
     if pattern.shape != (n, n):
         raise BadValue(f"pattern: a graph of {pattern.shape[0]} x {pattern.shape[1]} for {n} tokens")
     return pattern & _cached_graph("causal", n) if causal else pattern
@@ -52,6 +126,8 @@ def lengths_of(attention_mask):
     """
     if attention_mask is None:
         return None
+    if not isinstance(attention_mask, torch.Tensor):
+        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
     if attention_mask.dim() != 2:
         raise BadValue(f"attention_mask: {attention_mask.dim()} axes, [batch, tokens] is wanted")
     mask = attention_mask.detach()
@@ -102,14 +178,26 @@ class DiffuserConfig:
     backward: str = "stored"
 
     def __post_init__(self):
-        if self.hidden_size % self.num_attention_heads:
-            raise BadValue(f"hidden_size: {self.hidden_size} is no multiple of {self.num_attention_heads} heads")
-        if self.hidden_act not in ACTIVATIONS:
-            raise BadValue(f"hidden_act: {self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}")
-        if self.pooling not in ("first", "mean"):
-            raise BadValue(f"pooling: {self.pooling!r}, expected first or mean")
+        for name in ("vocab_size", "intermediate_size", "type_vocab_size", "num_labels"):
+            setattr(self, name, whole(getattr(self, name), name, 1))
+        self.hidden_size, self.num_attention_heads = check_heads(self.hidden_size, self.num_attention_heads,
+                                                                 "num_attention_heads")
+        self.num_hidden_layers = whole(self.num_hidden_layers, "num_hidden_layers")
+        self.pad_token_id = whole(self.pad_token_id, "pad_token_id", 0, self.vocab_size - 1)
+        # Positions count on from the padding's own.
+        self.max_position_embeddings = whole(self.max_position_embeddings, "max_position_embeddings", self.pad_token_id + 2)
+        choice(self.hidden_act, "hidden_act", tuple(ACTIVATIONS))
+        choice(self.pooling, "pooling", ("first", "mean"))
+        choice(self.backward, "backward", BACKWARD)
+        self.hidden_dropout_prob = share(self.hidden_dropout_prob, "hidden_dropout_prob")
+        self.attention_probs_dropout_prob = share(self.attention_probs_dropout_prob, "attention_probs_dropout_prob", below=True)
+        self.layer_norm_eps = number(self.layer_norm_eps, "layer_norm_eps", 0)
+        self.initializer_range = number(self.initializer_range, "initializer_range", 0)
+        self.hops, self.teleport = whole(self.hops, "hops"), check_teleport(self.teleport)
         if isinstance(self.pattern, (list, tuple)) and len(self.pattern) != self.num_hidden_layers:
             raise BadValue(f"pattern: a list of {len(self.pattern)} for {self.num_hidden_layers} layers")
+        for pattern in self.pattern if isinstance(self.pattern, (list, tuple)) else [self.pattern]:
+            check_pattern(pattern)
 
     @classmethod
     def from_dict(cls, values, **changes):
@@ -121,6 +209,8 @@ class DiffuserConfig:
         >>> mh.nn.DiffuserConfig.from_dict({"attention_mode": "diffuser", "gradient_checkpointing": False}, hops=3).pattern
         'diffuser_ref(4096)'
         """
+        if not isinstance(values, dict):
+            raise BadType(f"config: {type(values).__name__}, a dictionary is wanted")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
         if "pattern" not in values and values.get("attention_mode") == "diffuser":
@@ -137,18 +227,28 @@ class DiffuserConfig:
         >>> mh.nn.DiffuserConfig.from_json(name).hidden_size
         96
         """
-        with open(path, encoding="utf-8") as file:
-            return cls.from_dict(json.load(file), **changes)
+        try:
+            with open(path, encoding="utf-8") as file:
+                values = json.load(file)
+        except (OSError, ValueError) as error:  # json's own is a ValueError
+            raise FileError(f"{path}: {error}") from error
+        return cls.from_dict(values, **changes)
 
     def pattern_of(self, layer):
         """The pattern of a layer, counted from 0."""
-        return self.pattern[layer] if isinstance(self.pattern, (list, tuple)) else self.pattern
+        if not isinstance(self.pattern, (list, tuple)):
+            return self.pattern
+        return self.pattern[whole(layer, "layer", 0, len(self.pattern) - 1)]
 
 
-def config_of(config, fields):
+def config_of(config, fields=()):
     """A DiffuserConfig, or one of `fields`, or both."""
+    known = [field.name for field in dataclasses.fields(DiffuserConfig)]
+    for name in fields:
+        if name not in known:
+            raise BadType(f"config: no field {name!r}, expected one of {', '.join(known)}")
     if config is None:
-        return DiffuserConfig(**fields)
+        return DiffuserConfig(**dict(fields))
     if not isinstance(config, DiffuserConfig):
         raise BadType(f"config: {type(config).__name__}, a DiffuserConfig is wanted (from_dict, from_json make one)")
     return dataclasses.replace(config, **fields) if fields else config

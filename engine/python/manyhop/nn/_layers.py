@@ -5,9 +5,11 @@ import functools
 import torch
 from torch import nn
 
-from .._attention import attention
+from .._attention import BACKWARD, attention
+from .._check import choice, flag, number, whole
 from ..errors import BadValue
-from ._config import ACTIVATIONS, config_of, graph_of
+from ._config import (ACTIVATIONS, HIDDEN, check_heads, check_ids, check_pattern, check_teleport, check_tensor, config_of, graph_of,
+                      share)
 
 
 def initialise(module, std):
@@ -38,17 +40,17 @@ class DiffuserSelfAttention(nn.Module):
     def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
                  causal=False, backward="stored"):
         super().__init__()
-        if hidden_size % num_heads:
-            raise BadValue(f"hidden_size: {hidden_size} is no multiple of {num_heads} heads")
-        self.num_heads = num_heads
+        self.hidden_size, self.num_heads = hidden_size, _ = check_heads(hidden_size, num_heads)
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, hidden_size)
         self.value = nn.Linear(hidden_size, hidden_size)
-        self.pattern, self.hops, self.teleport = pattern, hops, teleport
-        self.dropout, self.causal, self.backward = dropout, causal, backward
+        self.pattern, self.hops, self.teleport = check_pattern(pattern), whole(hops, "hops"), check_teleport(teleport)
+        self.dropout, self.causal = share(dropout, "dropout", below=True), flag(causal, "causal")
+        self.backward = choice(backward, "backward", BACKWARD)
 
     def forward(self, hidden, graph=None, lengths=None):
         """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
+        check_tensor(hidden, "hidden", HIDDEN, self.hidden_size, self.query)
         b, n, width = hidden.shape
         graph = graph_of(self.pattern if graph is None else graph, n, self.causal)
         d = width // self.num_heads
@@ -89,7 +91,8 @@ class DiffuserAttention(nn.Module):
         super().__init__()
         self.self = DiffuserSelfAttention(hidden_size, num_heads, pattern, hops=hops, teleport=teleport, dropout=dropout,
                                           causal=causal, backward=backward)
-        self.output = _Residual(hidden_size, hidden_size, hidden_dropout, layer_norm_eps)
+        self.output = _Residual(hidden_size, hidden_size, share(hidden_dropout, "hidden_dropout"),
+                                number(layer_norm_eps, "layer_norm_eps", 0))
 
     def forward(self, hidden, graph=None, lengths=None):
         """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
@@ -118,6 +121,7 @@ class DiffuserLayer(nn.Module):
 
     def __init__(self, config, layer=0, causal=False):
         super().__init__()
+        config = config_of(config)
         self.attention = DiffuserAttention(config.hidden_size, config.num_attention_heads, config.pattern_of(layer),
                                            hops=config.hops, teleport=config.teleport,
                                            dropout=config.attention_probs_dropout_prob,
@@ -152,6 +156,7 @@ class DiffuserEncoder(nn.Module):
         self.apply(functools.partial(initialise, std=config.initializer_range))
 
     def forward(self, hidden, graph=None, lengths=None):
+        check_tensor(hidden, "hidden", HIDDEN)
         for layer in self.layer:
             hidden = layer(hidden, graph, lengths)
         return hidden
@@ -171,6 +176,7 @@ class DiffuserEmbeddings(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+        config = config_of(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size,
                                                 padding_idx=config.pad_token_id)
@@ -180,7 +186,12 @@ class DiffuserEmbeddings(nn.Module):
         self.padding_idx = config.pad_token_id
 
     def forward(self, input_ids, token_type_ids=None, position_ids=None):
-        if position_ids is None:
+        check_ids(input_ids, "input_ids", self.word_embeddings.num_embeddings)
+        if token_type_ids is not None:
+            check_ids(token_type_ids, "token_type_ids", self.token_type_embeddings.num_embeddings, input_ids.shape)
+        if position_ids is not None:
+            check_ids(position_ids, "position_ids", self.position_embeddings.num_embeddings, input_ids.shape)
+        else:
             tokens = input_ids.ne(self.padding_idx).to(torch.int64)
             position_ids = tokens.cumsum(1) * tokens + self.padding_idx
             most = self.position_embeddings.num_embeddings - self.padding_idx - 1

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import BadValue
-from ._config import config_of, lengths_of
+from ..errors import BadType, BadValue
+from ._config import check_ids, config_of, lengths_of
 from ._layers import DiffuserEmbeddings, DiffuserEncoder, initialise
 
 
@@ -26,12 +26,16 @@ class DiffuserOutput(NamedTuple):
 
 
 def _lengths(input_ids, attention_mask, lengths):
+    if not isinstance(input_ids, Tensor):
+        raise BadType(f"input_ids: {type(input_ids).__name__}, a tensor is wanted")
     if input_ids.dim() != 2:
         raise BadValue(f"input_ids: {input_ids.dim()} axes, [batch, tokens] is wanted")
     if attention_mask is None:
         return lengths
     if lengths is not None:
         raise BadValue("attention_mask and lengths both say where padding begins, give one")
+    if not isinstance(attention_mask, Tensor):
+        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
     if attention_mask.shape != input_ids.shape:
         raise BadValue(f"attention_mask: shape {list(attention_mask.shape)} for input_ids of {list(input_ids.shape)}")
     return lengths_of(attention_mask)
@@ -129,6 +133,11 @@ class DiffuserForSequenceClassification(_WithHead):
 
     def forward(self, input_ids, attention_mask=None, labels=None, **given):
         lengths = _lengths(input_ids, attention_mask, given.pop("lengths", None))
+        shares = isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() == 2  # of each class
+        if labels is not None and not shares:
+            check_ids(labels, "labels", self.config.num_labels, input_ids.shape[:1], -100)
+        if self.config.pooling == "first" and input_ids.shape[1] == 0:
+            raise BadValue("input_ids: 0 tokens, the class is read off the first one")
         hidden = self.diffuser(input_ids, lengths=lengths, **given)
         if self.config.pooling == "first":
             pooled = hidden[:, 0]
@@ -139,7 +148,8 @@ class DiffuserForSequenceClassification(_WithHead):
             tokens = torch.arange(hidden.shape[1], device=hidden.device) < counts
             pooled = (hidden * tokens[:, :, None]).sum(1) / counts.clamp(min=1)
         logits = self.classifier(pooled)
-        return DiffuserOutput(None if labels is None else F.cross_entropy(logits, labels), logits, hidden)
+        return DiffuserOutput(None if labels is None else F.cross_entropy(logits, labels if shares else labels.long()),
+                              logits, hidden)
 
 
 class _WithLMHead(_WithHead):
@@ -148,6 +158,8 @@ class _WithLMHead(_WithHead):
         self.lm_head = self._initialise_head(_LMHead(self.config))
 
     def forward(self, input_ids, attention_mask=None, labels=None, **given):
+        if labels is not None:
+            check_ids(labels, "labels", self.config.vocab_size, getattr(input_ids, "shape", None), -100)
         hidden = self.diffuser(input_ids, attention_mask, **given)
         logits = self.lm_head(hidden)
         return DiffuserOutput(None if labels is None else self._loss(logits, labels), logits, hidden)
@@ -165,7 +177,7 @@ class DiffuserForMaskedLM(_WithLMHead):
     """
 
     def _loss(self, logits, labels):
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten().long())
 
 
 class DiffuserForCausalLM(_WithLMHead):
@@ -185,4 +197,4 @@ class DiffuserForCausalLM(_WithLMHead):
     causal = True
 
     def _loss(self, logits, labels):
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().long())

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .._diffusion import diffuse
-from ..errors import BadValue
+from .._check import flag, number
+from .._diffusion import check_call, diffuse
+from ..errors import BadType, BadValue
+from ._config import check_teleport, share
 
 
 class APPNP(nn.Module):
@@ -23,14 +25,17 @@ class APPNP(nn.Module):
 
     def __init__(self, hops=None, teleport=0.1, *, tol=None, dropout=0.0, normalization="sym", learn=False):
         super().__init__()
-        self.hops, self.tol, self.dropout, self.normalization = hops, tol, dropout, normalization
-        if learn:
-            if not 0 < teleport < 1:
+        self.hops, self.tol = check_call("ppr", hops, tol, normalization, "zero", "stored", "cpu")
+        if hops is not None and tol is not None:
+            raise BadValue(f"hops, tol: {hops} and {tol}, one of them at most is wanted")
+        self.dropout, self.normalization = share(dropout, "dropout"), normalization
+        if flag(learn, "learn"):
+            if not 0 < number(teleport, "teleport") < 1:
                 raise BadValue(f"teleport: {teleport} cannot be learned from, a number inside (0, 1) is wanted")
             self.logit = nn.Parameter(torch.logit(torch.tensor(float(teleport), dtype=torch.float64)))
         else:
             self.logit = None
-            self.fixed = teleport
+            self.fixed = check_teleport(teleport)
 
     @property
     def teleport(self):
@@ -38,6 +43,8 @@ class APPNP(nn.Module):
         return self.fixed if self.logit is None else torch.sigmoid(self.logit)
 
     def forward(self, x, graph):
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            raise BadType(f"x: {getattr(x, 'dtype', type(x).__name__)}, a tensor of a floating-point type is wanted")
         x = F.dropout(x, self.dropout, self.training)
         return diffuse(graph, x, "ppr", teleport=self.teleport, hops=self.hops, tol=self.tol,
                        normalization=self.normalization).value

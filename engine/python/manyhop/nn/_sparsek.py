@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .._sparsek import SparseKCache, attention_arguments, causal_sparsek, whole
-from ..errors import BadValue
+from .._check import flag, whole
+from .._sparsek import SparseKCache, attention_arguments, causal_sparsek
+from ..errors import BadType, BadValue
 from ..torch_ops import autocast, same_types
 from ..torch_sparsek import sparsek_attention
+from ._config import HIDDEN, check_tensor
 
 
 class SparseKScores(nn.Module):
@@ -23,11 +25,14 @@ class SparseKScores(nn.Module):
 
     def __init__(self, hidden_size, heads):
         super().__init__()
+        hidden_size, heads = whole(hidden_size, "hidden_size", 1), whole(heads, "heads", 1)
         self.weight = nn.Parameter(torch.zeros(heads, hidden_size))
         self.slope = nn.Parameter(torch.zeros(heads))
 
     def forward(self, hidden: Tensor, first: int = 0) -> Tensor:
         """`first` is the position of the first token."""
+        check_tensor(hidden, "hidden", HIDDEN, self.weight.shape[1])
+        first = whole(first, "first")
         kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32  # bfloat16 has too few places
         place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=kind) / 1024
         with torch.autocast("cuda" if hidden.is_cuda else "cpu", enabled=False):  # which would take the product in 16 bits
@@ -137,7 +142,7 @@ class SparseKAttention(nn.Module):
     def __init__(self, hidden_size, heads, *, kv_heads=None, head_dim=None, score_heads=None, keys=64, cap=None, window=0,
                  sinks=0, gate="values", temperature=1.0, bias=True):
         super().__init__()
-        heads = whole(heads, "heads", 1)
+        hidden_size, heads, bias = whole(hidden_size, "hidden_size", 1), whole(heads, "heads", 1), flag(bias, "bias")
         self.heads, self.kv_heads = heads, heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
         score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
         if heads % self.kv_heads:
@@ -156,8 +161,12 @@ class SparseKAttention(nn.Module):
         self.settings = SparseKSettings(keys, cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
 
     def forward(self, hidden, caches=None):
-        if hidden.dim() != 3:
-            raise BadValue(f"hidden: {hidden.dim()} axes, [batch, tokens, width] is wanted")
+        check_tensor(hidden, "hidden", HIDDEN, self.scores.weight.shape[1], self.query)
+        if caches is not None and not isinstance(caches, list):
+            raise BadType(f"caches: {type(caches).__name__}, a list is wanted, empty before the first tokens")
+        for cache in caches or ():
+            if not isinstance(cache, SparseKCache):
+                raise BadType(f"caches: a list with {type(cache).__name__}, that of an earlier call is wanted")
         q, k, v = (part(hidden).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
                    for part in (self.query, self.key, self.value))
         first = caches[0].tokens if caches else 0
