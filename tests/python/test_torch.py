@@ -1,4 +1,5 @@
 import functools
+import gc
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_gradcheck(odd_graph):
 
 def op_arguments(g, dtype=torch.float32):
     q, k, v = (torch.randn(1, 2, 16, 4, dtype=dtype, requires_grad=True) for _ in range(3))
-    return (q, k, v, None, None, None, [g._number], 3, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, True, False, "stored",
+    return (q, k, v, None, None, None, None, [g._number], 3, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, True, False, "stored",
             "none", "cpu")
 
 
@@ -312,6 +313,48 @@ def test_compiles_with_numbers_as_inputs():
     compiled = torch.compile(run, fullgraph=True, backend="eager")
     for given in ((1, 0.1, 2.5), (2, 0.2, 3.5), (3, 0.3, 4.5)):
         assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_for_other_lengths(backend):
+    """One program for each number of tokens: graphs are made while they are traced, and stay."""
+    torch._dynamo.reset()
+    layer = mh.nn.DiffuserSelfAttention(16, 2, "window(2)", hops=2, causal=True).eval()
+    given = torch.tensor([5, 6])
+
+    def run(x, lengths):
+        flat = x.transpose(1, 2).flatten(2).repeat(1, 1, 2)
+        out = mh.attention(x, x, x, mh.graph("window(3)", x.shape[2]), hops=2, teleport=0.1, lengths=lengths)
+        return out.square().sum() + mh.attention(x, x, x, mh.nn.graph_of("window(2)", x.shape[2]))[:, 0].sum() + layer(flat).sum()
+
+    compiled = torch.compile(run, fullgraph=True, backend=backend)
+    for n in (8, 11, 8, 17):
+        for lengths in (given, given - 2, [3, 4]):  # another tensor of lengths is no other program
+            x = torch.randn(2, 2, n, 4, dtype=torch.float64, requires_grad=True)
+            layer.double()
+            mine, theirs = compiled(x, lengths), run(x, lengths)
+            assert torch.allclose(mine, theirs)
+            assert torch.allclose(torch.autograd.grad(mine, x)[0], torch.autograd.grad(theirs, x)[0])
+            gc.collect()
+
+
+def test_graphs_of_programs_stay():
+    torch._dynamo.reset()
+    own = mh.graph("window(4)", 12)
+    layer = mh.nn.DiffuserSelfAttention(16, 2, own, causal=True).eval()  # whose causal part is nobody else's
+    compiled, x = torch.compile(layer, fullgraph=True, backend="eager"), torch.randn(1, 12, 16)
+    for _ in range(2):
+        assert torch.allclose(compiled(x), layer(x), atol=1e-6)
+        gc.collect()
+
+
+def test_bad_lengths_of_programs():
+    g, x = mh.graph("window(2)", 8), torch.randn(2, 2, 8, 4)
+    run = torch.compile(lambda x, lengths: mh.attention(x, x, x, g, lengths=lengths), backend="eager")
+    for lengths, part in (([3.0, 4.0], "3.0 of type float, an integer"), ([[3, 4]], "2 axes"), ([3], "lengths"), ([3, 9], "9"), ([3, -1], "-1")):
+        torch._dynamo.reset()
+        with pytest.raises(mh.Error, match=part):
+            run(x, torch.tensor(lengths))
 
 
 def test_forward_mode_is_refused():

@@ -176,7 +176,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     teleport : in [0, 1]; with torch it may be a tensor of one value.
     scale : of the scores; 1 / sqrt(d) by default.
     bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
-    lengths : [b]; positions at or past a length are not read, and are 0 in the result.
+    lengths : [b]; positions at or past a length are not read, and are 0 in the result. While torch.compile traces it may be a
+        tensor, then backward makes again what else is kept for it.
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : an integer, taken modulo 2^64; None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m] (no gradient

@@ -14,6 +14,12 @@ def is_torch(x):
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_compiling():
+    """Whether torch.compile traces this call."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
 def shown(value):
     """A value in a message: with its type where it is short, else the type alone."""
     text, kind = repr(value), type(value).__name__

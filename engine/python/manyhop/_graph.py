@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _core
-from ._check import flag, vector, whole
+from ._check import flag, is_compiling, vector, whole
 from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
 from .errors import BadType, BadValue
@@ -375,6 +375,8 @@ def graph(text, n=None, n_cols=None, *, seed=0):
         that of a file. ``causal`` on a rectangle is bottom-right: j <= i + n_cols - n.
     seed : for random parts that name none; the same graph on every machine for the same seed.
 
+    In a function under torch.compile the graph is made while it is traced; each number of tokens is a program of its own.
+
     Cost: linear in the edges; ``full``, ``causal`` and what is left of them by ``-`` keep runs of columns instead. Errors:
     BadValue pointing at the column of the text; LimitError before memory is asked for that is not there.
 
@@ -389,6 +391,27 @@ def graph(text, n=None, n_cols=None, *, seed=0):
         return text
     if not isinstance(text, str):
         raise BadType(f"graph: {type(text).__name__}, a pattern text is wanted (other kinds: Graph.from_scipy, ...)")
+    if is_compiling():
+        n, n_cols = (x if x is None else whole(x, name) for x, name in ((n, "n"), (n_cols, "n_cols")))
+        return of_program(_made, text, n, n_cols, seed)
+    return _made(text, n, n_cols, seed)
+
+
+_programs = {}
+
+
+def of_program(make, *given):
+    """The graph make(*given) that a traced program names; it lives as long as programs may."""
+    if (make, given) not in _programs:
+        _programs[make, given] = make(*given)
+    return _programs[make, given]
+
+
+# What torch.compiler.assume_constant_result sets, which would load torch to do so: made while torch.compile traces.
+of_program._dynamo_marked_constant = True
+
+
+def _made(text, n, n_cols, seed):
     if _core.is_graph_path(text):
         if n_cols is not None:
             raise BadValue(f"graph: a file has its own size, n_cols={n_cols} cannot change it")

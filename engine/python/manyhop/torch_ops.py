@@ -63,6 +63,10 @@ def _number(value, tensor):
     return value if tensor is None else float(tensor)
 
 
+def _whole(values, tensor):
+    return values if tensor is None else [int(x) for x in tensor.tolist()]
+
+
 def refuse_tangents(*tensors):
     """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
     if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
@@ -130,12 +134,12 @@ def _empty_like_layout(q, shape, layout):
 
 @operator("manyhop::attention")
 def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport_tensor: Optional[Tensor],
-               seed_tensor: Optional[Tensor], graphs: List[int], hops: int, teleport: float, scale: Optional[float],
-               lengths: Optional[List[int]], dropout_p: float, hop_dropout_p: float, seed: int, layout: str, want_lse: bool,
-               want_weights: bool, keep: bool, backward: str, reorder: str,
+               seed_tensor: Optional[Tensor], lengths_tensor: Optional[Tensor], graphs: List[int], hops: int, teleport: float,
+               scale: Optional[float], lengths: Optional[List[int]], dropout_p: float, hop_dropout_p: float, seed: int,
+               layout: str, want_lse: bool, want_weights: bool, keep: bool, backward: str, reorder: str,
                backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
-                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
+    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, _whole(lengths, lengths_tensor), dropout_p,
+                 hop_dropout_p, seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep, pooled=True)
     with on_device(q):
         _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
@@ -145,9 +149,9 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
 
 
 @_attention.register_fake
-def _(q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
-      layout, want_lse, want_weights, keep, backward, reorder, backend):
-    # The size of the state does not depend on the teleport or the seed.
+def _(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
+      hop_dropout_p, seed, layout, want_lse, want_weights, keep, backward, reorder, backend):
+    # The size of the state does not depend on the teleport or the seed; beside a tensor of lengths there is none.
     call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend,
                  keep)
     return call.outputs(q, layout, want_lse, want_weights, keep)
@@ -155,12 +159,12 @@ def _(q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale
 
 @operator("manyhop::attention_backward")
 def _attention_backward(g: Tensor, g_lse: Optional[Tensor], q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor],
-                        teleport_tensor: Optional[Tensor], seed_tensor: Optional[Tensor], state: Tensor, graphs: List[int],
-                        hops: int, teleport: float, scale: Optional[float], lengths: Optional[List[int]], dropout_p: float,
-                        hop_dropout_p: float, seed: int, backward: str, reorder: str, backend: str,
-                        needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, lengths, dropout_p, hop_dropout_p,
-                 seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, True)
+                        teleport_tensor: Optional[Tensor], seed_tensor: Optional[Tensor], lengths_tensor: Optional[Tensor],
+                        state: Tensor, graphs: List[int], hops: int, teleport: float, scale: Optional[float],
+                        lengths: Optional[List[int]], dropout_p: float, hop_dropout_p: float, seed: int, backward: str,
+                        reorder: str, backend: str, needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, _whole(lengths, lengths_tensor), dropout_p,
+                 hop_dropout_p, seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, True)
     grads = _gradients(q, k, v, bias, needed)
     arrays = [_array(x) if want else None for x, want in zip(grads, needed)]
     call.options.wants_teleport = needed[4]
@@ -179,8 +183,8 @@ def _gradients(q, k, v, bias, needed):
 
 
 @_attention_backward.register_fake
-def _(g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, graphs, hops, teleport, scale, lengths, dropout_p,
-      hop_dropout_p, seed, backward, reorder, backend, needed):
+def _(g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state, graphs, hops, teleport, scale, lengths,
+      dropout_p, hop_dropout_p, seed, backward, reorder, backend, needed):
     return (*_gradients(q, k, v, bias, needed), q.new_empty((), dtype=torch.float64))
 
 
@@ -188,12 +192,12 @@ _attention_backward.refuse_autograd("attention")
 
 
 def _setup(ctx, inputs, output):
-    (q, k, v, bias, teleport_tensor, seed_tensor, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
-     _, _, _, _, backward, reorder, backend) = inputs
+    (q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
+     hop_dropout_p, seed, _, _, _, _, backward, reorder, backend) = inputs
     _, _, weights, state = output
     ctx.mark_non_differentiable(weights, state)
     ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the state
-    ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, state)
+    ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state)
     ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
     # The graphs live as long as something that may still run backward through them.
     ctx.alive = [_by_number.get(int(number)) for number in graphs]
@@ -201,18 +205,18 @@ def _setup(ctx, inputs, output):
 
 def _backward(ctx, g, g_lse, _weights, _state):
     refuse_tangents(g, g_lse)
-    q, k, v, bias, teleport_tensor, seed_tensor, state = ctx.saved_tensors
+    q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state = ctx.saved_tensors
     if g is None and g_lse is None:
-        return (None,) * 21
+        return (None,) * 22
     if g is None:  # only lse was used
         g = q.new_zeros((*q.shape[:3], v.shape[3]))
     needed = [bool(x) for x in ctx.needs_input_grad[:5]]
     needed[3] = needed[3] and bias is not None
     dq, dk, dv, dbias, dteleport = torch.ops.manyhop.attention_backward(
-        g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, state, *ctx.given, needed)
+        g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state, *ctx.given, needed)
     found = [x if want else None for x, want in zip((dq, dk, dv, dbias), needed)]
     rate = dteleport.to(teleport_tensor.dtype).reshape(teleport_tensor.shape) if ctx.needs_input_grad[4] else None
-    return (*found, rate) + (None,) * 16
+    return (*found, rate) + (None,) * 17
 
 
 _attention.register_autograd(_backward, setup_context=_setup)
@@ -266,6 +270,15 @@ def same_types(q, k, v):
     return q, k, v, given
 
 
+def _lengths(lengths):
+    """A tensor [batch] of integers, whose values are looked at when they are used."""
+    if lengths.dim() != 1:
+        raise BadValue(f"lengths: {lengths.dim()} axes, [batch] is wanted")
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+        raise BadType(f"lengths: {lengths.dtype}, integers are wanted")
+    return lengths
+
+
 def _signed(seed):
     """An integer modulo 2^64 as operators take it, in 64 bits with a sign; make_options undoes it."""
     return seed if -2**63 <= seed < 2**63 else (seed + 2**63) % 2**64 - 2**63
@@ -283,6 +296,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     teleport_tensor = None
     if isinstance(teleport, Tensor):
         teleport_tensor, teleport = _one(teleport, "teleport"), 0.5
+    lengths_tensor = None
+    if isinstance(lengths, Tensor) and torch.compiler.is_compiling():  # its numbers are not there yet
+        lengths_tensor, lengths = _lengths(lengths), None
     *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
     refuse_tangents(q, k, v, bias, teleport_tensor)
     q, k, v, given = same_types(*autocast(q, k, v))
@@ -311,8 +327,10 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     else:
         seed = _signed(seed)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias, teleport_tensor))
+    if lengths_tensor is not None:
+        keep = False  # the size of what is kept follows from the lengths; backward makes it again
     out, lse, weights, _ = torch.ops.manyhop.attention(
-        q, k, v, bias, teleport_tensor, seed_tensor, graphs, *settings, seed, layout, bool(return_lse), bool(return_weights),
+        q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, *settings, seed, layout, bool(return_lse), bool(return_weights),
         keep, backward, reorder, backend)
     if layout == "thd":
         out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from .. import _core
 from .._attention import BACKWARD
-from .._check import choice, number, shown, whole
-from .._graph import Graph, graph as make_graph
+from .._check import choice, is_compiling, number, shown, whole
+from .._graph import Graph, graph as make_graph, of_program
 from ..errors import BadType, BadValue, FileError
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
@@ -102,7 +102,12 @@ def graph_of(pattern, n, causal=False):
     >>> mh.nn.graph_of("window(1)", 5, causal=True).nnz
     9
     """
-    n = whole(n, "n")
+    if is_compiling():
+        return of_program(_graph_of, pattern, whole(n, "n"), causal)
+    return _graph_of(pattern, whole(n, "n"), causal)
+
+
+def _graph_of(pattern, n, causal):
     if isinstance(pattern, str):
         return _cached_graph(f"({pattern}) & causal" if causal else pattern, n)
     check_pattern(pattern)
@@ -111,14 +116,11 @@ def graph_of(pattern, n, causal=False):
     return pattern & _cached_graph("causal", n) if causal else pattern
 
 
-# What torch.compiler.assume_constant_result sets, which would load the compiler to do so.
-graph_of._dynamo_marked_constant = True
-
-
 def lengths_of(attention_mask):
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
-    BadValue where padding comes before or between tokens, and for numbers that are neither.
+    BadValue where padding comes before or between tokens, and for numbers that are neither. It looks at the numbers, which cuts a
+    program of torch.compile in two: with fullgraph=True give a model `lengths` (a list or a tensor) instead of the mask.
 
     >>> import torch, manyhop as mh
     >>> mh.nn.lengths_of(torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
