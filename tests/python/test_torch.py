@@ -315,6 +315,70 @@ def test_compiles_with_numbers_as_inputs():
         assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
 
 
+def functions_of_one_tensor():
+    g = mh.graph("window(2)", 5)
+    lengths = torch.tensor([4, 3])
+    return [lambda x: mh.attention(x, x.sin(), x.cos(), g, hops=2, teleport=x.mean().sigmoid(), bias=x[0, 0, :, 0].repeat(4)[:g.nnz]),
+            lambda x: mh.attention(x, x, x, g, hops=2, teleport=0.1, return_lse=True)[1],
+            lambda x: mh.attention(x, x, x, g, hops=2, lengths=lengths[:len(x)], backward="checkpointed"),
+            lambda x: mh.diffuse(g, x[0, 0], weights=x.abs().flatten().repeat(2)[:g.nnz], teleport=x.mean().sigmoid(), hops=3).value,
+            lambda x: mh.sparsek(x, 2.5), lambda x: mh.sparsek_attention(x, x.sin(), x, x[..., 0], keys=2)]
+
+
+@pytest.mark.parametrize("call", functions_of_one_tensor())
+def test_transforms_of_torch_func(call):
+    func = torch.func
+    torch.manual_seed(6)
+    xs = torch.randn(3, 1, 2, 5, 3, dtype=torch.float64)
+    scalar = lambda x: call(x).square().sum()  # noqa: E731
+
+    def gradient(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(scalar(x), x)[0]
+
+    want = torch.stack([gradient(x) for x in xs])
+    for mine in (torch.stack([func.grad(scalar)(x) for x in xs]), func.vmap(func.grad(scalar))(xs),
+                 func.grad(lambda xs: func.vmap(scalar)(xs).sum())(xs)):
+        assert torch.allclose(mine, want, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        assert torch.allclose(func.vmap(call)(xs), torch.stack([call(x) for x in xs]), rtol=1e-12)
+        last = func.vmap(call, in_dims=-1, out_dims=1)(xs.movedim(0, -1))
+        assert torch.allclose(last, torch.stack([call(x) for x in xs], 1), rtol=1e-12)
+    leaf = xs.clone().requires_grad_()
+    assert torch.allclose(torch.autograd.grad(func.vmap(scalar)(leaf).sum(), leaf)[0], want, rtol=1e-10, atol=1e-12)
+    jacobian = torch.autograd.functional.jacobian(call, xs[0])
+    assert torch.allclose(func.jacrev(call)(xs[0]), jacobian, rtol=1e-10, atol=1e-12)
+    torch._dynamo.reset()
+    assert torch.allclose(torch.compile(func.grad(scalar), backend="aot_eager")(xs[0]), want[0])
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(func.grad(scalar), backend="aot_eager", fullgraph=True)(xs[0])
+    for twice in (func.jacrev(func.grad(scalar)), func.grad(lambda x: func.grad(scalar)(x).sum())):
+        with pytest.raises(mh.Error, match="second derivatives"):
+            twice(xs[0])
+    for forward in (func.jacfwd(call), func.hessian(scalar), lambda x: func.jvp(func.vmap(call), (xs,), (xs,)),
+                    lambda x: func.vmap(lambda x: func.jvp(call, (x,), (x,)))(xs)):
+        with pytest.raises(mh.Error, match="forward-mode"):
+            forward(xs[0])
+
+
+def test_batches_of_what_is_no_tensor_of_theirs():
+    """vmap over some arguments alone; draws follow torch's own switch."""
+    g, func = mh.graph("window(2)", 5), torch.func
+    x, lengths = torch.randn(2, 2, 5, 3, dtype=torch.float64), torch.tensor([[5, 4], [3, 2], [1, 0]])
+    got = func.vmap(lambda l: mh.attention(x, x, x, g, lengths=l))(lengths)  # noqa: E741
+    assert torch.equal(got, torch.stack([mh.attention(x, x, x, g, lengths=l) for l in lengths]))  # noqa: E741
+    rates = torch.tensor([0.1, 0.5], dtype=torch.float64)
+    told = func.vmap(lambda a: mh.diffuse(g, x[0, 0], teleport=a, tol=1e-6))(rates)
+    for i, rate in enumerate(rates.tolist()):
+        one = mh.diffuse(g, x[0, 0], teleport=rate, tol=1e-6)
+        assert torch.allclose(told.value[i], one.value) and int(told.hops[i]) == one.hops and bool(told.converged[i])
+    drop = lambda q: mh.attention(q, x[:1], x[:1], g, dropout_p=0.5)  # noqa: E731
+    same, other = (func.vmap(drop, randomness=how)(x[:1].expand(4, *x[:1].shape)) for how in ("same", "different"))
+    assert torch.equal(same[0], same[1]) and not torch.equal(other[0], other[1])
+    assert torch.equal(func.functionalize(drop)(x[:1]).isfinite().all(), torch.tensor(True))
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiles_for_other_lengths(backend):
     """One program for each number of tokens: graphs are made while they are traced, and stay."""

@@ -176,8 +176,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     teleport : in [0, 1]; with torch it may be a tensor of one value.
     scale : of the scores; 1 / sqrt(d) by default.
     bias : added to the scaled scores in CSR edge order: [m], [h, m] or [b, h, m].
-    lengths : [b]; positions at or past a length are not read, and are 0 in the result. While torch.compile traces it may be a
-        tensor, then backward makes again what else is kept for it.
+    lengths : [b]; positions at or past a length are not read, and are 0 in the result. While torch.compile traces and inside
+        torch.func it may be a tensor, then backward makes again what else is kept for it.
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : an integer, taken modulo 2^64; None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m] (no gradient
@@ -189,6 +189,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         keep your order.
     backend : "cpu", "reference" (plain loops) or "cuda". Tensors on a GPU go there; float32 takes TF32 products for dense parts
         where torch does for its own (``torch.set_float32_matmul_precision("high")``).
+
+    torch: autograd, torch.func.grad, jacrev and vmap (a call for each item) go through; second derivatives and forward mode
+    (jvp, jacfwd, hessian) raise.
 
     Cost: 2 m h (d + hops d_v) flops for m edges; memory linear in tokens and edges. The same bits for any number of threads.
     Errors: BadValue for shapes that do not fit, naming both sizes; BadType for other kinds or element types; LimitError.

@@ -20,6 +20,8 @@ class DiffuseResult(NamedTuple):
         0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1.
     converged : whether bound <= tol; True for a fixed number of hops.
 
+    While torch.compile traces and inside torch.func the last four are tensors.
+
     >>> import numpy as np, manyhop as mh
     >>> r = mh.diffuse(mh.graph("window(1)", 6), np.eye(6)[0], hops=4)
     >>> r.hops, r.converged, r.bound <= 2 * 0.9**4

@@ -10,9 +10,30 @@ import torch
 
 from .errors import Error
 
+NO_TANGENTS = ("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and mh.sparsek_jvp for the "
+               "projection")
+
+
+def _transforms():
+    """Names of the transforms of torch.func around this call, also while torch.compile traces."""
+    return [str(level.key()).rsplit(".", 1)[-1] for level in torch._C._functorch.get_interpreter_stack() or ()]
+
+
+def _differentiated():
+    return "Grad" in _transforms()
+
+
+_differentiated._dynamo_marked_constant = True  # programs are traced again where the transforms around them are others
+
+
+def in_transform():
+    """Whether torch.func (grad, vmap, ...) runs this call, in eager mode; tensors may have no values of their own there."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
 
 def operator(name):
-    """Decorates a function of tensors and plain values, annotated, that changes none of its inputs."""
+    """Decorates a function of tensors and plain values, annotated, that changes none of its inputs; it becomes what calls the
+    operator."""
     def register(function):
         torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
         kept = []
@@ -33,6 +54,17 @@ def operator(name):
 class Operator:
     def __init__(self, name):
         self.name = name
+        space, own = name.split("::")
+        self.call = getattr(getattr(torch.ops, space), own)
+        self.function = None
+
+    def __call__(self, *args):
+        if torch.compiler.is_compiling() and _differentiated():
+            raise Error(f"{self.name}: a program of torch.compile cannot differentiate it by torch.func; take torch.autograd, or "
+                        "leave fullgraph=True away")
+        if in_transform() and "Functionalize" not in _transforms():
+            return self.function.apply(*args)
+        return self.call(*args)
 
     def refuse_autograd(self, what):
         """Gradients of a gradient raise, where torch would take them for zeros."""
@@ -46,3 +78,18 @@ class Operator:
 
     def register_autograd(self, backward, *, setup_context):
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+        def jvp(ctx, *tangents):
+            raise Error(NO_TANGENTS)
+
+        # What torch makes of these for the operator does not run inside torch.func; this does.
+        self.function = type(self.name, (torch.autograd.Function,), {
+            "forward": staticmethod(lambda *args: self.call(*args)), "setup_context": staticmethod(setup_context),
+            "backward": staticmethod(backward), "jvp": staticmethod(jvp), "vmap": staticmethod(self._one_by_one)})
+
+    def _one_by_one(self, info, in_dims, *args):
+        """torch.func.vmap: a call for each item, and results along a first axis."""
+        found = [self(*(x if axis is None or isinstance(x, list) else x.select(axis, i) for x, axis in zip(args, in_dims)))
+                 for i in range(info.batch_size)]
+        if isinstance(found[0], torch.Tensor):
+            return torch.stack(found), 0
+        return tuple(torch.stack(parts) for parts in zip(*found)), (0,) * len(found[0])

@@ -17,7 +17,7 @@ from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, mak
 from ._check import number, numbers as list_of_numbers, real
 from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
-from ._operator import operator
+from ._operator import NO_TANGENTS, in_transform, operator
 from .errors import BadType, BadValue, Error
 
 _DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -72,10 +72,14 @@ def refuse_tangents(*tensors):
     if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
         return
     # A tracer's stand-ins for tensors may have lost their tangents, so that there any surrounding jvp is refused.
-    if torch.compiler.is_compiling() or any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
-                                            for x in tensors):
-        raise Error("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and "
-                    "mh.sparsek_jvp for the projection")
+    found = torch.compiler.is_compiling()
+    for x in tensors:  # here and in no function of its own, which would be traced apart
+        try:
+            found = found or isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
+        except RuntimeError:
+            pass  # inside vmap, where the operators refuse it by themselves
+    if found:
+        raise Error(NO_TANGENTS)
 
 
 def tf32_is_wanted():
@@ -212,7 +216,7 @@ def _backward(ctx, g, g_lse, _weights, _state):
         g = q.new_zeros((*q.shape[:3], v.shape[3]))
     needed = [bool(x) for x in ctx.needs_input_grad[:5]]
     needed[3] = needed[3] and bias is not None
-    dq, dk, dv, dbias, dteleport = torch.ops.manyhop.attention_backward(
+    dq, dk, dv, dbias, dteleport = _attention_backward(
         g, g_lse, q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state, *ctx.given, needed)
     found = [x if want else None for x, want in zip((dq, dk, dv, dbias), needed)]
     rate = dteleport.to(teleport_tensor.dtype).reshape(teleport_tensor.shape) if ctx.needs_input_grad[4] else None
@@ -297,7 +301,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     if isinstance(teleport, Tensor):
         teleport_tensor, teleport = _one(teleport, "teleport"), 0.5
     lengths_tensor = None
-    if isinstance(lengths, Tensor) and torch.compiler.is_compiling():  # its numbers are not there yet
+    if isinstance(lengths, Tensor) and (torch.compiler.is_compiling() or in_transform()):  # its numbers may not be there yet
         lengths_tensor, lengths = _lengths(lengths), None
     *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
     refuse_tangents(q, k, v, bias, teleport_tensor)
@@ -329,7 +333,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias, teleport_tensor))
     if lengths_tensor is not None:
         keep = False  # the size of what is kept follows from the lengths; backward makes it again
-    out, lse, weights, _ = torch.ops.manyhop.attention(
+    out, lse, weights, _ = _attention(
         q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, *settings, seed, layout, bool(return_lse), bool(return_weights),
         keep, backward, reorder, backend)
     if layout == "thd":
@@ -410,7 +414,7 @@ def _backward_diffuse(ctx, g, _):
     refuse_tangents(g)
     x, weights, numbers, told = ctx.saved_tensors
     needed = [bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]) and weights is not None]
-    dx, dweights, dnumbers = torch.ops.manyhop.diffuse_backward(g, x, weights, numbers, told, *ctx.given, needed)
+    dx, dweights, dnumbers = _diffuse_backward(g, x, weights, numbers, told, *ctx.given, needed)
     return (dx if needed[0] else None, dweights.to(weights.dtype) if needed[1] else None,
             dnumbers.to(numbers.dtype) if ctx.needs_input_grad[2] else None) + (None,) * 8
 
@@ -445,7 +449,7 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
             dangling="zero", weights=None, backward="stored", backend="cpu"):
     """:func:`manyhop.diffuse` on torch tensors; gradients reach x, weights, and teleport, t or coefficients given as tensors.
 
-    While torch.compile traces, hops, residual, bound and converged are tensors.
+    While torch.compile traces and inside torch.func, hops, residual, bound and converged are tensors.
     """
     hops, tol = _diffusion.check_call(kernel, hops, tol, normalization, dangling, backward, backend)
     numbers = {"ppr": _one(teleport, "teleport"), "heat": _one(t, "t"), "coefficients": _coefficients(coefficients)}
@@ -469,10 +473,10 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
             raise BadValue(f"weights: {weights.dim()} axes, 1 is wanted")
     shape = x.shape
     with on_device(given):
-        z, told = torch.ops.manyhop.diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
+        z, told = _diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
                                             tol, normalization, dangling, backward, backend)
     z = z.reshape(shape).to(given.device)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or in_transform():
         return DiffuseResult(z, told[0], told[1], told[2], told[3])
     hops, residual, bound, converged = told.tolist()
     return DiffuseResult(z, int(hops), residual, bound, bool(converged))

@@ -58,7 +58,7 @@ def _setup_sparsek(ctx, inputs, output):
 def _backward_sparsek(ctx, g, _):
     refuse_tangents(g)
     p, k, offsets = ctx.saved_tensors
-    dz, dk = torch.ops.manyhop.sparsek_backward(p, g, k, offsets, ctx.temperature)
+    dz, dk = _sparsek_backward(p, g, k, offsets, ctx.temperature)
     return dz, dk if ctx.needs_input_grad[1] else None, None, None, None
 
 
@@ -125,7 +125,7 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     else:
         rows = torch.full((count,), number(k, "k", 0), dtype=torch.float64)
     refuse_tangents(z, rows)
-    p, tau = torch.ops.manyhop.sparsek(flat, rows, offsets, temperature, method == "sorted")
+    p, tau = _sparsek(flat, rows, offsets, temperature, method == "sorted")
     p = p.reshape(shape).to(given.dtype)
     return (p, tau if offsets is not None else tau.reshape(shape[:-1])) if return_tau else p
 
@@ -189,7 +189,7 @@ def _setup_attention(ctx, inputs, output):
 def _backward_attention(ctx, g):
     refuse_tangents(g)
     needed = [bool(x) for x in ctx.needs_input_grad[:4]]
-    grads = torch.ops.manyhop.sparsek_attention_backward(g, *ctx.saved_tensors, *ctx.given, needed)
+    grads = _attention_backward(g, *ctx.saved_tensors, *ctx.given, needed)
     return (*(x if want else None for x, want in zip(grads, needed)),) + (None,) * 9
 
 
@@ -207,4 +207,4 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
         if x.dim() != axes:
             raise BadValue(f"{name}: {x.dim()} axes, {axes} are wanted")
     given = attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    return torch.ops.manyhop.sparsek_attention(q, k, v, scores.to(_real(q.dtype)), *given).to(kind)
+    return _attention(q, k, v, scores.to(_real(q.dtype)), *given).to(kind)

@@ -12,6 +12,7 @@ from .. import _core
 from .._attention import BACKWARD
 from .._check import choice, is_compiling, number, shown, whole
 from .._graph import Graph, graph as make_graph, of_program
+from .._operator import in_transform
 from ..errors import BadType, BadValue, FileError
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
@@ -78,7 +79,7 @@ def check_ids(ids, name, count, shape=None, ignored=None):
         raise BadValue(f"{name}: shape {list(ids.shape)}, {list(shape)} is wanted")
     if ids.dtype not in (torch.int64, torch.int32):
         raise BadType(f"{name}: {ids.dtype}, int64 or int32 is wanted")
-    if torch.compiler.is_compiling() or ids.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or ids.device.type != "cpu" or in_transform():
         return  # looking at numbers would cut a program in two, or wait for the device
     bad = (ids < 0) | (ids >= count)
     if ignored is not None:
