@@ -251,6 +251,7 @@ def test_mistakes_are_one_sentence(change, kind, words):
     (dict(value_dim=0), ValueError, "value_dim: 0"), (dict(kv_heads=0), ValueError, "kv_heads: 0"),
     (dict(heads=0), ValueError, "heads: 0"), (dict(heads=2.0), TypeError, "heads: 2.0"),
     (dict(hops=2**70), ValueError, "hops"), (dict(dtype="int8"), TypeError, "dtype: int8"),
+    (dict(dtype="f16"), TypeError, "dtype: float16, expected float64, float32 or bfloat16 \\(float16 is computed in float32"),
     (dict(dtype=None), TypeError, "dtype"), (dict(reorder=1), TypeError, "reorder: 1"),
     (dict(backend=None), TypeError, "backend"), (dict(backward="x"), TypeError, "backward"),
 ])

@@ -151,6 +151,13 @@ def test_copies_of_implicit_graphs_stay_so(make):
     assert later == g and np.array_equal(later.indices, g.indices)
 
 
+def test_no_weights_are_none_of_edges():
+    for weights in ([], np.zeros(0), [1.0, 2.0]):
+        with pytest.raises(ValueError, match=f"weights: {len(weights)} entries for 3 edges"):
+            mh.Graph.from_csr([0, 2, 3], [0, 1, 1], weights)
+    assert mh.Graph.from_csr([0, 0], [], []).nnz == 0
+
+
 def test_columns_are_written_within_the_memory_limit():
     g = mh.graph("full", 2**20)
     with pytest.raises(MemoryError, match="memory limit: an array of 1099511627776 columns"):

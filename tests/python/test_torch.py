@@ -315,6 +315,24 @@ def test_compiles_with_numbers_as_inputs():
         assert torch.allclose(compiled(q, u, *given), run(q, u, *given), atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("ahead", [False, True])
+def test_plans_tell_of_runs_with_tensors(threads, grad, ahead):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        plan = mh.plan(mh.graph(f"window({5 + threads + 2 * grad + 4 * ahead})", 128), heads=2, head_dim=8, hops=3, backward=ahead)
+        assert "not run yet" in plan.explain()
+        x = torch.randn(1, 2, 128, 8, requires_grad=grad)
+        plan.run(x, x, x)
+        assert "by the last run" in plan.explain() and f"threads   {threads}" in plan.explain()
+    finally:
+        torch.set_num_threads(before)
+    compiled = torch.compile(lambda x: plan.run(x, x, x), backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), plan.run(x, x, x))
+
+
 def functions_of_one_tensor():
     g = mh.graph("window(2)", 5)
     lengths = torch.tensor([4, 3])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _core, _settings
-from ._check import choice, flag, integer, is_torch, number, real, string, to_numpy, whole
+from ._check import choice, flag, integer, is_compiling, is_torch, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -14,14 +14,15 @@ _DTYPES = {"float64": "f64", "float32": "f32", "bfloat16": "bf16"}
 def dtype_name(dtype):
     """float64, float32 or bfloat16, from what NumPy, torch or this package calls it."""
     name = str(dtype).removeprefix("torch.")
-    name = {short: long for long, short in _DTYPES.items()}.get(name, name)
-    if name not in _DTYPES and dtype is not None:
+    name = {"f16": "float16", **{short: long for long, short in _DTYPES.items()}}.get(name, name)  # NumPy's f16 has 16 bytes
+    if name not in _DTYPES and name != "float16" and dtype is not None:
         try:
             name = np.dtype(dtype).name
         except (TypeError, ValueError):
             pass  # no type of NumPy
     if name not in _DTYPES:
-        raise BadType(f"dtype: {name}, expected float64, float32 or bfloat16")
+        also = " (float16 is computed in float32: give that)" if name == "float16" else ""
+        raise BadType(f"dtype: {name}, expected float64, float32 or bfloat16{also}")
     return name
 
 
@@ -232,6 +233,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     plan = _core.plan(graphs, batch=b, heads=h, kv_heads=kv, head_dim=d, value_dim=dv,
                       dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
                       memory_limit=options.memory_limit)
+    _settings.watch(plan)
     real = np.float64 if kind == "float64" else np.float32
     out = np.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
                    (b, h, q.shape[2], dv), dtype=q.dtype)
@@ -265,6 +267,7 @@ class Plan:
         self._core = core
         self._graph = graph
         self._settings = settings
+        self._ran = core
 
     def run(self, q, k, v, **options):
         """:func:`attention` with this plan's graph and hops; q, k, v of its shape and type. Takes what attention takes.
@@ -278,16 +281,24 @@ class Plan:
         options.setdefault("hops", self._settings["hops"])
         options.setdefault("reorder", self._settings["reorder"])
         options.setdefault("backend", self._settings["backend"])
-        return attention(q, k, v, self._graph, **options)
+        if is_compiling():
+            return attention(q, k, v, self._graph, **options)
+        with _settings.watching() as plans:
+            found = attention(q, k, v, self._graph, **options)
+        self._ran = plans[0] if plans else self._ran
+        return found
 
     def explain(self):
         """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time.
+
+        After a run they are of the plan that it took: tensors of torch take torch's number of threads, those with gradients
+        the room to keep what backward wants.
 
         >>> import manyhop as mh
         >>> print(mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16).explain().splitlines()[0])
         graph     256 x 256, 4280 edges
         """
-        return "\n".join(self._core.explain())
+        return "\n".join(self._ran.explain())
 
     def memory(self):
         """Bytes: {"inputs", "graph", "workspace", "total"}; inputs are q, k, v and the result.

@@ -306,7 +306,10 @@ class Graph(Conversions):
         """
         indptr, indices = vector(indptr, "indptr", np.int64), vector(indices, "indices", np.int32)
         shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else two(shape, "shape")
-        return cls(_core.Graph.from_csr(*shape, indptr, indices, values_or_none(weights)))
+        weights = values_or_none(weights)
+        if weights is not None and len(weights) != len(indices):  # below, none at all are no weights
+            raise BadValue(f"weights: {len(weights)} entries for {len(indices)} edges")
+        return cls(_core.Graph.from_csr(*shape, indptr, indices, weights))
 
     @classmethod
     def from_edges(cls, rows, cols, weights=None, *, shape):

@@ -1,5 +1,6 @@
 """Threads and memory limit of this process."""
 
+import contextvars
 import os
 from contextlib import contextmanager
 
@@ -8,6 +9,22 @@ from ._check import whole
 from .errors import LimitError
 
 _limit = 0
+_watched = contextvars.ContextVar("manyhop_plans", default=None)
+
+
+@contextmanager
+def watching():
+    """A list of the plans that forward calls inside the ``with`` have taken."""
+    token = _watched.set([])
+    try:
+        yield _watched.get()
+    finally:
+        _watched.reset(token)
+
+
+def watch(plan):
+    if (plans := _watched.get()) is not None:
+        plans.append(plan)
 
 
 def set_threads(count):

@@ -144,6 +144,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
                backend: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     call = _Call(q, k, v, graphs, hops, _number(teleport, teleport_tensor), scale, _whole(lengths, lengths_tensor), dropout_p,
                  hop_dropout_p, seed if seed_tensor is None else int(seed_tensor), backward, reorder, backend, keep)
+    _settings.watch(call.plan)
     out, lse, weights, state = call.outputs(q, layout, want_lse, want_weights, keep, pooled=True)
     with on_device(q):
         _core.attention(call.plan, _array(q), _array(k), _array(v), _array(out), _optional(bias),
