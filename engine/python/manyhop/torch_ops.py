@@ -302,7 +302,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     if isinstance(teleport, Tensor):
         teleport_tensor, teleport = _one(teleport, "teleport"), 0.5
     lengths_tensor = None
-    if isinstance(lengths, Tensor) and (torch.compiler.is_compiling() or in_transform()):  # its numbers may not be there yet
+    if isinstance(lengths, Tensor) and (torch.compiler.is_compiling() or in_transform()):  # it may have no numbers yet
         lengths_tensor, lengths = _lengths(lengths), None
     *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
     refuse_tangents(q, k, v, bias, teleport_tensor)
@@ -335,8 +335,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     if lengths_tensor is not None:
         keep = False  # the size of what is kept follows from the lengths; backward makes it again
     out, lse, weights, _ = _attention(
-        q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, *settings, seed, layout, bool(return_lse), bool(return_weights),
-        keep, backward, reorder, backend)
+        q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, *settings, seed, layout, bool(return_lse),
+        bool(return_weights), keep, backward, reorder, backend)
     if layout == "thd":
         out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse
     elif layout == "bshd":
