@@ -19,6 +19,7 @@
 
 #include "cuda_graphs.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): CUDA has these names
 #define __global__
 #define __device__
 #define __host__
@@ -200,3 +201,4 @@ inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr which, void* value);
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr which, void* value);
+// NOLINTEND(bugprone-reserved-identifier)
