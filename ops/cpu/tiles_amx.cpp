@@ -100,8 +100,8 @@ bool available() {
   constexpr unsigned kTiles = (1U << 22) | (1U << 24);
   constexpr unsigned kAvx512 = (1U << 16) | (1U << 17) | (1U << 30) | (1U << 31);  // F, DQ, BW, VL
   if ((d & kTiles) != kTiles || (b & kAvx512) != kAvx512) return false;
-  unsigned low = 0;
-  unsigned high = 0;
+  unsigned low = 0;   // NOLINT(misc-const-correctness): the assembly writes them
+  unsigned high = 0;  // NOLINT(misc-const-correctness)
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   constexpr unsigned kSaved = (3U << 17) | (7U << 5) | (3U << 1);  // tiles, AVX-512, AVX and SSE
   if ((low & kSaved) != kSaved) return false;
