@@ -41,7 +41,7 @@ std::vector<double> chebyshev_moments(const Product& op, const std::vector<doubl
   moments[0] = dot(x, x);
   moments[1] = dot(x, now);
   for (int k = 1; 2 * k < count; ++k) {
-    const auto double_k = static_cast<std::size_t>(2 * k);
+    const auto double_k = 2 * static_cast<std::size_t>(k);
     moments[double_k] = 2 * dot(now, now) - moments[0];
     op.apply(now.data(), next.data(), 2);
     for (std::size_t v = 0; v < x.size(); ++v) next[v] -= before[v];

@@ -91,7 +91,7 @@ class Run {
   Run(DeviceGraphs::Data& graphs, const AttentionCall<T>& call)
       : graphs_(graphs),
         call_(call),
-        stream_(reinterpret_cast<cudaStream_t>(call.stream.value_or(0))),
+        stream_(stream_of(call.stream)),
         n_rows_(graphs.graphs[0].n_rows()),
         n_cols_(graphs.graphs[0].n_cols()),
         units_(call.batch * call.heads),

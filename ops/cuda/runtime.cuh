@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,11 @@ namespace manyhop::ops::cuda {
 /// Throws LimitError where the device has not the memory, else Error, naming the call. The device's own
 /// record of the error is taken, so that the next call starts clean.
 void check(cudaError_t status, const char* call);
+
+/// The caller's stream, which travels as a number through what knows no CUDA; without one, the default stream.
+inline cudaStream_t stream_of(std::optional<std::uintptr_t> stream) {
+  return reinterpret_cast<cudaStream_t>(stream.value_or(0));  // NOLINT(performance-no-int-to-ptr)
+}
 
 /// What the device's pool is given back stays there for the next call.
 void keep_pool(int device);

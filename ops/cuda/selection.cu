@@ -20,7 +20,7 @@ std::vector<X> on_host(const X* from, std::int64_t count, cudaStream_t stream) {
 
 template <class T>
 SelectedRows causal_select(const SelectionCall& call, ScoreRows<const T> scores) {
-  const auto stream = reinterpret_cast<cudaStream_t>(call.stream.value_or(0));
+  const auto stream = stream_of(call.stream);
   const bool host = !call.stream.has_value();
   const std::int64_t all = call.heads * call.rows;
   const std::int64_t listed = call.heads * 2 * (call.cap + 1);

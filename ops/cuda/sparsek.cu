@@ -13,7 +13,7 @@ class RowCall {
  public:
   explicit RowCall(const SparsekRows& call)
       : call_(call),
-        stream_(reinterpret_cast<cudaStream_t>(call.stream.value_or(0))),
+        stream_(stream_of(call.stream)),
         offsets_({call.offsets.begin(), call.offsets.end()}, stream_),
         row_k_({call.row_k.begin(), call.row_k.end()}, stream_) {}
 

@@ -83,6 +83,7 @@ void row(const SparsekCall& call, Offset r, const RowsOf<const T>& z, const Rows
   std::iota(place.begin(), place.end(), std::size_t{0});
   std::stable_sort(place.begin(), place.end(), [&](std::size_t a, std::size_t b) { return x[a] > x[b]; });
   std::vector<double> sorted;
+  sorted.reserve(place.size());
   for (const std::size_t i : place) sorted.push_back(x[i]);
   for (Offset i = 0; i < n; ++i) set(i, 0);
   const double k = call.k_of(r);
