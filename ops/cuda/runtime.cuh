@@ -18,7 +18,8 @@ namespace manyhop::ops::cuda {
 /// record of the error is taken, so that the next call starts clean.
 void check(cudaError_t status, const char* call);
 
-/// The caller's stream, which travels as a number through what knows no CUDA; without one, the default stream.
+/// The caller's stream, which travels as a number through what knows no CUDA; without one, the default
+/// stream.
 inline cudaStream_t stream_of(std::optional<std::uintptr_t> stream) {
   return reinterpret_cast<cudaStream_t>(stream.value_or(0));  // NOLINT(performance-no-int-to-ptr)
 }
