@@ -65,6 +65,7 @@ int design_verb(Session& session, DesignVerb& options) {
   json["heads"] = request.heads;
   json["head_dim"] = request.head_dim;
   json["tried"] = result.tried;
+  json["left_out"] = result.left_out;
   json["ceiling"] = result.ceiling ? Json(*result.ceiling) : Json(nullptr);
   json["chosen"] = result.chosen ? design_json(result.designs[*result.chosen]) : Json(nullptr);
   json["designs"] = Json::array();
@@ -103,6 +104,8 @@ int design_verb(Session& session, DesignVerb& options) {
   if (result.ceiling)
     text += fmt::format("ceiling of a hub-free design in blocks of {}: gap {:.4g}\n", request.align,
                         *result.ceiling);
+  if (result.left_out > 0)
+    text += fmt::format("{} candidates pass the memory limit and are left out\n", result.left_out);
   text += result.chosen ? fmt::format("{}\n", result.designs[*result.chosen].text)
                         : std::string("no design fits\n");
   session.report(json, text);

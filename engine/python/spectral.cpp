@@ -260,6 +260,7 @@ void bind_spectral(nb::module_& m) {
         all["chosen"] = result.chosen ? designs[*result.chosen] : nb::object(nb::none());
         all["ceiling"] = optional_value(result.ceiling);
         all["tried"] = result.tried;
+        all["left_out"] = result.left_out;
         return all;
       },
       nb::arg("n"), nb::arg("edges_per_token"), nb::arg("align"), nb::arg("causal"), nb::arg("keep"),

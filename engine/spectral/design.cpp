@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <set>
 #include <utility>
 
@@ -209,8 +210,9 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
   check(options);
   const ThreadScope scope(ctx.threads, ctx.stop);
   DesignResult result;
-  const double d = std::min(options.edges_per_token, static_cast<double>(options.n)) / options.align;
-  if (!options.causal && d > 2) result.ceiling = 1 - 2 * std::sqrt(d - 1) / d;
+  const double d = options.edges_per_token / options.align;
+  const double neighbours = std::ceil(static_cast<double>(options.n) / options.align) - 1;
+  if (!options.causal && d > 2 && d < neighbours) result.ceiling = 1 - 2 * std::sqrt(d - 1) / d;
 
   PatternOptions building;
   building.memory_limit = ctx.memory_limit;
@@ -245,8 +247,8 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
   shape.head_dim = options.head_dim;
   std::set<std::uint64_t> seen;
   std::vector<Design> all;
-  for (const Candidate& candidate : candidates) {
-    check_stop();
+  // What a candidate does; empty for one that passes the budget or has come before.
+  const auto judged = [&](const Candidate& candidate) -> std::optional<Design> {
     Design item;
     item.baseline = candidate.baseline;
     const Graph graph = pattern(candidate.text, options.n, options.n, building);
@@ -256,7 +258,7 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
     // Published patterns stand for comparison even where their rounding passes the budget a little.
     if (static_cast<double>(item.edges) > most * (item.baseline ? 1.1 : 1) ||
         !seen.insert(graph.hash()).second)
-      continue;
+      return std::nullopt;
     const Plan planned = plan(ctx, graph, shape);
     item.padding = planned.tiling().padding;
     item.predicted_seconds = planned.predicted_seconds();
@@ -271,8 +273,19 @@ DesignResult design(const Context& ctx, const DesignOptions& options) {
     item.capacity = capacity(ctx, graph);
     const auto reached = reach(ctx, graph, kReachHops, options.n <= 4096 ? 4096 : 256);
     item.reach = reached.empty() ? 0 : reached.back().mean;
-    all.push_back(std::move(item));
+    return item;
+  };
+  std::exception_ptr refused;
+  for (const Candidate& candidate : candidates) {
+    check_stop();
+    try {
+      if (auto item = judged(candidate)) all.push_back(std::move(*item));
+    } catch (const LimitError&) {
+      ++result.left_out;
+      if (!refused) refused = std::current_exception();
+    }
   }
+  if (all.empty() && refused) std::rethrow_exception(refused);
 
   auto kept = front(all, options.causal, false);
   std::sort(kept.begin(), kept.end(), [&](const Design& a, const Design& b) {

@@ -44,8 +44,11 @@ struct Design {
 struct DesignResult {
   std::vector<Design> designs;        // the Pareto set and the baselines, best first
   std::optional<std::size_t> chosen;  // into `designs`; empty when nothing fits the budget
-  std::optional<double> ceiling;      // 1 - 2 sqrt(d - 1)/d, d = edges_per_token / align, for d > 2
-  int tried = 0;                      // candidates that were built
+  // 1 - 2 sqrt(d - 1)/d, d = edges_per_token / align, for d > 2 and below what n / align blocks have room
+  // for.
+  std::optional<double> ceiling;
+  int tried = 0;     // candidates that were built
+  int left_out = 0;  // candidates that pass the memory limit
 };
 
 inline constexpr int kReachHops = 3;
@@ -57,7 +60,8 @@ inline constexpr int kReachHops = 3;
 /// causal: the largest reach. The search is the same on every machine, the times are not.
 /// Cost about 30 builds and solves of n edges_per_token edges, and the timed runs.
 /// Throws ValueError for n < 2, edges_per_token that is not finite or below 1, align outside 1 .. n, a `keep`
-/// that is no pattern, or that alone passes the budget; LimitError; Interrupted.
+/// that is no pattern, or that alone passes the budget; LimitError where every candidate passes the memory
+/// limit; Interrupted.
 DesignResult design(const Context& ctx, const DesignOptions& options);
 
 }  // namespace manyhop::spectral

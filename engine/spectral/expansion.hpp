@@ -63,11 +63,12 @@ Ramanujan ramanujan(const SymmetricGraph& s, std::optional<double> lambda2, std:
 /// Steps until the total variation distance of a walk is at most eps, from the worst start.
 struct MixingTime {
   double eps = 0.25;
-  std::optional<double> lower;            // (t_rel - 1) ln(1/(2 eps)), t_rel = 1/(1 - l), l = (1 + lambda2)/2
-  std::optional<std::int64_t> upper;      // first t with 1/2 sqrt((1 - pi_min)/pi_min) l^t <= eps
-  std::optional<std::int64_t> simulated;  // the largest first t of the simulated starts; empty: work ran out
-  int starts = 0;                         // simulated starts
-  Index worst = 0;                        // the start that took longest
+  std::optional<double> lower;        // (t_rel - 1) ln(1/(2 eps)), t_rel = 1/(1 - l), l = (1 + lambda2)/2
+  std::optional<std::int64_t> upper;  // first t with 1/2 sqrt((1 - pi_min)/pi_min) l^t <= eps
+  // The largest first t of the simulated starts; empty where work ran out or eps is below 1e-13.
+  std::optional<std::int64_t> simulated;
+  int starts = 0;   // simulated
+  Index worst = 0;  // the start that took longest
 };
 struct MixingOptions {
   double eps = 0.25;  // 0 < eps < 1

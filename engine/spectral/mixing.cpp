@@ -12,7 +12,8 @@ namespace manyhop::spectral {
 namespace {
 
 constexpr std::uint32_t kStartStage = 0x4D495853;
-constexpr double kMostSteps = 9e15;  // integers that a double holds
+constexpr double kMostSteps = 9e15;          // integers that a double holds
+constexpr double kSmallestDistance = 1e-13;  // rounding of a walk's entries hides smaller ones
 
 void check_eps(double eps) {
   if (!(eps > 0 && eps < 1))
@@ -89,6 +90,7 @@ MixingTime mixing_time(const Context& ctx, const SymmetricGraph& s, std::optiona
     result.upper = first_step(start_factor(s), rate, options.eps);
   }
   const double step_work = static_cast<double>(s.stored() + 4 * s.n());
+  if (options.eps < kSmallestDistance) return result;
   if (options.max_work <= 0 || expected * step_work > options.max_work) return result;
 
   const auto n = at(s.n());

@@ -91,6 +91,39 @@ TEST_CASE("what is too slow is left out") {
   CHECK_FALSE(spectral::design({}, options).chosen);
 }
 
+TEST_CASE("candidates that pass the memory limit are left out, and all of them are an error") {
+  Context ctx;
+  auto options = small();
+  options.align = 1;  // from few edges in blocks to single ones
+  std::size_t limit = std::size_t{1} << 24;
+  const auto all = spectral::design(ctx, options);
+  CHECK(all.left_out == 0);
+  bool some = false;
+  for (; limit > 1024 && !some; limit /= 2) {
+    ctx.memory_limit = limit;
+    try {
+      const auto found = spectral::design(ctx, options);
+      some = found.left_out > 0;
+      if (some) CHECK(found.tried < all.tried);
+    } catch (const LimitError&) {
+      break;
+    }
+  }
+  CHECK(some);
+  ctx.memory_limit = 1024;
+  CHECK_THROWS_AS(spectral::design(ctx, options), LimitError);
+}
+
+TEST_CASE("a complete graph has no ceiling") {
+  auto options = small();
+  options.n = 16;
+  options.align = 1;
+  options.edges_per_token = 1e300;
+  const auto found = spectral::design({}, options);
+  REQUIRE(found.chosen);
+  CHECK_FALSE(found.ceiling);
+}
+
 TEST_CASE("bad arguments of design") {
   const auto refuse = [](auto&& change) {
     auto options = small();

@@ -115,7 +115,8 @@ def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, se
 
     Keys: chosen and designs (each {pattern, gap, capacity, reach, edges, padding, predicted_seconds, measured_seconds, pareto,
     baseline}; the Pareto set and, for comparison, bigbird, longformer and diffuser of as many edges), ceiling (1 - 2 sqrt(d - 1)/d,
-    d = edges_per_token / align) and tried. The search is the same on every machine, the times are not.
+    d = edges_per_token / align; None from the complete graph on), tried and left_out (candidates that pass the memory limit). The
+    search is the same on every machine, the times are not.
 
     >>> import manyhop as mh
     >>> best = mh.spectral.design(64, 8).chosen
