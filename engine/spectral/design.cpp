@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <exception>
@@ -75,7 +76,9 @@ std::vector<Candidate> undirected_candidates(const DesignOptions& o, double budg
       seeded([&](std::uint64_t seed) {
         return block(fmt::format("window(1, ring=true)|regular({}, seed={})", even(d - 3), seed));
       });
-    if ((base & (base - 1)) == 0 && (Offset{1} << d) >= base) found.push_back({block("hypercube"), false});
+    if (const auto corners = static_cast<std::uint64_t>(base);
+        std::has_single_bit(corners) && std::countr_zero(corners) <= d)
+      found.push_back({block("hypercube"), false});
     // A window beside a lift of half the degree, in blocks of the least size.
     if (const Offset half = even(d / 2); half >= least) {
       const double left = (budget - static_cast<double>(half * b)) / o.align;
