@@ -4,6 +4,7 @@ SHELL := /bin/bash
 
 PREFIX ?= /usr/local
 MUTATIONS ?= 10000
+TIDY ?= ^$(CURDIR)/(graphs|ops|engine|tests|bench)/
 MANYHOP_CUDA ?= AUTO
 # Empty: what cmake/manyhop_cuda.cmake says.
 MANYHOP_CUDA_ARCHITECTURES ?=
@@ -26,7 +27,7 @@ help:
 	@echo 'make clang    build with clang++-16'
 	@echo 'make neon     kernels and attention cross-compiled for 64-bit ARM, run under qemu (Debian)'
 	@echo 'make format   clang-format-16 on every source;  make format-check only tells'
-	@echo 'make tidy     clang-tidy-16 on every source, or on those that match TIDY (an hour on two cores)'
+	@echo 'make tidy     clang-tidy-16 on every source, or on those that match TIDY (half an hour on two cores)'
 	@echo 'make nightly  a million mutations of every file format under AddressSanitizer, and make neon'
 	@echo 'make install  into PREFIX (default /usr/local)'
 	@echo 'make clean    remove build/ and out/'

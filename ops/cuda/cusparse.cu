@@ -140,9 +140,9 @@ SparseProduct<C>::SparseProduct(const Graph& graph, const Index* columns, int wi
   const std::int64_t rows = graph.n_rows();
   const std::int64_t cols = graph.n_cols();
   // Something to point at while the structure is looked at; calls bring their own.
-  Buffer values(static_cast<std::size_t>(std::max<Offset>(1, graph.nnz())) * sizeof(C), stream);
-  Buffer dense(static_cast<std::size_t>(std::max<std::int64_t>(1, (rows + cols) * width)) * sizeof(C),
-               stream);
+  const Buffer values(static_cast<std::size_t>(std::max<Offset>(1, graph.nnz())) * sizeof(C), stream);
+  const Buffer dense(static_cast<std::size_t>(std::max<std::int64_t>(1, (rows + cols) * width)) * sizeof(C),
+                     stream);
   check(cudaMemsetAsync(values.data(), 0, values.bytes(), stream), "cudaMemsetAsync");
   check(cudaMemsetAsync(dense.data(), 0, dense.bytes(), stream), "cudaMemsetAsync");
   check(cudaEventCreateWithFlags(&s.used, cudaEventDisableTiming), "cudaEventCreate");
