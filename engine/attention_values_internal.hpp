@@ -44,8 +44,7 @@ void require_shape(const char* name, TensorView<T> view, std::array<Offset, 4> w
 
 template <class T>
 void require_data(const char* name, TensorView<T> view) {
-  if (view.data == nullptr && view.size() > 0)
-    throw ValueError(fmt::format("{}: shape {} without data", name, shape_text(view)));
+  if (view.lacks_data()) throw ValueError(fmt::format("{}: shape {} without data", name, shape_text(view)));
 }
 
 template <class T>

@@ -305,7 +305,7 @@ Reordered reorder(const Graph& graph, Reorder kind) {
     Reordered candidate = apply(graph, std::move(order), tried);
     if (tile_cost(candidate.tiling) < tile_cost(best.tiling) * (1 - kWorth)) best = std::move(candidate);
   };
-  Search search(graph);
+  const Search search(graph);
   attempt(search.order(Reorder::cluster), Reorder::cluster);
   if (worth() && search.may_have_band()) attempt(search.order(Reorder::rcm), Reorder::rcm);
   if (worth() && search.skewed()) attempt(by_degree(graph), Reorder::degree);

@@ -24,7 +24,7 @@ std::string shape_of(TensorView<T> view) {
 
 template <class T>
 void check_data(std::string_view op, std::string_view name, TensorView<T> view) {
-  if (view.size() > 0 && view.data == nullptr) {
+  if (view.lacks_data()) {
     throw ValueError(fmt::format("{}: {} has no data, its {} values must be given", op, name, view.size()));
   }
 }

@@ -39,7 +39,7 @@ RowsOf<T> rows_of(const char* op, const char* name, const TensorView<T>& view,
     throw ValueError(fmt::format("{}: {} has shape {}, want {}", op, name, shape_of(view),
                                  most == 2 ? "[rows, n] or [n]" : "[total] with offsets"));
   }
-  if (view.size() > 0 && view.data == nullptr) {
+  if (view.lacks_data()) {
     throw ValueError(fmt::format("{}: {} has no data, its {} values must be given", op, name, view.size()));
   }
   if (!offsets.empty()) {
@@ -205,6 +205,7 @@ void sparsek_vjp(const Context& ctx, TensorView<const T> p, TensorView<const T> 
   const bool wants_temperature = !gradients.temperature.empty();
   if (wants_temperature) {
     check_count(kOp, "gradients.temperature", gradients.temperature.size(), gates.rows());
+    // NOLINTNEXTLINE(readability-container-size-empty): empty() asks for data
     if (gradients.scores.empty() && p.size() > 0) {
       throw ValueError(
           "sparsek_vjp: gradients.temperature wants gradients.scores, the z of the forward call");
@@ -260,7 +261,7 @@ void topk(const Context& ctx, TensorView<const T> z, Offset k, TensorView<Index>
     throw ValueError(fmt::format("topk: indices has shape {}, want [{}, {}] (rows, k)", shape_of(indices),
                                  from.rows(), k));
   }
-  if (indices.size() > 0 && indices.data == nullptr) {
+  if (indices.lacks_data()) {
     throw ValueError(fmt::format("topk: indices has no data, its {} values must be given", indices.size()));
   }
   for (Offset r = 0; r < from.rows(); ++r) {

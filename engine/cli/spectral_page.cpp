@@ -203,7 +203,8 @@ std::string cut_figure(const spectral::Survey& survey) {
   const double border = 256.0 * static_cast<double>(survey.cut->size) / static_cast<double>(n);
   for (int y = 0; y < bins; ++y)
     for (int x = 0; x < bins; ++x) {
-      const double c = count[static_cast<std::size_t>(y * bins + x)];
+      const double c =
+          count[static_cast<std::size_t>(y) * static_cast<std::size_t>(bins) + static_cast<std::size_t>(x)];
       if (c == 0) continue;
       const bool crossing = ((y + 0.5) * side < border) != ((x + 0.5) * side < border);
       cells += fmt::format(

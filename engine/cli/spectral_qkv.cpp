@@ -226,7 +226,6 @@ int spectral_qkv(Session& session, const SpectralQkv& request, GraphArgument gra
       const Stopwatch own;
       Head head{b, h, {}, 0};
       const Offset kv_head = h / (in.heads / in.kv_heads);
-      spectral::GapResult none;
       if (in.n > 0) {
         const Graph a = spectral::softmax_graph(session.context, pattern, head_view(in.q, layout, b, h),
                                                 head_view(in.k, layout, b, kv_head), scale);

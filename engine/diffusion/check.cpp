@@ -78,8 +78,7 @@ bool wants_double(const DiffuseOptions& o, const Graph& graph) {
 
 template <class T>
 TensorView<T> as_columns(const char* name, TensorView<T> x, Offset n) {
-  if (x.data == nullptr && x.size() > 0)
-    throw ValueError(fmt::format("{}: {} numbers without data", name, x.size()));
+  if (x.lacks_data()) throw ValueError(fmt::format("{}: {} numbers without data", name, x.size()));
   if (x.rank == 1 && x.extent[0] == n) {
     TensorView<T> columns = x;
     columns.rank = 2;

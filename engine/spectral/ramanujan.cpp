@@ -43,8 +43,10 @@ Ramanujan ramanujan(const SymmetricGraph& s, std::optional<double> lambda2, std:
   result.margin = bound - lambda;
   result.error = d * residual;
   if (std::abs(*result.margin) > *result.error) result.verdict = *result.margin > 0;
-  if (diameter_lower && *diameter_lower >= 4)
-    result.alon_boppana = bound - (bound - 1) / static_cast<double>(*diameter_lower / 2 - 1);
+  if (diameter_lower && *diameter_lower >= 4) {
+    const auto levels = *diameter_lower / 2 - 1;  // rounded down
+    result.alon_boppana = bound - (bound - 1) / static_cast<double>(levels);
+  }
   return result;
 }
 

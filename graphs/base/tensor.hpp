@@ -79,6 +79,8 @@ struct TensorView {
   }
 
   bool empty() const { return data == nullptr; }
+  /// Whether it promises values without memory behind them.
+  bool lacks_data() const { return data == nullptr && size() > 0; }
   Offset size() const {
     Offset total = rank == 0 ? 0 : 1;
     for (int a = 0; a < rank; ++a) total *= extent[static_cast<std::size_t>(a)];

@@ -192,7 +192,7 @@ std::string read_file_within(const std::string& path, std::size_t limit) {
   if (limit == 0) limit = half_of_memory();
   if (path.empty()) throw FileError("input path: the empty text names no file, a path or - wanted");
   if (path.find('\0') != std::string::npos) throw FileError("input path: holds a zero byte");
-  Descriptor input{path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  const Descriptor input{path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (input.file < 0) fail(path, "read", errno);
   struct stat status {};
   if (::fstat(input.file, &status) != 0) fail(path, "read", errno);

@@ -97,9 +97,10 @@ class Compiler {
   explicit Compiler(const PatternOptions& options) : options_(options) {}
 
   Source compile(const Expr& expr, Offset n_rows, Offset n_cols, bool clip) const {
-    Place place{n_rows, n_cols, expr.column, &options_, clip};
+    const Place place{n_rows, n_cols, expr.column, &options_, clip};
     if (expr.op == Expr::Op::atom) return atom(expr, place);
     std::vector<Source> parts;
+    parts.reserve(expr.items.size());
     for (const Expr& item : expr.items) parts.push_back(compile(item, n_rows, n_cols, clip));
     if (expr.op == Expr::Op::all_of) return intersect_all(place, std::move(parts));
     return unite_all(place, std::move(parts), expr.signs);

@@ -93,7 +93,7 @@ Source paley(const Place& place) {
   const auto fits = [](Offset size) { return size % 4 == 1 && is_prime(static_cast<std::uint64_t>(size)); };
   if (!fits(n)) place.fail(misfit("paley", n, "a prime that is 1 mod 4", fits));
   Source source;
-  source.edges = static_cast<double>(n) * static_cast<double>((n - 1) / 2);
+  source.edges = static_cast<double>(n) * (static_cast<double>(n) - 1) / 2;
   source.runs = source.edges / 2 + static_cast<double>(n);
   require_memory(place, static_cast<double>(n) * 16 + source.runs * 16 + source.edges * 4, "paley");
   std::vector<char> square(static_cast<std::size_t>(n));

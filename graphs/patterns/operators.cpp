@@ -219,7 +219,7 @@ Graph build(const Place& place, const Source& source) {
 }
 
 Source from_multigraph(const Place& place, Offset degree,
-                       std::function<void(Offset, std::vector<Index>&)> columns) {
+                       const std::function<void(Offset, std::vector<Index>&)>& columns) {
   Source source;
   source.edges = static_cast<double>(place.n_rows) * static_cast<double>(degree);
   source.runs = source.edges;

@@ -230,7 +230,7 @@ class Parser {
     chain.column = first.column;
     for (char sign = peek(); (sign == '|' || sign == '-') && !at_end(); sign = peek()) {
       ++at_;
-      if (chain.items.empty()) {
+      if (chain.items.empty()) {  // NOLINTBEGIN(bugprone-use-after-move): once, in the first round
         // (a | b) - c is a | b - c: a chain on the left joins.
         if (first.op == Expr::Op::chain) {
           chain.items = std::move(first.items);
@@ -239,7 +239,7 @@ class Parser {
           chain.items.push_back(std::move(first));
           chain.signs.assign(1, '|');
         }
-      }
+      }  // NOLINTEND(bugprone-use-after-move)
       chain.signs += sign;
       chain.items.push_back(term());
     }
@@ -252,13 +252,13 @@ class Parser {
     all.op = Expr::Op::all_of;
     all.column = first.column;
     while (take('&')) {
-      if (all.items.empty()) {
+      if (all.items.empty()) {  // NOLINTBEGIN(bugprone-use-after-move): once, in the first round
         if (first.op == Expr::Op::all_of) {
           all.items = std::move(first.items);
         } else {
           all.items.push_back(std::move(first));
         }
-      }
+      }  // NOLINTEND(bugprone-use-after-move)
       all.items.push_back(factor());
     }
     return all.items.empty() ? first : all;

@@ -99,7 +99,7 @@ Source hops(const Place& place, Graph graph, std::uint64_t k);
 Source from_graph(Graph graph);
 /// columns(i, out) gives the sorted columns of row i with repetition, `degree` of them.
 Source from_multigraph(const Place& place, Offset degree,
-                       std::function<void(Offset, std::vector<Index>&)> columns);
+                       const std::function<void(Offset, std::vector<Index>&)>& columns);
 /// file("path"), with the edge-list options of the pattern. "-" is refused at `column`.
 Graph load_file(std::size_t column, const std::string& path, const PatternOptions& options);
 /// The graph of a source: edges, or runs where those are far fewer. Refuses what would not fit into memory.

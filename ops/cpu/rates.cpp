@@ -67,6 +67,7 @@ Rates measure_rates(Offset n_cols) {
     Block values(at(tiling.value_count), C(0.01)), out(at(kPanelRows * kWidth));
     RowBlock x(at(kCols * kWidth), S(0.5F));
     const Rows<const S> rows{x.data(), kCols, kWidth};
+    // NOLINTNEXTLINE(misc-const-correctness): bf16 may find a faster one below
     double tile = fastest(kRepeats, [&] {
       for (int i = 0; i < 4; ++i) spmm_dense<C, S>(view, values.data(), rows, out.data(), false);
     });

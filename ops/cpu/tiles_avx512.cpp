@@ -46,7 +46,7 @@ struct Avx512 {
           for (Offset i = 0; i < kRows; ++i) {
             int word = 0;
             std::memcpy(&word, a + i * left.stride + 2 * p, sizeof(word));
-            __m512i pair = _mm512_set1_epi32(word);
+            __m512i pair = _mm512_set1_epi32(word);  // NOLINT(misc-const-correctness): see below
 #if defined(__clang__)
             // Clang 16 crashes where it folds the broadcast into the product.
             __asm__("" : "+v"(pair));
@@ -100,8 +100,8 @@ bool available() {
   constexpr unsigned kAvx512 = (1U << 16) | (1U << 17) | (1U << 30) | (1U << 31);
   if ((b & kAvx512) != kAvx512) return false;
   if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & (1U << 5)) == 0) return false;
-  unsigned low = 0;
-  unsigned high = 0;
+  unsigned low = 0;   // NOLINT(misc-const-correctness): the assembly writes them
+  unsigned high = 0;  // NOLINT(misc-const-correctness)
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   constexpr unsigned kSaved = (7U << 5) | (3U << 1);
   return (low & kSaved) == kSaved;

@@ -64,7 +64,7 @@ CapturedHops::CapturedHops() {
 
 CapturedHops::~CapturedHops() {
   for (Entry& entry : entries_) retire(entry);
-  for (Entry& entry : retired_) {
+  for (const Entry& entry : retired_) {
     if (entry.used != nullptr) cudaEventSynchronize(entry.used);
     destroy(entry);
   }

@@ -13,7 +13,8 @@ void Run<T>::make_weights(const Side& side, const SideMemory<T>& memory, const G
     s.lse_by_column = true;
   }
   for_width(padded_, [&](auto width) {
-    EdgeScores<T> p{u, edges(side), x, y, s, memory.edge_values, transposed ? nullptr : memory.edge_sums};
+    const EdgeScores<T> p{
+        u, edges(side), x, y, s, memory.edge_values, transposed ? nullptr : memory.edge_sums};
     launch_warps(edge_scores<T, width.value>, side.edge_tasks.size(), group.count, stream_, p);
   });
   if (transposed) return;

@@ -19,7 +19,7 @@ using namespace manyhop::test;
 
 TEST_CASE("attention: what lies past a length is never read and written zero") {
   for (const Backend backend : kBackends) {
-    for (std::uint64_t seed : {1U, 2U, 3U, 5U, 6U}) {
+    for (const std::uint64_t seed : {1U, 2U, 3U, 5U, 6U}) {
       AttentionCase c = some_case<float>(some_graph(70, seed), 3, 2, 1, 8, 5, seed, 5);
       c.hops = 3;
       c.teleport = 0.2;
@@ -236,7 +236,7 @@ TEST_CASE("attention: errors") {
     if (backend == Backend::cpu) {
       CHECK_THROWS_AS(plan(tiny, full_graph(100000, 100000), {.heads = 12}), LimitError);
     }
-    std::atomic<bool> stop = true;
+    const std::atomic<bool> stop = true;
     Context stopped = on(backend);
     stopped.stop = &stop;
     CHECK_THROWS_AS(attention<float>(stopped, made, good, good, good, out), Interrupted);

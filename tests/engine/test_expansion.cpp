@@ -372,7 +372,7 @@ TEST_CASE("bad arguments of expansion") {
   const Graph negative = Graph::from_csr(2, 2, {0, 1, 2}, {1, 0}, {-1, -1});
   CHECK_THROWS_AS(spectral::symmetric_graph({}, negative, true), ValueError);
   CHECK_THROWS_AS(spectral::capacity({}, negative, 5, true), ValueError);
-  std::atomic<bool> stop{true};
+  const std::atomic<bool> stop{true};
   Context ctx;
   ctx.stop = &stop;
   CHECK_THROWS_AS(spectral::diameter(ctx, s), Interrupted);

@@ -348,7 +348,7 @@ TEST_CASE("bad arguments name themselves") {
 }
 
 TEST_CASE("a raised stop flag ends the solver") {
-  std::atomic<bool> stop{true};
+  const std::atomic<bool> stop{true};
   Context ctx;
   ctx.stop = &stop;
   CHECK_THROWS_AS(gap(ctx, pattern("regular(4)", 5000)), Interrupted);

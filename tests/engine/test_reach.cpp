@@ -137,7 +137,7 @@ TEST_CASE("reach of nothing, and bad arguments") {
 }
 
 TEST_CASE("reach stops when asked") {
-  std::atomic<bool> stop{true};
+  const std::atomic<bool> stop{true};
   Context ctx;
   ctx.stop = &stop;
   CHECK_THROWS_AS(spectral::reach(ctx, pattern("window(2)", 1000), 3), Interrupted);

@@ -174,11 +174,11 @@ TEST_CASE("sparsek attention: gradients are slopes") {
 
 TEST_CASE("sparsek attention with gates on scores is attention over its graph with log gates as bias") {
   const Data<float> x(Shape{.h = 2, .kv = 1, .s = 1, .n = 200, .d = 16, .dv = 16});
-  SparsekAttentionOptions options{.select = {.k = 10},
-                                  .join = {.window = 8, .sinks = 2},
-                                  .gate = Gate::scores,
-                                  .hops = 3,
-                                  .teleport = 0.1};
+  const SparsekAttentionOptions options{.select = {.k = 10},
+                                        .join = {.window = 8, .sinks = 2},
+                                        .gate = Gate::scores,
+                                        .hops = 3,
+                                        .teleport = 0.1};
   const auto got = run(x, options, Backend::cpu, 2, false);
   const Context ctx;
   const Graph graph =

@@ -44,7 +44,7 @@ TEST_CASE_TEMPLATE("sparsek cache decodes what the whole sequence gives", T, flo
       options.select.cap = cap;
       options.join = join;
       options.gate = gate;
-      SparsekAttentionOptions whole{.select = options.select, .join = join, .gate = gate};
+      const SparsekAttentionOptions whole{.select = options.select, .join = join, .gate = gate};
       std::vector<T> want(static_cast<std::size_t>(n * x.h * dv)), got(want.size());
       const Context ctx;
       // Tokens first: [n, h, d] seen as [h, n, d].
@@ -76,7 +76,7 @@ TEST_CASE_TEMPLATE("sparsek cache decodes what the whole sequence gives", T, flo
 TEST_CASE("sparsek cache: gates are those of the whole sequence, bit for bit, for many tokens") {
   const Offset n = kSanitized ? 5000 : 40000;
   const auto u = random_values<float>(n, 9, 3);
-  SparsekCacheOptions options{.head_dim = 1, .select = {.k = 16}, .join = {.window = 4}};
+  const SparsekCacheOptions options{.head_dim = 1, .select = {.k = 16}, .join = {.window = 4}};
   SparsekCache<float> cache(options);
   const auto whole = causal_sparsek(std::span<const float>(u), options.select);
   const float one = 1;

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
 #include <vector>
 
@@ -155,7 +154,7 @@ TEST_CASE("causal sparsek: heads together are heads one by one") {
       CHECK(all[h].edges == one.edges);
     }
   }
-  Context ctx;
+  const Context ctx{};
   CHECK_THROWS_AS(causal_sparsek<float>(ctx, {u.data(), {1500}}, {.k = 6}), ValueError);
   CHECK_THROWS_WITH_AS(causal_sparsek<float>(ctx, {nullptr, {3, 500}}, {.k = 6}),
                        "causal sparsek: scores: shape [3, 500] without data", ValueError);
@@ -164,12 +163,11 @@ TEST_CASE("causal sparsek: heads together are heads one by one") {
 TEST_CASE("causal sparsek: chunks and single tokens give the same bits, in bounded memory") {
   for (const std::uint64_t seed : {0U, 2U, 3U, 6U}) {
     const auto u = scores_of(seed, 3000);
-    CausalOptions options{.k = 12.5, .cap = 20, .temperature = 0.7};
+    const CausalOptions options{.k = 12.5, .cap = 20, .temperature = 0.7};
     const auto whole = causal_sparsek(u, options);
     CausalSparsek state(options);
     CausalSelection parts;
     std::size_t done = 0;
-    std::map<Index, double> live;
     for (const std::size_t step : {1000U, 1U, 1U, 500U, 0U, 1498U}) {
       extend(state, std::span(u).subspan(done, step), parts);
       done += step;

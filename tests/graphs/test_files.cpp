@@ -32,7 +32,7 @@ TEST_CASE("a file appears whole or not at all") {
   }
   CHECK(folder.entries() == 1);
   CHECK(read_file(folder / "old") == "before");
-  std::atomic<bool> stop{true};
+  const std::atomic<bool> stop{true};
   {
     const ThreadScope scope(1, &stop);
     CHECK_THROWS_AS(write_atomically(folder / "new", "after"), Interrupted);

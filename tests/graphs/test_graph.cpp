@@ -43,7 +43,7 @@ Graph causal(Offset n) {
 
 // The same edges through from_csr, which always stores them.
 Graph written(const Graph& graph) {
-  std::vector<Offset> indptr(graph.indptr().begin(), graph.indptr().end());
+  const std::vector<Offset> indptr(graph.indptr().begin(), graph.indptr().end());
   std::vector<Index> indices;
   for (Offset i = 0; i < graph.n_rows(); ++i) {
     graph.for_each_run(i, [&](Run run) {
@@ -296,7 +296,6 @@ TEST_CASE("graph laws") {
     Offset row = 0;
     Offset col = 0;
     bool any = false;
-    std::vector<std::pair<Graph, bool>> kept;
     for (int s = *rc::gen::inRange(0, 4); s > 0; --s) {
       const Drawn d = draw();
       const bool with = *rc::gen::arbitrary<bool>();

@@ -73,9 +73,9 @@ TEST_CASE_TEMPLATE("sddmm: cpu against reference, strided views, grouped heads, 
         std::vector<E> dbias(static_cast<std::size_t>(m));
         sddmm<T>(ctx, graph, q_view, k_view, {.scale = 0.3, .bias = {bias.data(), {m}}},
                  {scores.data(), {h, m}, {1, h}});  // edges outer, heads inner
-        SddmmGradients<T> gradients{{dq.data(), {h, n, d}, {d, h * d, 1}},
-                                    {dk.data(), {h_kv, n_cols, d}, {n_cols * d * 2, d * 2, 2}},
-                                    {dbias.data(), {m}}};
+        const SddmmGradients<T> gradients{{dq.data(), {h, n, d}, {d, h * d, 1}},
+                                          {dk.data(), {h_kv, n_cols, d}, {n_cols * d * 2, d * 2, 2}},
+                                          {dbias.data(), {m}}};
         sddmm_backward<T>(ctx, graph, q_view, k_view, 0.3, {g.data(), {h, m}}, gradients);
         return std::tuple{scores, dq, dk, dbias};
       };

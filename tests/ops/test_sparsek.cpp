@@ -289,7 +289,7 @@ TEST_CASE_TEMPLATE("sparsek: layouts, ragged rows, in place and threads", T, flo
   std::vector<double> tau(rows), k{0, 1, 2.5, 64, 300, 699, 700, 1e9, 7};
   Context ctx;
   ctx.threads = 1;
-  SparsekOptions options{.row_k = k, .tau = tau};
+  const SparsekOptions options{.row_k = k, .tau = tau};
   sparsek<T>(ctx, {values.data(), {rows, n}}, 0, {whole.data(), {rows, n}}, options);
   for (Offset r = 0; r < rows; ++r) {
     const std::vector<T> row(values.begin() + r * n, values.begin() + (r + 1) * n);

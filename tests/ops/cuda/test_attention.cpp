@@ -162,7 +162,7 @@ DEVICE_CASE("forward: bias, dropout, lengths and hops") {
       compare<bf16>(c, "bias", bias);
     }
   }
-  AttentionCase one = case_of<float>(graph, 3, 1, 16, 16);
+  const AttentionCase one = case_of<float>(graph, 3, 1, 16, 16);
   compare<float>(one, "teleport 1");
 }
 
@@ -250,7 +250,7 @@ DEVICE_CASE("the same bits in every run") {
 
 DEVICE_CASE(
     "memory: split by a limit with the same bits, refused with both numbers, failures leave nothing") {
-  AttentionCase c = case_of<float>(pattern("window(20)", 200), 3, 0.1, 32, 32);
+  const AttentionCase c = case_of<float>(pattern("window(20)", 200), 3, 0.1, 32, 32);
   const auto whole = run_attention<float>(cuda(), c);
   Context limited = cuda();
   limited.memory_limit = std::size_t{3} << 20;
@@ -277,7 +277,7 @@ DEVICE_CASE(
 }
 
 DEVICE_CASE("what a device does not take is told") {
-  AttentionCase wide = case_of<float>(pattern("window(2)", 10), 1, 0, 257, 8);
+  const AttentionCase wide = case_of<float>(pattern("window(2)", 10), 1, 0, 257, 8);
   CHECK_THROWS_WITH_AS(run_attention<float>(cuda(), wide),
                        "backend: 'cuda' takes heads of at most 256 features, here it is 257; 'cpu' takes any",
                        ValueError);

@@ -186,7 +186,7 @@ TEST_CASE("captured hops: the least recently used graph leaves, and is destroyed
 
 TEST_CASE("captured hops: where a capture fails hops go one by one and explain says why") {
   if (!graphs_on()) return;
-  Repeated<bf16> calls = plain_of<bf16>({tiled()});
+  const Repeated<bf16> calls = plain_of<bf16>({tiled()});
   const auto want = calls.fresh().forward();
   for (const char* call : {"cudaStreamCreateWithFlags", "cudaStreamBeginCapture", "cudaStreamEndCapture",
                            "cudaGraphInstantiateWithFlags", "cudaGraphLaunch"}) {

@@ -236,7 +236,7 @@ DEVICE_CASE("cuda product: gradients stay on the device through every kernel, mo
 
 DEVICE_CASE("cuda product: gradients of plain weights, of no hop, of hubs, of no columns") {
   const Graph graph = pattern("window(3) | random(4, seed=2) | global(1)", 600);
-  std::vector<double> weights(at(graph.nnz()), 0.1);  // a norm above 1: powers are scaled
+  const std::vector<double> weights(at(graph.nnz()), 0.1);  // a norm above 1: powers are scaled
   DiffuseOptions options;
   options.kernel = Kernel::heat;
   options.normalization = Normalization::none;
@@ -250,7 +250,8 @@ DEVICE_CASE("cuda product: gradients of plain weights, of no hop, of hubs, of no
 
 DEVICE_CASE("cuda product: signals stay on the device through every kernel, normalisation and empty line") {
   const Graph graph = with_empty_lines(1100);  // two chunks of rows
-  DiffuseOptions ppr, heat, free;
+  const DiffuseOptions ppr;
+  DiffuseOptions heat, free;
   heat.kernel = Kernel::heat;
   free.kernel = Kernel::coefficients;
   free.coefficients = {0.25, 0, -1, 0.5};
