@@ -231,7 +231,7 @@ DiffuseResult diffuse_in(const Context& ctx, Walk<S>& walk, const Graph& graph, 
       sizeof(S)));
   // With a tolerance the slowest block decides on the hops of all: the result must not depend on the memory
   // limit.
-  std::optional<int> hops = options.hops;
+  const std::optional<int> hops = options.hops;
   DiffuseResult result;
   result.residual = std::numeric_limits<double>::quiet_NaN();
   const auto run_block = [&](Offset first, std::optional<int> fixed) {

@@ -56,7 +56,7 @@ std::string Fields::text() const {
   for (const auto& [name, value] : rows_) width = std::max(width, width_of(name));
   std::string out;
   for (const auto& [name, value] : rows_)
-    out += name + std::string(width - width_of(name) + 2, ' ') + value + '\n';
+    out.append(name).append(width - width_of(name) + 2, ' ').append(value).append(1, '\n');
   return out;
 }
 

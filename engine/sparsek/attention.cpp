@@ -112,9 +112,8 @@ class Call {
     selections.resize(at(batch * score_heads));
     rows.resize(selections.size());
     parallel_for(batch * score_heads, [&](Offset unit) {
-      const auto u = line(scores, unit / score_heads, unit % score_heads);
       std::vector<E> values(at(n));
-      for (Offset i = 0; i < n; ++i) values[at(i)] = u(i);
+      for (Offset i = 0; i < n; ++i) values[at(i)] = scores(unit / score_heads, unit % score_heads, i);
       selections[at(unit)] = causal_sparsek(std::span<const E>(values), options.select);
       rows[at(unit)] = std::make_unique<SelectionRows>(selections[at(unit)], sparsek_head::kChunk);
     });
@@ -213,8 +212,8 @@ void sparsek_attention_backward(const Context& ctx, TensorView<const T> q, Tenso
   const std::array<Offset, 4> like_v{call.batch, call.kv_heads, call.n, call.d_value};
   g = batched(g, 4);
   require("g", g, {call.batch, call.heads, call.n, call.d_value}, 4);
-  SparsekAttentionGradients<T> to{batched(gradients.q, 4), batched(gradients.k, 4), batched(gradients.v, 4),
-                                  batched(gradients.scores, 3)};
+  const SparsekAttentionGradients<T> to{batched(gradients.q, 4), batched(gradients.k, 4),
+                                        batched(gradients.v, 4), batched(gradients.scores, 3)};
   if (!to.q.empty()) require("gradients.q", to.q, like_q, 4);
   if (!to.k.empty()) require("gradients.k", to.k, like_k, 4);
   if (!to.v.empty()) require("gradients.v", to.v, like_v, 4);

@@ -49,7 +49,7 @@ template <class V>
 void require(const char* name, const TensorView<V>& view, Offset a, Offset b) {
   const bool fits = b < 0 ? view.rank == 1 && view.extent[0] == a
                           : view.rank == 2 && view.extent[0] == a && view.extent[1] == b;
-  if (fits && (view.size() == 0 || view.data != nullptr)) return;
+  if (fits && !view.lacks_data()) return;
   std::string shape;
   for (int x = 0; x < view.rank; ++x) shape += fmt::format("{}{}", x > 0 ? ", " : "", view.extent[at(x)]);
   throw ValueError(fmt::format("sparsek cache: {} has shape [{}], [{}{}] is wanted", name, shape, a,

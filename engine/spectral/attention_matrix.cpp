@@ -85,7 +85,7 @@ Graph softmax_graph(const Context& ctx, const Graph& pattern, TensorView<const d
                                  pattern.nnz(), static_cast<double>(pattern.nnz()) * kEdgeBytes,
                                  ctx.limit()));
   std::vector<double> weights(at(pattern.nnz()));
-  TensorView<double> scores(weights.data(), {pattern.nnz()});
+  const TensorView<double> scores(weights.data(), {pattern.nnz()});
   SddmmOptions<double> options;
   options.scale = scale;
   sddmm<double>(ctx, pattern, q, k, options, scores);

@@ -119,7 +119,8 @@ MixingTime mixing_time(const Context& ctx, const SymmetricGraph& s, std::optiona
         }
         break;
       }
-      if ((work += step_work) > options.max_work) return result;
+      work += step_work;
+      if (work > options.max_work) return result;
       step.apply(p.data(), moved.data(), 0.5);
       for (std::size_t v = 0; v < n; ++v) p[v] = p[v] / 2 + moved[v];
     }

@@ -197,6 +197,7 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     root[i] = std::sqrt(size) * std::sqrt(root[i]);
   }
   std::vector<Product> products;
+  products.reserve(terms.size());
   for (const Graph& term : terms) products.emplace_back(term, input.weighted, inverse, inverse, ctx.backend);
   const SymmetricOperator op(std::move(products));
   const auto apply = [&op](const double* x, double* y) { op.apply(x, y); };

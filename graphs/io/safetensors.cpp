@@ -191,6 +191,7 @@ void format_safetensors(const NamedTensors& tensors, const Sink& sink) {
   if (!tensors.metadata.empty()) header["__metadata__"] = tensors.metadata;
   // Widest types first, as the format's own library lays them out, so that every tensor is aligned.
   std::vector<const std::pair<const std::string, Tensor>*> order;
+  order.reserve(tensors.tensors.size());
   for (const auto& item : tensors.tensors) order.push_back(&item);
   std::ranges::stable_sort(order, std::greater<>(),
                            [](const auto* item) { return size_of(item->second.dtype); });

@@ -110,7 +110,7 @@ TEST_CASE("diffuse: two vertices by hand") {
   const Context ctx{.threads = 1};
   std::vector<double> x{1, 10};
   std::vector<double> z(2);
-  DiffuseOptions o{.teleport = 0.25, .hops = 2, .normalization = Normalization::row};
+  const DiffuseOptions o{.teleport = 0.25, .hops = 2, .normalization = Normalization::row};
   const DiffuseResult result = diffuse<double>(ctx, graph, TensorView<const double>(x.data(), {2}),
                                                TensorView<double>(z.data(), {2}), o);
   // Z_1 = (0.25, 0.75 + 2.5), Z_2 = (0.25, 0.75 * 0.25 + 2.5)

@@ -164,7 +164,7 @@ const Known kKnown[] = {
 TEST_CASE("diffuse: SciPy's numbers for every kernel, normalization and dangling policy") {
   const std::vector<Index> rows{0, 0, 1, 2, 2, 2, 4, 6};
   const std::vector<Index> cols{1, 4, 2, 0, 1, 2, 6, 1};
-  std::vector<double> weights{2, 0.5, 1, 0.25, 3, 0.75, 1.5, 0.125};
+  const std::vector<double> weights{2, 0.5, 1, 0.25, 3, 0.75, 1.5, 0.125};
   const std::vector<double> x{1, 0.5, 2, 0.25, 0, 3, 1.5};
   const std::vector<float> x_float(x.begin(), x.end());
   for (const Known& known : kKnown) {

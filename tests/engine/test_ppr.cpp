@@ -256,7 +256,7 @@ TEST_CASE("ppr refuses what it cannot do") {
   Context small;
   small.memory_limit = 100000;
   CHECK_THROWS_AS((void)ppr(small, pattern("random(8)", 20000), seeds, {.tol = 1e-9}), LimitError);
-  std::atomic<bool> stop{true};
+  const std::atomic<bool> stop{true};
   Context stopped;
   stopped.stop = &stop;
   CHECK_THROWS_AS((void)ppr(stopped, graph, seeds, {}), Interrupted);

@@ -163,23 +163,25 @@ TEST_CASE("rounding to TF32: to nearest, ties away from zero, specials as they a
 
 TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^33") {
   using namespace ops::cuda;
-  constexpr std::int64_t kFar = (std::int64_t{1} << 33) + 7;
+  constexpr std::int64_t kBeyond = (std::int64_t{1} << 33) + 7;
   constexpr int kEdges = 37;
   constexpr int kWidth = 32;
+  const auto at = [](int e, int f) {
+    return static_cast<std::size_t>(e) * kWidth + static_cast<std::size_t>(f);
+  };
   // Arrays of 2^33 edges of which only the last ones are there.
   std::vector<Index> columns(kEdges);
   std::vector<float> x(kWidth, 0.25F);
   std::vector<float> y(kEdges * kWidth);
   for (int e = 0; e < kEdges; ++e) {
     columns[static_cast<std::size_t>(e)] = kEdges - 1 - e;
-    for (int f = 0; f < kWidth; ++f)
-      y[static_cast<std::size_t>(e * kWidth + f)] = static_cast<float>(e % 5 - f % 3);
+    for (int f = 0; f < kWidth; ++f) y[at(e, f)] = static_cast<float>(e % 5 - f % 3);
   }
   std::vector<float> values(kEdges);
-  const EdgeTask task{kFar, kFar + kEdges, 0};
+  const EdgeTask task{kBeyond, kBeyond + kEdges, 0};
   const TaskRange whole{0, 1};
-  const auto far = [&](auto& of) { return of.data() - kFar; };
-  const Edges edges{&task, 1, far(columns), nullptr, kFar + kEdges};
+  const auto far = [&](auto& of) { return of.data() - kBeyond; };
+  const Edges edges{&task, 1, far(columns), nullptr, kBeyond + kEdges};
   Units units;
   units.n_rows = 1;
   units.n_cols = kEdges;
@@ -206,12 +208,10 @@ TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^3
   std::vector<double> want(kWidth);
   for (int e = 0; e < kEdges; ++e) {
     double product = 0;
-    for (int f = 0; f < kWidth; ++f)
-      product += 0.25 * static_cast<double>(y[static_cast<std::size_t>(e * kWidth + f)]);
+    for (int f = 0; f < kWidth; ++f) product += 0.25 * static_cast<double>(y[at(e, f)]);
     total += std::exp(product);
     for (int f = 0; f < kWidth; ++f)
-      want[static_cast<std::size_t>(f)] +=
-          std::exp(product) * static_cast<double>(y[static_cast<std::size_t>(e * kWidth + f)]);
+      want[static_cast<std::size_t>(f)] += std::exp(product) * static_cast<double>(y[at(e, f)]);
   }
   for (int f = 0; f < kWidth; ++f) {
     CHECK(static_cast<double>(out[static_cast<std::size_t>(f)]) ==
@@ -226,16 +226,16 @@ TEST_CASE("limits: kernels over edges and chunks whose numbers pass 2^31 and 2^3
   const std::vector<std::uint32_t> ones(kChunkCells / 2, 0x3f803f80U);
   const std::vector<bf16> z(kChunkColumns * kWidth, bf16(2.0F));
   std::vector<bf16> sums(kPanelRows * kWidth, bf16(0.0F));
-  const TileTask chunk{kFar, kFar + 1, 0, -1};
+  const TileTask chunk{kBeyond, kBeyond + 1, 0, -1};
   TileHop<bf16> hop;
   hop.units.n_rows = kPanelRows;
   hop.units.n_cols = kChunkColumns;
   hop.tiles.tasks = &chunk;
   hop.tiles.count = 1;
   hop.tiles.panel_rows = panel_rows.data();
-  hop.tiles.columns = chunk_columns.data() - kFar * kChunkColumns;
-  hop.tiles.chunks = kFar + 1;
-  hop.values = const_cast<std::uint32_t*>(ones.data()) - kFar * (kChunkCells / 2);
+  hop.tiles.columns = chunk_columns.data() - kBeyond * kChunkColumns;
+  hop.tiles.chunks = kBeyond + 1;
+  hop.values = const_cast<std::uint32_t*>(ones.data()) - kBeyond * (kChunkCells / 2);
   hop.z = {z.data(), kChunkColumns, kWidth, 1};
   hop.finish.out = sums.data();
   hop.finish.n = kPanelRows;
