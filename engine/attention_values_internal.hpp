@@ -10,6 +10,7 @@
 
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/tensor_checks_internal.hpp"
 
 /// The tensors of a call as its heads see them: checked shapes, values by edge and by row, f32 beside f64.
 /// For attention_call_internal.hpp, those that include it, and sparsek/.
@@ -17,12 +18,7 @@ namespace manyhop::attention_call {
 
 inline std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
-template <class T>
-std::string shape_text(TensorView<T> view) {
-  std::string text = "[";
-  for (int a = 0; a < view.rank; ++a) text += fmt::format("{}{}", a > 0 ? ", " : "", view.extent[at(a)]);
-  return text + "]";
-}
+using ops::shape_text;
 
 /// A view of rank 3 is a batch of one.
 template <class T>

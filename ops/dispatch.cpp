@@ -1,8 +1,6 @@
 // Checks shapes at the public boundary and holds the only switch on the backend.
 #include <fmt/format.h>
 
-#include <span>
-#include <string>
 #include <string_view>
 
 #include "manyhop/graphs/base/error.hpp"
@@ -11,23 +9,14 @@
 #include "manyhop/ops/edge_softmax.hpp"
 #include "manyhop/ops/sddmm.hpp"
 #include "manyhop/ops/spmm.hpp"
+#include "manyhop/ops/tensor_checks_internal.hpp"
 
 namespace manyhop {
 
 namespace {
 
-template <class T>
-std::string shape_of(TensorView<T> view) {
-  return fmt::format("[{}]",
-                     fmt::join(std::span(view.extent).first(static_cast<std::size_t>(view.rank)), ", "));
-}
-
-template <class T>
-void check_data(std::string_view op, std::string_view name, TensorView<T> view) {
-  if (view.lacks_data()) {
-    throw ValueError(fmt::format("{}: {} has no data, its {} values must be given", op, name, view.size()));
-  }
-}
+using ops::check_data;
+using ops::shape_text;
 
 // A missing head axis is one head.
 template <class T>
@@ -49,7 +38,7 @@ TensorView<T> dense(std::string_view op, std::string_view name, TensorView<T> gi
   const TensorView<T> view = with_heads(given, 3);
   if (view.rank != 3) {
     throw ValueError(fmt::format("{}: {} has shape {}, want [heads, {} = {}, width]", op, name,
-                                 shape_of(given), rows_name, rows));
+                                 shape_text(given), rows_name, rows));
   }
   if (view.extent[1] != rows) {
     throw ValueError(fmt::format("{}: {} has {} rows, the graph has {} {}", op, name, view.extent[1], rows,
@@ -73,7 +62,7 @@ void same_shape(std::string_view op, std::string_view a_name, TensorView<T> a, s
                 TensorView<U> b) {
   if (a.extent != b.extent) {
     throw ValueError(fmt::format("{}: {} has shape {}, {} has shape {}; they must be equal", op, a_name,
-                                 shape_of(a), b_name, shape_of(b)));
+                                 shape_text(a), b_name, shape_text(b)));
   }
 }
 
@@ -93,7 +82,7 @@ TensorView<T> edge_values(std::string_view op, std::string_view name, TensorView
   const TensorView<T> view = with_heads(given, 2);
   const bool heads_fit = view.extent[0] == heads || (form == Heads::all_or_shared && given.rank == 1);
   if (view.rank != 2 || !heads_fit || view.extent[1] != per_head) {
-    throw ValueError(fmt::format("{}: {} has shape {}, want [{}, {}]{}", op, name, shape_of(given), heads,
+    throw ValueError(fmt::format("{}: {} has shape {}, want [{}, {}]{}", op, name, shape_text(given), heads,
                                  per_head,
                                  form == Heads::all_or_shared ? fmt::format(" or [{}]", per_head) : ""));
   }

@@ -13,35 +13,27 @@
 #include "manyhop/ops/cuda/sparsek.hpp"
 #include "manyhop/ops/edge_value.hpp"
 #include "manyhop/ops/sparsek_backends.hpp"
+#include "manyhop/ops/tensor_checks_internal.hpp"
 
 namespace manyhop {
 
 namespace {
 
+using ops::check_data;
 using ops::RowsOf;
+using ops::shape_text;
 
 constexpr Offset kGrain = 1 << 16;  // scores of a task
-
-template <class T>
-std::string shape_of(const TensorView<T>& view) {
-  std::string text = "[";
-  for (int a = 0; a < view.rank; ++a) {
-    text += fmt::format("{}{}", a > 0 ? ", " : "", view.extent[static_cast<std::size_t>(a)]);
-  }
-  return text + "]";
-}
 
 template <class T>
 RowsOf<T> rows_of(const char* op, const char* name, const TensorView<T>& view,
                   std::span<const Offset> offsets) {
   const int most = offsets.empty() ? 2 : 1;
   if (view.rank < 1 || view.rank > most) {
-    throw ValueError(fmt::format("{}: {} has shape {}, want {}", op, name, shape_of(view),
+    throw ValueError(fmt::format("{}: {} has shape {}, want {}", op, name, shape_text(view),
                                  most == 2 ? "[rows, n] or [n]" : "[total] with offsets"));
   }
-  if (view.lacks_data()) {
-    throw ValueError(fmt::format("{}: {} has no data, its {} values must be given", op, name, view.size()));
-  }
+  check_data(op, name, view);
   if (!offsets.empty()) {
     if (offsets.front() != 0 || offsets.back() != view.extent[0]) {
       throw ValueError(fmt::format("{}: offsets run from {} to {}, want 0 to {}, the length of {}", op,
@@ -62,7 +54,7 @@ void same_shape(const char* op, const char* a_name, const TensorView<A>& a, cons
                 const TensorView<B>& b) {
   if (a.rank == b.rank && a.extent == b.extent) return;
   throw ValueError(fmt::format("{}: {} has shape {}, {} has shape {}; they must be equal", op, a_name,
-                               shape_of(a), b_name, shape_of(b)));
+                               shape_text(a), b_name, shape_text(b)));
 }
 
 void check_count(const char* op, const char* name, std::size_t count, Offset rows) {
@@ -258,12 +250,10 @@ void topk(const Context& ctx, TensorView<const T> z, Offset k, TensorView<Index>
   const auto from = rows_of(kOp, "z", z, options.offsets);
   if (k < 0) throw ValueError(fmt::format("topk: k is {}, it must be 0 or more", k));
   if (indices.rank != 2 || indices.extent[0] != from.rows() || indices.extent[1] != k) {
-    throw ValueError(fmt::format("topk: indices has shape {}, want [{}, {}] (rows, k)", shape_of(indices),
+    throw ValueError(fmt::format("topk: indices has shape {}, want [{}, {}] (rows, k)", shape_text(indices),
                                  from.rows(), k));
   }
-  if (indices.lacks_data()) {
-    throw ValueError(fmt::format("topk: indices has no data, its {} values must be given", indices.size()));
-  }
+  check_data("topk", "indices", indices);
   for (Offset r = 0; r < from.rows(); ++r) {
     if (from.size(r) > kMaxVertices) {
       throw ValueError(

@@ -90,8 +90,8 @@ MixingTime mixing_time(const Context& ctx, const SymmetricGraph& s, std::optiona
     result.upper = first_step(start_factor(s), rate, options.eps);
   }
   const double step_work = static_cast<double>(s.stored() + 4 * s.n());
-  if (options.eps < kSmallestDistance) return result;
-  if (options.max_work <= 0 || expected * step_work > options.max_work) return result;
+  if (options.eps < kSmallestDistance || options.max_work <= 0 || expected * step_work > options.max_work)
+    return result;
 
   const auto n = at(s.n());
   std::vector<double> inverse(n), stationary(n);

@@ -149,6 +149,7 @@ void EdgeRowsDouble(const Graph& graph, const double* g, const double* x, Offset
                     double* out, Offset begin, Offset end) {
   EdgeRows(graph, g, x, columns, factor, out, begin, end);
 }
+
 void RowsFloat(const ScaledGraph& a, const float* x, float* y, Offset columns, Offset begin, Offset end) {
   Rows(a, x, y, columns, begin, end);
 }

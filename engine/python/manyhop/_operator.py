@@ -78,6 +78,7 @@ class Operator:
 
     def register_autograd(self, backward, *, setup_context):
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+
         def jvp(ctx, *tangents):
             raise Error(NO_TANGENTS)
 

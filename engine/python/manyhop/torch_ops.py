@@ -475,7 +475,7 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     shape = x.shape
     with on_device(given):
         z, told = _diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,
-                                            tol, normalization, dangling, backward, backend)
+                           tol, normalization, dangling, backward, backend)
     z = z.reshape(shape).to(given.device)
     if torch.compiler.is_compiling() or in_transform():
         return DiffuseResult(z, told[0], told[1], told[2], told[3])

@@ -195,6 +195,14 @@ void compare_gradients(const Graph& graph, const DiffuseOptions& options, Backwa
     near(found[0].coefficients[k], found[1].coefficients[k]);
 }
 
+std::vector<DiffuseOptions> every_kernel() {
+  std::vector<DiffuseOptions> kernels(3);
+  kernels[1].kernel = Kernel::heat;
+  kernels[2].kernel = Kernel::coefficients;
+  kernels[2].coefficients = {0.25, 0, -1, 0.5};
+  return kernels;
+}
+
 struct Lines {
   Normalization normalization;
   Dangling dangling;
@@ -210,14 +218,10 @@ DEVICE_CASE("cuda product: gradients stay on the device through every kernel, mo
   auto weights = draw(graph.nnz(), 10);
   for (double& w : weights) w = 0.5 + std::abs(w);
   graph = graph.with_weights(weights);
-  DiffuseOptions ppr, heat, free;
-  heat.kernel = Kernel::heat;
-  ppr.hops = 2;
-  heat.hops = 5;  // segments of three
-  free.kernel = Kernel::coefficients;
-  free.coefficients = {0.25, 0, -1, 0.5};
   for (const Lines& lines : kLines) {
-    for (DiffuseOptions options : {ppr, heat, free}) {
+    for (DiffuseOptions options : every_kernel()) {
+      if (options.kernel == Kernel::ppr) options.hops = 2;
+      if (options.kernel == Kernel::heat) options.hops = 5;  // segments of three
       options.normalization = lines.normalization;
       options.dangling = lines.dangling;
       if (options.kernel == Kernel::heat) {
@@ -250,13 +254,8 @@ DEVICE_CASE("cuda product: gradients of plain weights, of no hop, of hubs, of no
 
 DEVICE_CASE("cuda product: signals stay on the device through every kernel, normalisation and empty line") {
   const Graph graph = with_empty_lines(1100);  // two chunks of rows
-  const DiffuseOptions ppr;
-  DiffuseOptions heat, free;
-  heat.kernel = Kernel::heat;
-  free.kernel = Kernel::coefficients;
-  free.coefficients = {0.25, 0, -1, 0.5};
   for (const Lines& lines : kLines) {
-    for (DiffuseOptions options : {ppr, heat, free}) {
+    for (DiffuseOptions options : every_kernel()) {
       options.normalization = lines.normalization;
       options.dangling = lines.dangling;
       if (options.kernel != Kernel::coefficients) options.tol = 1e-2;
