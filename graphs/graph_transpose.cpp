@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/graph_internal.hpp"
 #include "manyhop/graphs/runs.hpp"
@@ -66,8 +67,9 @@ Graph Graph::transposed_edges() const {
   });
   accumulate_offsets(indptr);
   auto data = std::make_shared<Data>();
-  data->indices.resize(columns.size());
-  data->weights.resize(data_->weights.size());
+  resize_large(data->indices, columns.size());
+  resize_large(data->weights, data_->weights.size());
+  const bool weights = weighted();
   parallel_for(chunks, [&](Offset c) {
     auto& place = next[at(c)];
     for (std::size_t j = 0; j < place.size(); ++j) place[j] += indptr[j];
@@ -75,6 +77,8 @@ Graph Graph::transposed_edges() const {
     const Offset begin = border[at(c)], end = border[at(c) + 1];
     std::vector<Offset> left(data_->indptr.begin() + begin, data_->indptr.begin() + end);
     constexpr Offset kBand = 8192;
+    Index* const to = data->indices.data();
+    Offset* const slots = place.data();
     for (Offset band = 0; band < n_cols(); band += kBand) {
       check_stop();
       const Offset band_end = std::min(n_cols(), band + kBand);
@@ -82,9 +86,9 @@ Graph Graph::transposed_edges() const {
         Offset e = left[at(i - begin)];
         const Offset last = data_->indptr[at(i) + 1];
         for (; e < last && columns[at(e)] < band_end; ++e) {
-          const Offset slot = place[at(columns[at(e)])]++;
-          data->indices[at(slot)] = static_cast<Index>(i);
-          if (weighted()) data->weights[at(slot)] = data_->weights[at(e)];
+          const Offset slot = slots[columns[at(e)]]++;
+          to[slot] = static_cast<Index>(i);
+          if (weights) data->weights[at(slot)] = data_->weights[at(e)];
         }
         left[at(i - begin)] = e;
       }

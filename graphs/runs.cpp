@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop {
@@ -65,7 +66,8 @@ Graph build_rows(Offset n_rows, Offset n_cols, const std::function<void(Offset, 
     }
   });
   for (std::size_t i = 1; i < run_indptr.size(); ++i) run_indptr[i] += run_indptr[i - 1];
-  std::vector<Run> runs(static_cast<std::size_t>(run_indptr.back()));
+  std::vector<Run> runs;
+  resize_large(runs, static_cast<std::size_t>(run_indptr.back()));
   parallel_for(chunks, [&](Offset chunk) {
     RunList& part = parts[static_cast<std::size_t>(chunk)];
     std::copy(part.begin(), part.end(), runs.begin() + run_indptr[static_cast<std::size_t>(chunk * kGrain)]);

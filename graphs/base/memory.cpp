@@ -2,7 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <new>
+
+#include "manyhop/graphs/base/parallel.hpp"
 
 namespace manyhop {
 
@@ -16,6 +19,22 @@ void* allocate_block(std::size_t bytes) {
   // Whole pages only: the last part one would be held in full. Advice may be refused, and nothing is lost.
   if (bytes >= kLargeBlock) madvise(block, bytes / kPage * kPage, MADV_HUGEPAGE);
   return block;
+}
+
+void fetch_large_pages(void* begin, std::size_t bytes) {
+  if (bytes < kLargeBlock) return;
+  const auto address = reinterpret_cast<std::uintptr_t>(begin);
+  const std::size_t skipped = (kPage - address % kPage) % kPage;
+  std::byte* const first = static_cast<std::byte*>(begin) + skipped;
+  const std::size_t pages = (bytes - skipped) / kPage;
+  madvise(first, pages * kPage, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_WRITE
+  constexpr std::int64_t kPagesEach = 1;
+  parallel_ranges(static_cast<std::int64_t>(pages), kPagesEach, [&](std::int64_t from, std::int64_t to) {
+    madvise(first + static_cast<std::size_t>(from) * kPage, static_cast<std::size_t>(to - from) * kPage,
+            MADV_POPULATE_WRITE);
+  });
+#endif
 }
 
 void free_block(void* block, std::size_t bytes) noexcept { ::operator delete(block, alignment(bytes)); }
