@@ -28,11 +28,10 @@ class Layout {
   void sums(const double* x, const float* rounded, std::vector<double>& scratch, F&& row) const {
     sums_of(x, rounded, scratch, row);
   }
-  /// Whether reading single precision pays: blocks of x come from L2, and rows are long enough for what
-  /// rounding adds to average out.
+  /// Whether reading single precision pays: x is larger than L2, and rows are long enough for what rounding
+  /// adds to average out.
   bool wants_rounded() const {
-    return !by_runs_ && graph_.n_cols() > (Offset{1} << kLargeBlock) && block_bits_ == kLargeBlock &&
-           singles_ >= kRoundedRow * graph_.n_rows();
+    return !by_runs_ && graph_.n_cols() > kRoundedColumns && singles_ >= kRoundedRow * graph_.n_rows();
   }
 
   /// Numbers read a product beside the vectors: runs and single edges.
@@ -67,15 +66,13 @@ class Layout {
              (pieces[run.end >> kPieceBits] - pieces[run.begin >> kPieceBits]);
     }
   };
-  // 32 KiB of x stay in L1, 256 KiB in L2. Blocks for L1 take 0.7 of the time where a row has 16 columns in
-  // each (64 random edges a row, n = 16384); at two a row, visits cost more than the misses.
-  static constexpr int kSmallBlock = 12, kLargeBlock = 15;
   // Reading x in single precision: 61 s against 75 s for both ends of 2^20 tokens of diffuser(64,64,64),
-  // where blocks come from L2 (65 s with blocks twice as large); no gain in blocks for L1, where loads bound
-  // the loop: 1.37 s against 1.38 s for 65536 tokens. Gather instructions take 1.2 to 1.3 times as long
-  // there.
-  static constexpr Offset kRoundedRow = 64;  // single edges a row from which products may round x
-  static constexpr int kPieceBits = 10;      // short pieces keep the sums small and so their rounding
+  // where blocks come from L2. In blocks for L1 it is the sums of a visit in single precision that gain: 1.24
+  // ms a product of 65536 rows with 128 single edges against 1.39 in double, and 1.65 where what is read is
+  // widened first. Gather instructions take 1.2 to 1.3 times as long there.
+  static constexpr Offset kRoundedColumns = 32768;  // more of them than this, and ...
+  static constexpr Offset kRoundedRow = 64;         // ... as many single edges a row: products may round x
+  static constexpr int kPieceBits = 10;             // short pieces keep the sums small and so their rounding
 
   void find_common();
   void choose_block();
