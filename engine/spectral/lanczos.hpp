@@ -28,9 +28,9 @@ TridiagonalEnd tridiagonal_end(const std::vector<double>& diagonal, const std::v
 
 class Lanczos {
  public:
-  /// The basis may take `max_bytes`; past half of what doubles would need at `likely_steps` it is kept in
-  /// single precision, which costs refine() a few products.
-  Lanczos(const SymmetricProblem& problem, std::size_t max_bytes, int likely_steps);
+  /// The basis may take `max_bytes`. Where doubles for `likely_steps` would be large it is kept in single
+  /// precision, which may cost refine() a few products; sooner for a `goal` that rounding does not touch.
+  Lanczos(const SymmetricProblem& problem, std::size_t max_bytes, int likely_steps, double goal);
 
   /// Forgets everything; x need not have length 1.
   void start(std::vector<double> x);

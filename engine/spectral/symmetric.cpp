@@ -194,11 +194,12 @@ double step_work(const SymmetricProblem& problem) {
 Extremes extremes(const Context& ctx, const SymmetricProblem& problem, bool top, bool bottom, double tol,
                   int max_restarts) {
   Extremes result;
-  Lanczos lanczos(problem, basis_bytes(ctx, problem.n), kLikelySteps);
+  const double goal = std::max(0.7 * tol, 2e-16 * problem.bound);
+  Lanczos lanczos(problem, basis_bytes(ctx, problem.n), kLikelySteps, goal);
   int left = static_cast<int>(std::min<std::int64_t>(std::int64_t{kStepsOfRestart} * max_restarts, 1 << 30));
   const auto run = [&](int steps, bool t, bool b) {
     const int before = lanczos.steps();
-    lanczos.run(std::min(steps, left), t, b, std::max(0.7 * tol, 2e-16 * problem.bound));
+    lanczos.run(std::min(steps, left), t, b, goal);
     left -= lanczos.steps() - before;
     result.iterations += lanczos.steps() - before;
   };
