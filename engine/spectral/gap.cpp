@@ -45,6 +45,10 @@ void check(const Graph& graph, const SpectralOptions& options) {
     throw ValueError(fmt::format("reach_hops is {} and must be between 0 and 1024", options.reach_hops));
 }
 
+bool undirected(Operator op) {
+  return op == Operator::normalized || op == Operator::adjacency || op == Operator::laplacian;
+}
+
 bool symmetric_weights(const Graph& graph) {
   const auto weights = graph.weights();
   const auto mirrored = graph.transpose().weights();
@@ -99,9 +103,7 @@ Input prepare(const Graph& graph, const SpectralOptions& options) {
       input.scale = largest > 0 ? largest : 1;
     }
   }
-  const bool undirected = options.op == Operator::normalized || options.op == Operator::adjacency ||
-                          options.op == Operator::laplacian;
-  if (!input.weighted && undirected) {
+  if (!input.weighted && undirected(options.op)) {
     input.twins = find_twins(input.graph);
     if (input.twins && options.op == Operator::laplacian && lonely_twins(*input.twins)) input.twins.reset();
     if (input.twins) input.graph = input.twins->base;
@@ -169,6 +171,12 @@ void store(const Solution& solution, const SpectralOptions& options, GapResult& 
 }
 
 GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& options) {
+  std::optional<Graph> merged;
+  return gap_of(ctx, graph, options, merged);
+}
+
+GapResult gap_of(const Context& ctx, const Graph& graph, const SpectralOptions& options,
+                 std::optional<Graph>& merged) {
   check(graph, options);
   require_backend(ctx, "spectral");
   const ThreadScope scope(ctx.threads, ctx.stop);
@@ -177,7 +185,13 @@ GapResult gap(const Context& ctx, const Graph& graph, const SpectralOptions& opt
   result.edges = graph.nnz();
   result.op = name_of(options.op);
   const auto begin = std::chrono::steady_clock::now();
-  const Input input = prepare(graph, options);
+  Input input = prepare(graph, options);
+  std::optional<Graph> of_base;
+  if (undirected(options.op) && !input.weighted && !input.symmetric) {
+    std::optional<Graph>& made = input.twins ? of_base : merged;
+    if (!made) made = symmetrised(input.graph);
+    input.merged = &*made;
+  }
   std::tie(result.components, result.isolated) = part_counts(input);
   result.method = "none (no vertices)";
   if (result.n > 0) {

@@ -49,6 +49,7 @@ class Product {
   Graph graph_;
   bool weighted_;
   std::vector<double> left_, right_;
+  double scale_ = 1;                      // what left_ and right_ had in common
   std::shared_ptr<const Layout> layout_;  // without weights, on the CPU
   std::optional<ops::cuda::DeviceProduct> device_;
   std::vector<Offset> chunks_;  // with weights: rows chunks_[c] .. chunks_[c + 1] are summed by one thread

@@ -18,7 +18,8 @@ struct Input {
   double scale = 1;
   bool symmetric = false;  // structure, and weights where used
   Components parts;
-  std::optional<Twins> twins;  // then `graph` is their base
+  std::optional<Twins> twins;     // then `graph` is their base
+  const Graph* merged = nullptr;  // symmetrised(graph), once it is made
   Offset vertices() const { return twins ? static_cast<Offset>(twins->label.size()) : graph.n_rows(); }
 };
 
@@ -29,6 +30,10 @@ struct Solution {
   int iterations = 0;
   std::string method;
 };
+
+/// gap() for who wants symmetrised(graph) as well: `merged` is used, or filled where it is made on the way.
+GapResult gap_of(const Context& ctx, const Graph& graph, const SpectralOptions& options,
+                 std::optional<Graph>& merged);
 
 /// S of the input as 0/1 or weighted, without scales.
 std::vector<Graph> symmetric_terms(const Input& input);
@@ -47,6 +52,15 @@ void expand(const Input& input, Solution& solution);
 /// label[v]: the part of row v in the double cover (row v - column w for each edge v, w); of column v at n +
 /// v.
 std::vector<Index> double_cover(const Graph& graph);
+
+/// Which components have an odd cycle, and the sides, 0 and 1, of the vertices of those that have none
+/// (nothing where all have). `graph` is symmetric and `parts` are its components.   Cost O(n + m), O(n +
+/// runs) for an implicit graph; mostly less, since the first odd cycle ends the search in a component.
+struct Sides {
+  std::vector<char> odd;   // a component
+  std::vector<char> side;  // a vertex
+};
+Sides two_sides(const Graph& graph, const Components& parts);
 
 /// Strong components of a square graph: label[v].   Cost O(n + runs).
 struct StrongComponents {

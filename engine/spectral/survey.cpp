@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/graphs/base/error.hpp"
 
 namespace manyhop::spectral {
@@ -51,7 +52,8 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   // The Laplacian is I - N but at vertices without edges: one solve serves both.
   const bool laplacian = asked.op == Operator::laplacian;
   if (normalized || laplacian) asked.vectors = true;
-  result.gap = gap(ctx, graph, asked);
+  std::optional<Graph> merged;  // edges and their mirrors, once for all that want them
+  result.gap = gap_of(ctx, graph, asked, merged);
   const int hops = options.spectral.reach_hops;
   result.triangular = graph.n_rows() > 1 && triangular(graph);
   if (result.triangular && hops > 0) result.paths = path_counts(ctx, graph, hops);
@@ -72,12 +74,13 @@ Survey survey(const Context& ctx, const Graph& graph, const SurveyOptions& optio
   } else {
     asked.op = Operator::normalized;
     asked.vectors = true;
-    result.normalized = gap(ctx, graph, asked);
+    result.normalized = gap_of(ctx, graph, asked, merged);
   }
   if (!options.spectral.vectors) result.gap.vectors.clear();
 
   const bool weighted = options.spectral.weighted;
-  result.s = symmetric_graph(ctx, graph, weighted);
+  result.s = symmetric_graph(ctx, graph, weighted, merged ? &*merged : nullptr);
+  merged.reset();
   const SymmetricGraph& s = result.s;
   if (hops > 0 && s.n() > 0) {
     result.reach_rows = reach_rows(graph, s, hops);

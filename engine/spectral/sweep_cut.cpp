@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -10,6 +11,8 @@
 
 namespace manyhop::spectral {
 namespace {
+
+constexpr Offset kGrain = 1024;  // rows of a chunk
 
 /// Members counted by position, for runs of an implicit graph.
 class Counter {
@@ -52,16 +55,19 @@ std::vector<double> prefix_cuts(const SymmetricGraph& s, const std::vector<Index
   }
   std::vector<Index> rank(n);
   for (std::size_t k = 0; k < n; ++k) rank[at(order[k])] = static_cast<Index>(k);
-  // An edge is cut by the prefixes that end between its two vertices.
-  for (Offset i = 0; i < s.n(); ++i) {
-    if ((i & 0xFFFF) == 0) check_stop();
-    s.for_each_edge(i, [&](Index j, double w) {
-      if (j <= i) return;
-      const auto [low, high] = std::minmax(rank[at(i)], rank[at(j)]);
-      edges[at(low)] += w;
-      edges[at(high)] -= w;
-    });
-  }
+  // An edge is cut by the prefixes that end between its two vertices: it counts for the vertex that comes
+  // first and against the other, so each vertex sums its own edges.
+  parallel_ranges(s.n(), kGrain, [&](Offset begin, Offset end) {
+    check_stop();
+    for (Offset i = begin; i < end; ++i) {
+      const Index mine = rank[at(i)];
+      double sum = 0;
+      s.for_each_edge(i, [&](Index j, double w) {
+        if (j != i) sum += rank[at(j)] > mine ? w : -w;
+      });
+      edges[at(mine)] = sum;
+    }
+  });
   std::partial_sum(edges.begin(), edges.end(), edges.begin());
   return edges;
 }
@@ -76,21 +82,31 @@ void finish(const SymmetricGraph& s, Cut& cut) {
   if (smaller == 0) return;
   cut.edge_expansion = cut.edges / static_cast<double>(smaller);
   const char side = cut.size <= n - cut.size ? 1 : 0;
-  // Vertices next to the side; a run is covered once by a difference array.
-  std::vector<Offset> touched(at(n) + 1);
-  for (Offset i = 0; i < n; ++i) {
-    if (cut.inside[at(i)] != side) continue;
-    s.graph.for_each_run(i, [&](Run run) {
-      ++touched[at(run.begin)];
-      --touched[at(run.end)];
-    });
+  // Vertices next to the side: those beyond with an edge, or a run, that leads into it.
+  std::vector<Index> before;  // vertices of the side
+  if (s.graph.implicit()) {
+    before.resize(at(n) + 1);
+    for (Offset v = 0; v < n; ++v) before[at(v) + 1] = before[at(v)] + (cut.inside[at(v)] == side ? 1 : 0);
   }
-  Offset near = 0, depth = 0;
-  for (Offset v = 0; v < n; ++v) {
-    depth += touched[at(v)];
-    near += depth > 0 && cut.inside[at(v)] != side ? 1 : 0;
-  }
-  cut.vertex_expansion = static_cast<double>(near) / static_cast<double>(smaller);
+  const auto reaches = [&](Offset v) {
+    if (!s.graph.implicit()) {
+      const auto row = s.graph.row(v);
+      return std::any_of(row.begin(), row.end(), [&](Index u) { return cut.inside[at(u)] == side; });
+    }
+    bool found = false;
+    s.graph.for_each_run(v, [&](Run run) { found = found || before[at(run.end)] > before[at(run.begin)]; });
+    return found;
+  };
+  std::atomic<Offset> near{0};
+  parallel_ranges(n, kGrain, [&](Offset begin, Offset end) {
+    Offset found = 0;
+    for (Offset v = begin; v < end; ++v) {
+      if (cut.inside[at(v)] == side) continue;
+      found += reaches(v) ? 1 : 0;
+    }
+    near += found;
+  });
+  cut.vertex_expansion = static_cast<double>(near.load()) / static_cast<double>(smaller);
 }
 
 Cut least_component(const SymmetricGraph& s) {

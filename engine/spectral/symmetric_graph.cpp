@@ -65,7 +65,7 @@ Offset SymmetricGraph::stored() const {
   return total;
 }
 
-SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted) {
+SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted, const Graph* merged) {
   if (!graph.square())
     throw ValueError("expansion wants a square graph, got " + std::to_string(graph.n_rows()) + " x " +
                      std::to_string(graph.n_cols()));
@@ -81,15 +81,14 @@ SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weig
     result.graph = mean_with_transpose(counted, symmetric);
     result.symmetrised = !symmetric;
   } else {
-    result.graph = result.symmetrised ? manyhop::symmetrised(graph) : graph.without_weights();
+    result.graph = !result.symmetrised ? graph.without_weights()
+                   : merged != nullptr ? *merged
+                                       : manyhop::symmetrised(graph);
   }
   result.degree = row_sums(result.graph, result.weighted);
   result.volume = std::accumulate(result.degree.begin(), result.degree.end(), 0.0);
   result.parts = components(result.graph);
-  if (result.connected()) {
-    const auto sides = double_cover(result.graph);
-    result.bipartite = sides[0] != sides[at(result.n())];
-  }
+  if (result.connected()) result.bipartite = two_sides(result.graph, result.parts).odd[0] == 0;
   return result;
 }
 
@@ -129,7 +128,8 @@ Search search(const Graph& graph, Index source) {
     }
     return root;
   };
-  for (std::size_t head = 0; head < result.order.size(); ++head) {
+  // Once all are reached, the edges of the rest lead nowhere new.
+  for (std::size_t head = 0; head < result.order.size() && result.order.size() < at(n); ++head) {
     if ((head & 0xFFFF) == 0) check_stop();
     const Index v = result.order[head];
     const Index distance = result.distance[at(v)] + 1;

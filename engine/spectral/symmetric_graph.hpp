@@ -47,7 +47,9 @@ struct SymmetricGraph {
 /// S of a square graph. Weights are used when asked, and for patterns that are multigraphs (their weights
 /// are multiplicities), as in gap().   Cost O(n + m), O(n + runs) for an implicit graph.
 /// Throws ValueError for rectangles and, where weights are used, for negative ones; Interrupted.
-SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted = false);
+/// `merged` is symmetrised(graph) of the 0/1 graph where the caller has it.
+SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted = false,
+                               const Graph* merged = nullptr);
 
 /// Vertices by x_v / sqrt(d_v), ties by number; a vertex without edges counts as 0.   Cost O(n log n).
 std::vector<Index> sweep_order(const SymmetricGraph& s, std::span<const double> x);

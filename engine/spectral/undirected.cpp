@@ -56,14 +56,6 @@ Graph with_loops_on_isolated(const Graph& graph) {
 
 }  // namespace
 
-std::vector<Index> double_cover(const Graph& graph) {
-  const Offset n = graph.n_rows();
-  const Graph wide = build_rows(n, n + 1, [&](Offset i, RunList& out) {
-    graph.for_each_run(i, [&](Run run) { append_run(out, run); });
-  });
-  return components(wide).label;
-}
-
 Solution dense_solution(Offset n, const std::function<void(const double*, double*)>& apply, Pair* first) {
   Solution solution;
   solution.method = "dense";
@@ -81,6 +73,7 @@ Solution dense_solution(Offset n, const std::function<void(const double*, double
 std::vector<Graph> symmetric_terms(const Input& input) {
   if (input.symmetric) return {input.graph};
   if (input.weighted) return {input.graph, input.graph.transpose()};
+  if (input.merged != nullptr) return {*input.merged};
   return {symmetrised(input.graph)};
 }
 
@@ -249,24 +242,14 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     solution.second.value = 1;
     solution.has_second = true;
   }
-  // A loop makes its component odd; only what has none is looked at closer.
-  std::vector<char> odd(at(input.parts.count));
-  for (Offset v = 0; v < n; ++v)
-    terms[0].for_each_run(v, [&](Run run) {
-      if (run.begin <= v && v < run.end) odd[at(input.parts.label[at(v)])] = 1;
-    });
-  std::vector<Index> sides;
-  if (std::any_of(filled.begin(), filled.end(), [&](Offset c) { return !odd[at(c)]; })) {
-    sides = double_cover(terms.size() == 1 ? terms[0] : symmetrised(input.graph));
-    for (Offset v = 0; v < n; ++v)
-      if (sides[at(v)] == sides[at(n + v)]) odd[at(input.parts.label[at(v)])] = 1;
-  }
-  const auto bipartite = std::find_if(filled.begin(), filled.end(), [&](Offset c) { return !odd[at(c)]; });
+  const Sides sides = two_sides(terms.size() == 1 ? terms[0] : symmetrised(input.graph), input.parts);
+  const auto bipartite =
+      std::find_if(filled.begin(), filled.end(), [&](Offset c) { return sides.odd[at(c)] == 0; });
   const bool bottom_known = bipartite != filled.end();
   if (bottom_known) {
     auto u = support(*bipartite);
     for (std::size_t v = 0; v < u.size(); ++v)
-      if (sides[v] > sides[at(n) + v]) u[v] = -u[v];
+      if (sides.side[v] == 1) u[v] = -u[v];
     solution.last = checked(apply, std::move(u));
     solution.last.value = -1;
     solution.has_last = true;
@@ -337,7 +320,10 @@ void expand(const Input& input, Solution& solution) {
 
 Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralOptions& options) {
   Input filled = input;
-  if (input.parts.isolated > 0) filled.graph = with_loops_on_isolated(input.graph);
+  if (input.parts.isolated > 0) {
+    filled.graph = with_loops_on_isolated(input.graph);
+    filled.merged = nullptr;
+  }
   Solution solution = solve_normalized(ctx, filled, options);
   solution.second.value = 1 - solution.second.value;
   solution.last.value = 1 - solution.last.value;
