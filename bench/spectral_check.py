@@ -77,7 +77,8 @@ def against_dense(name, graph, *more, weighted=False, names=("normalized", "lapl
     s, normal, degree = operators(a, weighted)
     path = os.path.join(folder, "vectors.npy")
     for name_of in names:
-        said = spectral(graph, *flags, "--operator", name_of, "--vectors", path)
+        has_vectors = name_of in ("normalized", "laplacian", "adjacency")
+        said = spectral(graph, *flags, "--operator", name_of, *(["--vectors", path] if has_vectors else []))
         if name_of == "transition":
             sums = np.asarray(a.sum(1)).ravel()
             walk = sparse.diags(np.where(sums > 0, 1 / np.where(sums > 0, sums, 1), 0)) @ a
