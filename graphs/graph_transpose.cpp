@@ -69,7 +69,7 @@ Graph Graph::transposed_edges() const {
   auto data = std::make_shared<Data>();
   resize_large(data->indices, columns.size());
   resize_large(data->weights, data_->weights.size());
-  const bool weights = weighted();
+  const bool has_weights = weighted();
   parallel_for(chunks, [&](Offset c) {
     auto& place = next[at(c)];
     for (std::size_t j = 0; j < place.size(); ++j) place[j] += indptr[j];
@@ -88,7 +88,7 @@ Graph Graph::transposed_edges() const {
         for (; e < last && columns[at(e)] < band_end; ++e) {
           const Offset slot = slots[columns[at(e)]]++;
           to[slot] = static_cast<Index>(i);
-          if (weights) data->weights[at(slot)] = data_->weights[at(e)];
+          if (has_weights) data->weights[at(slot)] = data_->weights[at(e)];
         }
         left[at(i - begin)] = e;
       }

@@ -1,4 +1,6 @@
-// Components without an odd cycle, and their two sides.
+// The double cover, components without an odd cycle, and the two sides of those.
+#include <algorithm>
+
 #include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 #include "manyhop/graphs/runs.hpp"
@@ -7,6 +9,16 @@ namespace manyhop::spectral {
 namespace {
 
 constexpr char kUnseen = 2;
+
+bool has_loop(const Graph& graph, Offset v) {
+  if (!graph.implicit()) {
+    const auto row = graph.row(v);
+    return std::binary_search(row.begin(), row.end(), static_cast<Index>(v));
+  }
+  bool found = false;
+  graph.for_each_run(v, [&](Run run) { found = found || (run.begin <= v && v < run.end); });
+  return found;
+}
 
 /// Colours by breadth-first search. An edge within a colour closes an odd cycle: its component is done with.
 void colour(const Graph& graph, const std::vector<Index>& label, Sides& sides) {
@@ -44,21 +56,21 @@ std::vector<Index> double_cover(const Graph& graph) {
   return components(wide).label;
 }
 
-Sides two_sides(const Graph& graph, const Components& parts) {
-  const Offset n = graph.n_rows();
+Sides two_sides(const std::vector<Graph>& terms, const Components& parts) {
+  const Offset n = terms[0].n_rows();
   Sides sides;
   sides.odd.resize(at(parts.count));
-  // A loop is an odd cycle; mostly it is found at once.
+  // A loop is an odd cycle; where every component has one nothing more is asked.
   Offset open = parts.count;
   for (Offset v = 0; v < n && open > 0; ++v) {
     char& odd = sides.odd[at(parts.label[at(v)])];
-    if (odd != 0) continue;
-    graph.for_each_run(v, [&](Run run) {
-      if (run.begin <= v && v < run.end) odd = 1;
-    });
-    open -= odd != 0 ? 1 : 0;
+    if (odd == 0 && has_loop(terms[0], v)) {
+      odd = 1;
+      --open;
+    }
   }
   if (open == 0) return sides;
+  const Graph graph = terms.size() == 1 ? terms[0] : symmetrised(terms[0]);
   if (!graph.implicit()) {
     colour(graph, parts.label, sides);
     return sides;

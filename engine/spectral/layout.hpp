@@ -23,13 +23,14 @@ class Layout {
   void sums(const double* x, std::vector<double>& scratch, F&& row) const {
     sums_of(x, x, scratch, row);
   }
-  /// The same, where single edges read x in single precision.
+  /// The same, where single edges read x in single precision, and a row's up to 32 columns of a block are
+  /// added up in it.
   template <class F>
   void sums(const double* x, const float* rounded, std::vector<double>& scratch, F&& row) const {
     sums_of(x, rounded, scratch, row);
   }
-  /// Whether reading single precision pays: x is larger than L2, and rows are long enough for what rounding
-  /// adds to average out.
+  /// Whether single precision pays: there are many columns, and rows are long enough for what rounding adds
+  /// to average out.
   bool wants_rounded() const {
     return !by_runs_ && graph_.n_cols() > kRoundedColumns && singles_ >= kRoundedRow * graph_.n_rows();
   }

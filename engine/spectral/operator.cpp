@@ -98,15 +98,15 @@ void Product::apply(const double* x, double* y, double factor, bool add) const {
 
 void Product::apply_rounded(const double* x, double* y, double factor, bool add) const {
   factor *= scale_;
-  scaled_.resize(at(cols()));
+  scaled_.resize(right_.size());
   rounded_.resize(at(cols()));
+  const double* const scaled = right_.empty() ? x : scaled_.data();
   parallel_ranges(cols(), kGrain, [&](Offset begin, Offset end) {
-    for (Offset i = begin; i < end; ++i) {
-      scaled_[at(i)] = right_.empty() ? x[i] : right_[at(i)] * x[i];
-      rounded_[at(i)] = static_cast<float>(scaled_[at(i)]);
-    }
+    if (!right_.empty())
+      for (Offset i = begin; i < end; ++i) scaled_[at(i)] = right_[at(i)] * x[i];
+    for (Offset i = begin; i < end; ++i) rounded_[at(i)] = static_cast<float>(scaled[i]);
   });
-  layout_->sums(scaled_.data(), rounded_.data(), scratch_, [&](Offset i, double sum) {
+  layout_->sums(scaled, rounded_.data(), scratch_, [&](Offset i, double sum) {
     sum *= factor;
     if (!left_.empty()) sum *= left_[at(i)];
     y[i] = add ? y[i] + sum : sum;

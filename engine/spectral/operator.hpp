@@ -34,7 +34,8 @@ class Product {
   Offset cols() const { return graph_.n_cols(); }
   /// x has cols() entries, y rows(); they do not overlap. y = factor L G R x, or y += that with `add`.
   void apply(const double* x, double* y, double factor = 1, bool add = false) const;
-  /// The same with some entries of R x rounded to single precision, where has_rounded().
+  /// The same where single edges read R x, and are added up a few at a time, in single precision; where
+  /// has_rounded(). See Layout.
   void apply_rounded(const double* x, double* y, double factor = 1, bool add = false) const;
   bool has_rounded() const { return layout_ && layout_->wants_rounded(); }
 

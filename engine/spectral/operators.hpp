@@ -53,14 +53,16 @@ void expand(const Input& input, Solution& solution);
 /// v.
 std::vector<Index> double_cover(const Graph& graph);
 
-/// Which components have an odd cycle, and the sides, 0 and 1, of the vertices of those that have none
-/// (nothing where all have). `graph` is symmetric and `parts` are its components.   Cost O(n + m), O(n +
-/// runs) for an implicit graph; mostly less, since the first odd cycle ends the search in a component.
+/// Which components have an odd cycle, and the sides of the vertices of those that have none.
 struct Sides {
-  std::vector<char> odd;   // a component
-  std::vector<char> side;  // a vertex
+  std::vector<char> odd;  // a component
+  // A vertex: 0 or 1. Means nothing where the component is odd, and is empty where all are.
+  std::vector<char> side;
 };
-Sides two_sides(const Graph& graph, const Components& parts);
+/// Of symmetric_terms(): a symmetric graph, or a graph and its transpose. `parts` are the weak components.
+/// Cost O(n + m), O(n + runs) for an implicit graph; mostly less, since the first odd cycle ends the search
+/// in a component.   Throws Interrupted.
+Sides two_sides(const std::vector<Graph>& terms, const Components& parts);
 
 /// Strong components of a square graph: label[v].   Cost O(n + runs).
 struct StrongComponents {

@@ -58,7 +58,6 @@ std::vector<double> prefix_cuts(const SymmetricGraph& s, const std::vector<Index
   // An edge is cut by the prefixes that end between its two vertices: it counts for the vertex that comes
   // first and against the other, so each vertex sums its own edges.
   parallel_ranges(s.n(), kGrain, [&](Offset begin, Offset end) {
-    check_stop();
     for (Offset i = begin; i < end; ++i) {
       const Index mine = rank[at(i)];
       double sum = 0;
@@ -69,7 +68,24 @@ std::vector<double> prefix_cuts(const SymmetricGraph& s, const std::vector<Index
     }
   });
   std::partial_sum(edges.begin(), edges.end(), edges.begin());
+  // What rounding of weights leaves of a prefix that no edge leaves may lie below 0.
+  for (double& sum : edges) sum = std::max(sum, 0.0);
   return edges;
+}
+
+/// Weight of the edges that leave the vertices inside, from the edges alone: a prefix sum loses a light edge
+/// among heavy ones.
+double leaving(const SymmetricGraph& s, const std::vector<char>& inside) {
+  std::vector<double> parts(at((s.n() + kGrain - 1) / kGrain));
+  parallel_ranges(s.n(), kGrain, [&](Offset begin, Offset end) {
+    double sum = 0;
+    for (Offset i = begin; i < end; ++i) {
+      if (inside[at(i)] == 0) continue;
+      s.for_each_edge(i, [&](Index j, double w) { sum += inside[at(j)] == 0 ? w : 0.0; });
+    }
+    parts[at(begin / kGrain)] = sum;
+  });
+  return std::accumulate(parts.begin(), parts.end(), 0.0);
 }
 
 /// Fills what follows from `inside`, volume and edges.
@@ -150,7 +166,7 @@ std::optional<Cut> sweep_cut(const Context& ctx, const SymmetricGraph& s, std::s
   cut.inside.assign(at(n), first_side ? 0 : 1);
   for (std::size_t k = 0; k <= best; ++k) cut.inside[at(order[k])] = first_side ? 1 : 0;
   cut.volume = first_side ? best_volume : s.volume - best_volume;
-  cut.edges = edges[best];
+  cut.edges = s.weighted ? leaving(s, cut.inside) : edges[best];
   finish(s, cut);
   return cut;
 }

@@ -1,5 +1,5 @@
-// Both ends of the spectrum of a symmetric operator: dense for small ones, Lanczos (Spectra) driven by
-// threaded products, and shift-invert where the graph is banded and Lanczos is slow. Every pair is checked by
+// Both ends of the spectrum of a symmetric operator: dense for small ones, Lanczos driven by threaded
+// products, and shift-invert where the graph is banded and Lanczos is slow. Every pair is checked by
 // a fresh product.
 #pragma once
 
@@ -24,7 +24,7 @@ struct Pair {
 struct SymmetricProblem {
   Offset n = 0;
   std::function<void(const double*, double*)> apply;    // y = H x
-  std::function<void(const double*, double*)> rounded;  // H x with x in single precision; absent: not cheaper
+  std::function<void(const double*, double*)> rounded;  // H x partly in single precision; absent: not cheaper
   double bound = 1;                                     // no eigenvalue is larger in size
   std::vector<std::vector<double>> known;               // orthonormal eigenvectors that are left out
   double known_value = 0;                               // the largest of their eigenvalues

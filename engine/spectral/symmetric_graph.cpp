@@ -88,7 +88,7 @@ SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weig
   result.degree = row_sums(result.graph, result.weighted);
   result.volume = std::accumulate(result.degree.begin(), result.degree.end(), 0.0);
   result.parts = components(result.graph);
-  if (result.connected()) result.bipartite = two_sides(result.graph, result.parts).odd[0] == 0;
+  if (result.connected()) result.bipartite = two_sides({result.graph}, result.parts).odd[0] == 0;
   return result;
 }
 

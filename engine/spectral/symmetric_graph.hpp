@@ -45,9 +45,9 @@ struct SymmetricGraph {
 };
 
 /// S of a square graph. Weights are used when asked, and for patterns that are multigraphs (their weights
-/// are multiplicities), as in gap().   Cost O(n + m), O(n + runs) for an implicit graph.
+/// are multiplicities), as in gap(). `merged` is symmetrised(graph) of the 0/1 graph where the caller has it.
+/// Cost O(n + m), O(n + runs) for an implicit graph.
 /// Throws ValueError for rectangles and, where weights are used, for negative ones; Interrupted.
-/// `merged` is symmetrised(graph) of the 0/1 graph where the caller has it.
 SymmetricGraph symmetric_graph(const Context& ctx, const Graph& graph, bool weighted = false,
                                const Graph* merged = nullptr);
 

@@ -242,7 +242,7 @@ Solution base_normalized(const Context& ctx, const Input& input, const SpectralO
     solution.second.value = 1;
     solution.has_second = true;
   }
-  const Sides sides = two_sides(terms.size() == 1 ? terms[0] : symmetrised(input.graph), input.parts);
+  const Sides sides = two_sides(terms, input.parts);
   const auto bipartite =
       std::find_if(filled.begin(), filled.end(), [&](Offset c) { return sides.odd[at(c)] == 0; });
   const bool bottom_known = bipartite != filled.end();

@@ -97,6 +97,26 @@ TEST_CASE("the sweep cut of a barbell is its bridge") {
   check_cut(solved.s, *cut);
 }
 
+TEST_CASE("a light bridge between heavy sides is not lost in the sums") {
+  // The prefix sums of this sweep run through 0.1, 0.2, 0.3 and their mirrors, which do not cancel exactly.
+  const double bridge = 1e-18;
+  const std::vector<Index> ends[] = {{0, 0, 1, 3, 3, 4, 2}, {1, 2, 2, 4, 5, 5, 3}};
+  const std::vector<double> given{0.1, 0.2, 0.3, 0.1, 0.2, 0.3, bridge};
+  std::vector<Index> rows(ends[0]), cols(ends[1]);
+  rows.insert(rows.end(), ends[1].begin(), ends[1].end());
+  cols.insert(cols.end(), ends[0].begin(), ends[0].end());
+  std::vector<double> weights(given);
+  weights.insert(weights.end(), given.begin(), given.end());
+  const Graph graph = Graph::from_edges(6, 6, rows, cols, weights);
+  const auto s = spectral::symmetric_graph({}, graph, true);
+  const auto cut = spectral::sweep_cut({}, s, std::vector<double>{1, 1, 1, -1, -1, -1});
+  REQUIRE(cut);
+  CHECK(cut->size == 3);
+  CHECK(cut->edges == bridge);
+  CHECK(cut->conductance == doctest::Approx(bridge / 1.2));
+  CHECK(*cut->edge_expansion == doctest::Approx(bridge / 3));
+}
+
 TEST_CASE("a cycle is cut in halves, explicit and implicit edges alike") {
   const auto solved = solve(cycle(100));
   const auto cut = spectral::sweep_cut({}, solved.s, solved.vector);

@@ -8,15 +8,18 @@
 #include <numeric>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "manyhop/engine/spectral/closed.hpp"
 #include "manyhop/engine/spectral/gap.hpp"
 #include "manyhop/engine/spectral/lanczos.hpp"
 #include "manyhop/engine/spectral/layout.hpp"
+#include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/engine/spectral/symmetric.hpp"
 #include "manyhop/engine/spectral/twins.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
+#include "manyhop/graphs/runs.hpp"
 #include "tests/engine/spectral_oracle.hpp"
 #include "tests/support/sanitized.hpp"
 
@@ -92,6 +95,93 @@ TEST_CASE("a layout sums the columns of every row") {
     worst = std::max(worst, std::abs(got[static_cast<std::size_t>(i)] - sum));
   }
   CHECK(worst <= 1e-13);
+}
+
+TEST_CASE("a layout sums rows with any number of columns in a block") {
+  // Row i has i single columns of one block, so every length of a visit occurs: those with code of their own
+  // and those beyond.
+  const Offset n = 120;
+  std::vector<Index> rows, cols;
+  for (Index i = 0; i < n; ++i)
+    for (Index k = 0; k < i; ++k) {
+      rows.push_back(i);
+      cols.push_back(2 * k);
+    }
+  const Graph graph = Graph::from_edges(n, 2 * n, rows, cols);
+  const spectral::Layout layout(graph);
+  CHECK(layout.singles() == graph.nnz());
+  const auto x = spectral::start_vector(2 * n, 9);
+  const std::vector<float> rounded(x.begin(), x.end());
+  std::vector<double> scratch, exact(n), single(n);
+  layout.sums(x.data(), scratch, [&](Offset i, double sum) { exact[static_cast<std::size_t>(i)] = sum; });
+  layout.sums(x.data(), rounded.data(), scratch,
+              [&](Offset i, double sum) { single[static_cast<std::size_t>(i)] = sum; });
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    double sum = 0, of_rounded = 0;
+    for (std::size_t k = 0; k < i; ++k) {
+      sum += x[2 * k];
+      of_rounded += static_cast<double>(rounded[2 * k]);
+    }
+    CHECK(std::abs(exact[i] - sum) <= 1e-14 * static_cast<double>(i));
+    CHECK(std::abs(single[i] - of_rounded) <= static_cast<double>(i) * 0x1p-22);
+  }
+}
+
+TEST_CASE("odd cycles and sides of components") {
+  // A path, a triangle, a square with a loop, an even cycle, a lone vertex.
+  std::vector<std::pair<Index, Index>> edges{{0, 1}, {1, 2}, {3, 4}, {4, 5},   {5, 3},   {6, 7},   {7, 8},
+                                             {8, 9}, {9, 6}, {7, 7}, {10, 11}, {11, 12}, {12, 13}, {13, 10}};
+  std::vector<Index> rows, cols;
+  for (const auto& [u, v] : edges) {
+    rows.insert(rows.end(), {u, v});
+    cols.insert(cols.end(), {v, u});
+  }
+  const Graph graph = Graph::from_edges(15, 15, rows, cols);
+  const Components parts = components(graph);
+  const auto sides = spectral::two_sides({graph}, parts);
+  CHECK(sides.odd == std::vector<char>{0, 1, 1, 0, 0});
+  for (const auto& [u, v] : edges) {
+    const auto c = static_cast<std::size_t>(parts.label[static_cast<std::size_t>(u)]);
+    if (sides.odd[c] == 0)
+      CHECK(sides.side[static_cast<std::size_t>(u)] + sides.side[static_cast<std::size_t>(v)] == 1);
+  }
+  // One direction and its transpose.
+  rows.clear();
+  cols.clear();
+  for (const auto& [u, v] : edges) {
+    rows.push_back(u);
+    cols.push_back(v);
+  }
+  const Graph arcs = Graph::from_edges(15, 15, rows, cols);
+  CHECK(spectral::two_sides({arcs, arcs.transpose()}, components(arcs)).odd == sides.odd);
+
+  // By runs: two sides of 2000 vertices with all edges between them, and the same with a loop.
+  const Offset half = 2000;
+  for (const bool loop : {false, true}) {
+    CAPTURE(loop);
+    const Graph wide = build_rows(2 * half, 2 * half, [&](Offset i, RunList& out) {
+      const Index begin = static_cast<Index>(i < half ? half : 0);
+      const Index own = static_cast<Index>(i);
+      if (loop && i == 2 * half - 1) {
+        append_run(out, {begin, begin + static_cast<Index>(half)});
+        append_run(out, {own, own + 1});
+      } else {
+        append_run(out, {begin, begin + static_cast<Index>(half)});
+      }
+    });
+    REQUIRE(wide.implicit());
+    const auto found = spectral::two_sides({wide}, components(wide));
+    CHECK(found.odd == std::vector<char>{static_cast<char>(loop ? 1 : 0)});
+    if (!loop) CHECK(found.side[0] != found.side[static_cast<std::size_t>(half)]);
+  }
+  // Three parts with all edges between them: no loop, but odd.
+  const Graph three = build_rows(3 * half, 3 * half, [&](Offset i, RunList& out) {
+    const Index own = static_cast<Index>(i / half * half);
+    append_run(out, {0, own});
+    append_run(out, {own + static_cast<Index>(half), static_cast<Index>(3 * half)});
+  });
+  REQUIRE(three.implicit());
+  CHECK(spectral::two_sides({three}, components(three)).odd == std::vector<char>{1});
 }
 
 TEST_CASE("products may read vectors in single precision") {

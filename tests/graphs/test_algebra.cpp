@@ -116,6 +116,25 @@ TEST_CASE("facts by hand") {
     CHECK(is_symmetric(Graph::from_csr(100, 100, indptr, indices)) == loop);
   }
   CHECK_THROWS_AS(symmetrised(graph_of(2, 3, {})), ValueError);
+  // Runs that a row and its mirror share, whole, in part, at an offset, or not at all: set for set.
+  for (const char* text : {"window(9)", "overlap(16, 5) | random(5, seed=2)",
+                           "causal & window(20) | random(3)", "global(11) | window(4) | random(7, seed=1)",
+                           "t(causal) & overlap(24, 24)", "random(40, seed=5) | random(1)"}) {
+    CAPTURE(text);
+    const Graph drawn = pattern(text, 150);
+    const Graph both = symmetrised(drawn);
+    std::set<std::pair<Index, Index>> wanted;
+    for (Index i = 0; i < 150; ++i)
+      for (const Index j : drawn.row(i)) {
+        wanted.emplace(i, j);
+        wanted.emplace(j, i);
+      }
+    std::set<std::pair<Index, Index>> got;
+    for (Index i = 0; i < 150; ++i)
+      for (const Index j : both.row(i)) got.emplace(i, j);
+    CHECK(got == wanted);
+    CHECK(both.nnz() == static_cast<Offset>(wanted.size()));
+  }
   CHECK(components(graph_of(2, 3, {{0, 2}})).count == 4);
   CHECK(degrees(Graph()).mean == 0);
   CHECK(components(Graph()).count == 0);
