@@ -129,8 +129,9 @@ TEST_CASE("a layout sums rows with any number of columns in a block") {
 
 TEST_CASE("odd cycles and sides of components") {
   // A path, a triangle, a square with a loop, an even cycle, a lone vertex.
-  std::vector<std::pair<Index, Index>> edges{{0, 1}, {1, 2}, {3, 4}, {4, 5},   {5, 3},   {6, 7},   {7, 8},
-                                             {8, 9}, {9, 6}, {7, 7}, {10, 11}, {11, 12}, {12, 13}, {13, 10}};
+  const std::vector<std::pair<Index, Index>> edges{{0, 1},   {1, 2},   {3, 4},   {4, 5},  {5, 3},
+                                                   {6, 7},   {7, 8},   {8, 9},   {9, 6},  {7, 7},
+                                                   {10, 11}, {11, 12}, {12, 13}, {13, 10}};
   std::vector<Index> rows, cols;
   for (const auto& [u, v] : edges) {
     rows.insert(rows.end(), {u, v});
