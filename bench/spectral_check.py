@@ -68,7 +68,10 @@ def operators(a, weighted=False):
     return s, (sparse.diags(r) @ s @ sparse.diags(r)).tocsr(), d
 
 
-def against_dense(name, graph, *more, weighted=False, names=("normalized", "laplacian", "adjacency")):
+SYMMETRIC = ("normalized", "laplacian", "adjacency")  # operators that have vectors
+
+
+def against_dense(name, graph, *more, weighted=False, names=SYMMETRIC):
     a = matrix(graph, *more, weighted=weighted)
     n = a.shape[0]
     if n > options.most or n < 2:
@@ -77,8 +80,7 @@ def against_dense(name, graph, *more, weighted=False, names=("normalized", "lapl
     s, normal, degree = operators(a, weighted)
     path = os.path.join(folder, "vectors.npy")
     for name_of in names:
-        has_vectors = name_of in ("normalized", "laplacian", "adjacency")
-        said = spectral(graph, *flags, "--operator", name_of, *(["--vectors", path] if has_vectors else []))
+        said = spectral(graph, *flags, "--operator", name_of, *(["--vectors", path] if name_of in SYMMETRIC else []))
         if name_of == "transition":
             sums = np.asarray(a.sum(1)).ravel()
             walk = sparse.diags(np.where(sums > 0, 1 / np.where(sums > 0, sums, 1), 0)) @ a

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/tensor_checks_internal.hpp"
 
 namespace manyhop {
 
@@ -50,10 +51,8 @@ void require(const char* name, const TensorView<V>& view, Offset a, Offset b) {
   const bool fits = b < 0 ? view.rank == 1 && view.extent[0] == a
                           : view.rank == 2 && view.extent[0] == a && view.extent[1] == b;
   if (fits && !view.lacks_data()) return;
-  std::string shape;
-  for (int x = 0; x < view.rank; ++x) shape += fmt::format("{}{}", x > 0 ? ", " : "", view.extent[at(x)]);
-  throw ValueError(fmt::format("sparsek cache: {} has shape [{}], [{}{}] is wanted", name, shape, a,
-                               b < 0 ? "" : fmt::format(", {}", b)));
+  throw ValueError(fmt::format("sparsek cache: {} has shape {}, [{}{}] is wanted", name,
+                               ops::shape_text(view), a, b < 0 ? "" : fmt::format(", {}", b)));
 }
 
 // Eight sums: independent lanes, and the rounding of short sums.

@@ -10,16 +10,6 @@ namespace {
 
 constexpr char kUnseen = 2;
 
-bool has_loop(const Graph& graph, Offset v) {
-  if (!graph.implicit()) {
-    const auto row = graph.row(v);
-    return std::binary_search(row.begin(), row.end(), static_cast<Index>(v));
-  }
-  bool found = false;
-  graph.for_each_run(v, [&](Run run) { found = found || (run.begin <= v && v < run.end); });
-  return found;
-}
-
 /// Colours by breadth-first search. An edge within a colour closes an odd cycle: its component is done with.
 void colour(const Graph& graph, const std::vector<Index>& label, Sides& sides) {
   std::vector<char>& side = sides.side;
@@ -54,6 +44,16 @@ std::vector<Index> double_cover(const Graph& graph) {
     graph.for_each_run(i, [&](Run run) { append_run(out, run); });
   });
   return components(wide).label;
+}
+
+bool has_loop(const Graph& graph, Offset v) {
+  if (!graph.implicit()) {
+    const auto row = graph.row(v);
+    return std::binary_search(row.begin(), row.end(), static_cast<Index>(v));
+  }
+  bool found = false;
+  graph.for_each_run(v, [&](Run run) { found = found || (run.begin <= v && v < run.end); });
+  return found;
 }
 
 Sides two_sides(const std::vector<Graph>& terms, const Components& parts) {

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "manyhop/engine/spectral/expansion.hpp"
-#include "manyhop/engine/spectral/operator.hpp"
+#include "manyhop/engine/spectral/operators.hpp"
 #include "manyhop/engine/spectral/twins.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
 
@@ -88,11 +88,8 @@ SymmetricGraph classes_of(const Twins& twins, Offset& between) {
   between = 0;
   for (Offset c = 0; c < base.n(); ++c) {
     if (twins.sizes[at(c)] < 2) continue;
-    Offset apart = 2;  // over any vertex that they see
-    base.graph.for_each_run(c, [&](Run run) {
-      if (run.begin <= c && c < run.end) apart = 1;
-    });
-    between = std::max(between, apart);
+    // Not next to each other, they meet over any vertex that they see.
+    between = std::max(between, Offset{has_loop(base.graph, c) ? 1 : 2});
   }
   return base;
 }

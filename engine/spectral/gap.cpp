@@ -187,7 +187,7 @@ GapResult gap_of(const Context& ctx, const Graph& graph, const SpectralOptions& 
   const auto begin = std::chrono::steady_clock::now();
   Input input = prepare(graph, options);
   std::optional<Graph> of_base;
-  // The Laplacian of a graph with isolated vertices is that of another graph.
+  // The Laplacian of a graph with isolated vertices is solved on another graph: solve_laplacian().
   const bool as_it_is = options.op != Operator::laplacian || input.parts.isolated == 0;
   if (undirected(options.op) && !input.weighted && !input.symmetric && as_it_is) {
     std::optional<Graph>& made = input.twins ? of_base : merged;

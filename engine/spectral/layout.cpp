@@ -146,10 +146,6 @@ void Layout::fill(Chunk& chunk) const {
   std::vector<Index> singles;                            // row by row, increasing
   std::vector<std::size_t> ends;                         // of each row's singles
   std::vector<std::uint32_t> counts(at(blocks * rows));  // [block][row]
-  // Room for all, though runs will take some: pages that are never written to cost nothing.
-  singles.reserve(at(graph_.indptr()[at(chunk.end)] - graph_.indptr()[at(chunk.begin)]));
-  ends.reserve(at(rows));
-  chunk.run_ends.reserve(at(rows));
   chunk.common.resize(at(rows));
   std::vector<Index> held;   // common columns of a row, in runs or not
   std::vector<Index> loose;  // of those, the ones that are in runs

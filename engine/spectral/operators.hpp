@@ -53,6 +53,9 @@ void expand(const Input& input, Solution& solution);
 /// v.
 std::vector<Index> double_cover(const Graph& graph);
 
+/// Whether a vertex has an edge to itself.   Cost O(log degree), O(runs) for an implicit graph.
+bool has_loop(const Graph& graph, Offset v);
+
 /// Which components have an odd cycle, and the sides of the vertices of those that have none.
 struct Sides {
   std::vector<char> odd;  // a component

@@ -320,10 +320,7 @@ void expand(const Input& input, Solution& solution) {
 
 Solution solve_laplacian(const Context& ctx, const Input& input, const SpectralOptions& options) {
   Input filled = input;
-  if (input.parts.isolated > 0) {
-    filled.graph = with_loops_on_isolated(input.graph);
-    filled.merged = nullptr;
-  }
+  if (input.parts.isolated > 0) filled.graph = with_loops_on_isolated(input.graph);
   Solution solution = solve_normalized(ctx, filled, options);
   solution.second.value = 1 - solution.second.value;
   solution.last.value = 1 - solution.last.value;

@@ -29,10 +29,8 @@ void fetch_large_pages(void* begin, std::size_t bytes) {
   const std::size_t pages = (bytes - skipped) / kPage;
   madvise(first, pages * kPage, MADV_HUGEPAGE);
 #ifdef MADV_POPULATE_WRITE
-  constexpr std::int64_t kPagesEach = 1;
-  parallel_ranges(static_cast<std::int64_t>(pages), kPagesEach, [&](std::int64_t from, std::int64_t to) {
-    madvise(first + static_cast<std::size_t>(from) * kPage, static_cast<std::size_t>(to - from) * kPage,
-            MADV_POPULATE_WRITE);
+  parallel_for(static_cast<std::int64_t>(pages), [&](std::int64_t page) {
+    madvise(first + static_cast<std::size_t>(page) * kPage, kPage, MADV_POPULATE_WRITE);
   });
 #endif
 }
