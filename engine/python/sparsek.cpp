@@ -351,8 +351,9 @@ void bind_sparsek(nb::module_& m) {
   m.def(
       "sparsek_attention",
       [](const ReadArray& q, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
-         const WriteArray& out, const SparsekAttentionOptions& options, int threads,
-         std::size_t memory_limit) {
+         const WriteArray& out, const SparsekAttentionOptions& options, int threads, std::size_t memory_limit,
+         const StreamNumber& stream) {
+        const auto device = device_of(stream);
         const DType dtype = dtype_of(q.dtype(), "q");
         require_same(k, dtype, "k");
         require_same(v, dtype, "v");
@@ -360,19 +361,22 @@ void bind_sparsek(nb::module_& m) {
         SparsekAttentionInfo info;
         dispatch(dtype, [&]<class T>(T) {
           using E = EdgeValue<T>;
-          const auto q_view = view_of<const T>(q, "q");
-          const auto k_view = view_of<const T>(k, "k");
-          const auto v_view = view_of<const T>(v, "v");
-          const auto s_view = view_of<const E>(scores, "scores");
-          const auto o_view = view_of<T>(out, "out");
-          info = run(threads, memory_limit, [&](const Context& ctx) {
-            return sparsek_attention<T>(ctx, q_view, k_view, v_view, s_view, o_view, options);
-          });
+          const auto q_view = view_of<const T>(q, "q", device);
+          const auto k_view = view_of<const T>(k, "k", device);
+          const auto v_view = view_of<const T>(v, "v", device);
+          const auto s_view = view_of<const E>(scores, "scores", device);
+          const auto o_view = view_of<T>(out, "out", device);
+          info = run(
+              threads, memory_limit,
+              [&](const Context& ctx) {
+                return sparsek_attention<T>(ctx, q_view, k_view, v_view, s_view, o_view, options);
+              },
+              backend_of(stream), stream);
         });
         return nb::make_tuple(info.selected, info.capped_rows);
       },
       nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("scores"), nb::arg("out"), nb::arg("options"),
-      nb::arg("threads"), nb::arg("memory_limit"));
+      nb::arg("threads"), nb::arg("memory_limit"), nb::arg("stream") = nb::none());
   m.def(
       "sparsek_attention_backward",
       [](const ReadArray& q, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
@@ -386,23 +390,27 @@ void bind_sparsek(nb::module_& m) {
         dispatch(dtype, [&]<class T>(T) {
           using E = EdgeValue<T>;
           SparsekAttentionGradients<T> gradients;
-          if (dq) gradients.q = view_of<T>(*dq, "dq");
-          if (dk) gradients.k = view_of<T>(*dk, "dk");
-          if (dv) gradients.v = view_of<T>(*dv, "dv");
-          if (dscores) gradients.scores = view_of<E>(*dscores, "dscores");
-          const auto q_view = view_of<const T>(q, "q");
-          const auto k_view = view_of<const T>(k, "k");
-          const auto v_view = view_of<const T>(v, "v");
-          const auto s_view = view_of<const E>(scores, "scores");
-          const auto g_view = view_of<const T>(g, "g");
-          run(threads, memory_limit, [&](const Context& ctx) {
-            sparsek_attention_backward<T>(ctx, q_view, k_view, v_view, s_view, g_view, gradients, options);
-          });
+          if (dq) gradients.q = view_of<T>(*dq, "dq", device);
+          if (dk) gradients.k = view_of<T>(*dk, "dk", device);
+          if (dv) gradients.v = view_of<T>(*dv, "dv", device);
+          if (dscores) gradients.scores = view_of<E>(*dscores, "dscores", device);
+          const auto q_view = view_of<const T>(q, "q", device);
+          const auto k_view = view_of<const T>(k, "k", device);
+          const auto v_view = view_of<const T>(v, "v", device);
+          const auto s_view = view_of<const E>(scores, "scores", device);
+          const auto g_view = view_of<const T>(g, "g", device);
+          run(
+              threads, memory_limit,
+              [&](const Context& ctx) {
+                sparsek_attention_backward<T>(ctx, q_view, k_view, v_view, s_view, g_view, gradients,
+                                              options);
+              },
+              backend_of(stream), stream);
         });
       },
       nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("scores"), nb::arg("g"), nb::arg("dq").none(),
       nb::arg("dk").none(), nb::arg("dv").none(), nb::arg("dscores").none(), nb::arg("options"),
-      nb::arg("threads"), nb::arg("memory_limit"));
+      nb::arg("threads"), nb::arg("memory_limit"), nb::arg("stream") = nb::none());
 
   static_cast<void>(nb::class_<SparsekCacheOptions>(m, "SparsekCacheOptions"));
   m.def("sparsek_cache_options", &cache_options);

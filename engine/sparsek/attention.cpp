@@ -11,6 +11,7 @@
 #include "manyhop/engine/sparsek/head_internal.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/ops/cuda/sparsek_attention.hpp"
 
 namespace manyhop {
 
@@ -107,6 +108,37 @@ class Call {
     }
   }
 
+  ops::cuda::SparsekCall<T> on_device(const Context& ctx) const {
+    ops::cuda::SparsekCall<T> to;
+    to.stream = ctx.stream;
+    to.memory_limit = ctx.memory_limit;
+    to.batch = batch;
+    to.heads = static_cast<int>(heads);
+    to.kv_heads = static_cast<int>(kv_heads);
+    to.score_heads = static_cast<int>(score_heads);
+    to.n = n;
+    to.d = static_cast<int>(d);
+    to.d_value = static_cast<int>(d_value);
+    to.q = q;
+    to.k = k;
+    to.v = v;
+    to.scores = scores;
+    const CausalOptions select = CausalSparsek(options.select).options();
+    to.keys = select.k;
+    to.cap = select.cap == kUncapped ? n : select.cap;
+    to.temperature = select.temperature;
+    to.window = options.join.window;
+    to.sinks = options.join.sinks;
+    to.gate_scores = options.gate == Gate::scores;
+    to.hops = options.hops;
+    to.teleport = options.teleport;
+    to.scale = scale();
+    return to;
+  }
+  double scale() const {
+    return options.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<Offset>(d, 1))));
+  }
+
   /// Selections of all batch items and score heads, side by side.
   void choose() {
     selections.resize(at(batch * score_heads));
@@ -135,7 +167,7 @@ class Call {
     in.gate = options.gate;
     in.hops = options.hops;
     in.teleport = options.teleport;
-    in.scale = options.scale.value_or(1 / std::sqrt(static_cast<double>(std::max<Offset>(d, 1))));
+    in.scale = scale();
     return in;
   }
 
@@ -154,6 +186,13 @@ class Call {
   }
 };
 
+SparsekAttentionInfo told(const ops::cuda::SparsekCounts& counts) {
+  if (counts.nan_row >= 0) {
+    throw ValueError(fmt::format("causal sparsek: the score of token {} is NaN", counts.nan_row));
+  }
+  return {counts.selected, counts.capped_rows};
+}
+
 template <class T>
 void write_sums(const std::vector<double>& sums, TensorView<T> to) {
   if (to.empty()) return;
@@ -168,12 +207,15 @@ template <class T>
 SparsekAttentionInfo sparsek_attention(const Context& ctx, TensorView<const T> q, TensorView<const T> k,
                                        TensorView<const T> v, TensorView<const EdgeValue<T>> scores,
                                        TensorView<T> out, const SparsekAttentionOptions& options) {
-  require_host_backend(ctx, "sparsek_attention");
+  require_backend(ctx, "sparsek_attention");
   Call<T> call(q, k, v, scores, options);
   out = batched(out, 4);
   require("out", out, {call.batch, call.heads, call.n, call.d_value}, 4);
   const TensorView<float> lse = batched(options.lse, 3);
   if (!lse.empty()) require("lse", lse, {call.batch, call.heads, call.n, 1}, 3);
+  if (ctx.backend == Backend::cuda) {
+    return told(ops::cuda::sparsek_attention<T>(call.on_device(ctx), out, lse));
+  }
   call.check_memory(ctx, false);
   const ThreadScope scope(ctx.threads, ctx.stop);
   call.choose();
@@ -205,7 +247,7 @@ void sparsek_attention_backward(const Context& ctx, TensorView<const T> q, Tenso
                                 TensorView<const T> v, TensorView<const EdgeValue<T>> scores,
                                 TensorView<const T> g, const SparsekAttentionGradients<T>& gradients,
                                 const SparsekAttentionOptions& options) {
-  require_host_backend(ctx, "sparsek_attention_backward");
+  require_backend(ctx, "sparsek_attention_backward");
   Call<T> call(q, k, v, scores, options);
   const std::array<Offset, 4> like_q{call.batch, call.heads, call.n, call.d};
   const std::array<Offset, 4> like_k{call.batch, call.kv_heads, call.n, call.d};
@@ -219,6 +261,10 @@ void sparsek_attention_backward(const Context& ctx, TensorView<const T> q, Tenso
   if (!to.v.empty()) require("gradients.v", to.v, like_v, 4);
   if (!to.scores.empty()) {
     require("gradients.scores", to.scores, {call.batch, call.score_heads, call.n, 1}, 3);
+  }
+  if (ctx.backend == Backend::cuda) {
+    told(ops::cuda::sparsek_attention_backward<T>(call.on_device(ctx), {g, to.q, to.k, to.v, to.scores}));
+    return;
   }
   call.check_memory(ctx, true);
   const ThreadScope scope(ctx.threads, ctx.stop);

@@ -41,11 +41,13 @@ struct SparsekAttentionInfo {
 /// divisor of h (head a follows scores a / (h / h_s)); a missing batch axis is a batch of one. h_kv divides
 /// h. T: float, bf16 (fp32 arithmetic), double.
 ///
-/// Cost     h edges 2 (d + d_v) flops a hop; one head at a time, its rows in parallel. The selection is held
-/// as
-///          it changes, 20 bytes a token of a score head, never row by row.
+/// Cost     h edges 2 (d + d_v) flops a hop; one head at a time, its rows in parallel. The selection is
+///          held as it changes, 20 bytes a token of a score head, never row by row.
 /// Edge     a row without keys (k = 0 or masked scores, window = 0, no sinks) is 0 after one hop, a V_i with
 ///          teleport a. hops = 0 returns V.
+/// cuda     heads of up to 256 features; all in one launch, weights made again in each hop. Lists of keys
+///          take n / 32 times what a row keeps. Waits once, for the selection. In bf16 a value that is not
+///          finite reaches the rows of its panel of 32.
 /// Throws   ValueError for shapes that disagree, a NaN score (naming the token), a bad k or cap; LimitError;
 ///          Interrupted.   Order: same bits for any thread count.
 template <class T>

@@ -152,6 +152,24 @@ __device__ __forceinline__ T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(kAllLanes, value, lanes);
 }
 
+/// Bit l: what lane l says.
+__device__ __forceinline__ std::uint32_t ballot(bool says) {
+#ifdef __CUDA_ARCH__
+  return __ballot_sync(kAllLanes, says);
+#else
+  std::uint32_t lanes = says ? 1U << static_cast<unsigned>(lane_id()) : 0U;
+  for (int other = 16; other > 0; other /= 2) lanes |= shuffle_xor(lanes, other);
+  return lanes;
+#endif
+}
+__device__ __forceinline__ int bits_set(std::uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  return std::popcount(bits);
+#endif
+}
+
 /// What lanes have written to memory before it, all lanes of the warp see after it.
 __device__ __forceinline__ void sync_warp() { __syncwarp(kAllLanes); }
 
@@ -178,13 +196,13 @@ struct SoftmaxSum {
   C most = minus_infinity<C>();
   C sum = 0;
 
-  __device__ __forceinline__ void add(C score) {
+  __device__ __forceinline__ void add(C score, C factor = 1) {
     if (score == minus_infinity<C>()) return;
     if (!(score <= most)) {  // NaN as well
       sum = most == minus_infinity<C>() ? C{0} : sum * exponential(most - score);
       most = score;
     }
-    sum += exponential(score - most);
+    sum += factor * exponential(score - most);
   }
   __device__ __forceinline__ void add(SoftmaxSum other) {
     if (other.most == minus_infinity<C>()) return;

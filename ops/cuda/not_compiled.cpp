@@ -5,6 +5,7 @@
 #include "manyhop/ops/cuda/selection.hpp"
 #include "manyhop/ops/cuda/signals.hpp"
 #include "manyhop/ops/cuda/sparsek.hpp"
+#include "manyhop/ops/cuda/sparsek_attention.hpp"
 
 namespace manyhop::ops::cuda {
 
@@ -109,6 +110,14 @@ void sparsek_derivative(const SparsekRows&, ScoreRows<const T>, ScoreRows<const 
   missing();
 }
 template <class T>
+SparsekCounts sparsek_attention(const SparsekCall<T>&, TensorView<T>, TensorView<float>) {
+  missing();
+}
+template <class T>
+SparsekCounts sparsek_attention_backward(const SparsekCall<T>&, const SparsekGradients<T>&) {
+  missing();
+}
+template <class T>
 SelectedRows causal_select(const SelectionCall&, ScoreRows<const T>) {
   missing();
 }
@@ -121,7 +130,9 @@ SelectedRows causal_select(const SelectionCall&, ScoreRows<const T>) {
   template void sparsek<T>(const SparsekRows&, ScoreRows<const T>, ScoreRows<T>, double*);                   \
   template void sparsek_derivative<T>(const SparsekRows&, ScoreRows<const T>, ScoreRows<const T>,            \
                                       ScoreRows<T>, ScoreRows<const T>, std::span<const double>, double*,    \
-                                      double*)
+                                      double*);                                                              \
+  template SparsekCounts sparsek_attention<T>(const SparsekCall<T>&, TensorView<T>, TensorView<float>);      \
+  template SparsekCounts sparsek_attention_backward<T>(const SparsekCall<T>&, const SparsekGradients<T>&)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);
 MANYHOP_INSTANTIATE(bf16);

@@ -293,7 +293,7 @@ __global__ void __launch_bounds__(128) sum_units(SumUnits<C> p) {
 template <class T>
 struct FinishRows {
   Units units{};
-  const EdgeValue<T>* sums = nullptr;  // [blockIdx.y][n][width]
+  const EdgeValue<T>* sums = nullptr;  // [blockIdx.y][n][width]; null: 0
   Finish<T> finish{};
 };
 
@@ -308,7 +308,7 @@ __global__ void __launch_bounds__(128) finish_rows(FinishRows<T> p) {
   const std::int64_t at =
       (static_cast<std::int64_t>(blockIdx.y) * p.finish.n + row) * p.finish.width + feature;
   EdgeValue<T> sum[kSize];
-  for (int f = 0; f < kSize; ++f) sum[f] = p.sums[at + f];
+  for (int f = 0; f < kSize; ++f) sum[f] = p.sums == nullptr ? EdgeValue<T>{0} : p.sums[at + f];
   p.finish.write(p.units.unit(), row, feature, sum);
 }
 

@@ -1,8 +1,9 @@
-// How a call's tensors get onto the device and back: packed into padded rows there, from any strides.
+// What a call of attention is given, on the device.
 #pragma once
 
 #include "manyhop/ops/cuda/inputs.cuh"
 #include "manyhop/ops/cuda/run.cuh"
+#include "manyhop/ops/cuda/transfer.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -49,66 +50,22 @@ void Run<T>::read_inputs() {
   pack(call_.v, kv_units_, call_.kv_heads, n_cols_, call_.d_value, raw_, v_);
 }
 
-/// Calls f(element of the view) in the order batch, head, row, feature.
-template <class T, class F>
-void for_each_value(TensorView<T> view, F&& f) {
-  for (Offset b = 0; b < view.extent[0]; ++b) {
-    for (Offset h = 0; h < view.extent[1]; ++h) {
-      for (Offset i = 0; i < view.extent[2]; ++i) {
-        for (Offset c = 0; c < view.extent[3]; ++c) f(view(b, h, i, c));
-      }
-    }
-  }
-}
-
-template <class T>
-Strided<T> strided(T* data, int heads, std::int64_t n, int width) {
-  return {data, heads * n * width, n * width, width, 1};
-}
-
 template <class T>
 void Run<T>::pack(TensorView<const T> view, std::int64_t units, int heads, std::int64_t n, int width, T* raw,
                   T* to, DeviceDropout dropout, int hop_number) const {
   Copy<T> p;
-  if (host()) {
-    std::vector<T> values;
-    values.reserve(static_cast<std::size_t>(units * n * width));
-    for_each_value(view, [&](const T& value) { values.push_back(value); });
-    to_device(raw, values.data(), units * n * width);
-    wait();
-    p.outside = strided(raw, heads, n, width);
-  } else {
-    p.outside = {const_cast<T*>(view.data), view.stride[0], view.stride[1], view.stride[2], view.stride[3]};
-  }
-  p.inside = to;
-  p.n = n;
-  p.heads = heads;
-  p.width = width;
-  p.padded = padded_;
   p.lengths = n == n_cols_ ? lengths_ : nullptr;
   p.dropout = dropout;
   p.hop = hop_number;
-  launch_threads(pack_rows<T>, n * padded_, units, stream_, p);
+  Transfer{stream_, host()}.pack(p, view, units, heads, n, width, padded_, raw, to);
 }
 
 template <class T>
 void Run<T>::unpack(const T* from, TensorView<T> view, std::int64_t units, int heads, std::int64_t n,
                     int width, T* raw) const {
   Copy<T> p;
-  p.outside = host() ? strided(raw, heads, n, width)
-                     : Strided<T>{view.data, view.stride[0], view.stride[1], view.stride[2], view.stride[3]};
-  p.inside = const_cast<T*>(from);
-  p.n = n;
-  p.heads = heads;
-  p.width = width;
-  p.padded = padded_;
   p.lengths = n == n_cols_ ? lengths_ : nullptr;
-  launch_threads(unpack_rows<T>, n * width, units, stream_, p);
-  if (!host()) return;
-  std::vector<T> values(static_cast<std::size_t>(units * n * width));
-  to_host(values.data(), raw, units * n * width);
-  std::size_t at = 0;
-  for_each_value(view, [&](T& value) { value = values[at++]; });
+  Transfer{stream_, host()}.unpack(p, from, view, units, heads, n, width, padded_, raw);
 }
 
 }  // namespace manyhop::ops::cuda

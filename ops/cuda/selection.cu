@@ -23,7 +23,6 @@ SelectedRows causal_select(const SelectionCall& call, ScoreRows<const T> scores)
   const auto stream = stream_of(call.stream);
   const bool host = !call.stream.has_value();
   const std::int64_t all = call.heads * call.rows;
-  const std::int64_t listed = call.heads * 2 * (call.cap + 1);
   DeviceArray<T> copied;
   Selecting<T> s;
   s.scores = scores;
@@ -41,21 +40,11 @@ SelectedRows causal_select(const SelectionCall& call, ScoreRows<const T> scores)
   s.k = call.k;
   s.cap = call.cap;
   s.temperature = call.temperature;
-  const auto place = [&](Arena& arena) {
-    s.list_score = arena.take<double>(listed);
-    s.score = arena.take<double>(all);
-    s.tau = arena.take<double>(all);
-    s.edges = arena.take<std::int64_t>(call.heads);
-    s.capped = arena.take<std::int64_t>(call.heads);
-    s.nan = arena.take<std::int64_t>(call.heads);
-    s.list_place = arena.take<Index>(listed);
-    s.until = arena.take<Index>(all);
-  };
   Arena measure;
-  place(measure);
+  s.take(measure);
   const Buffer memory(measure.used(), stream);
   Arena arena(memory.data());
-  place(arena);
+  s.take(arena);
   launch_warps(select_rows<T>, call.heads, 1, stream, s);
   SelectedRows result{on_host(s.score, all, stream),         on_host(s.tau, all, stream),
                       on_host(s.until, all, stream),         on_host(s.edges, call.heads, stream),

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "manyhop/ops/cuda/device.cuh"
+#include "manyhop/ops/cuda/runtime.cuh"
 #include "manyhop/ops/cuda/selection.hpp"
 #include "manyhop/ops/cuda/sparsek.cuh"
 
@@ -26,6 +27,20 @@ struct Selecting {
   std::int64_t* edges = nullptr;  // [heads]
   std::int64_t* capped = nullptr;
   std::int64_t* nan = nullptr;
+  std::int64_t* most = nullptr;  // keys of a row
+
+  void take(Arena& arena) {
+    const std::int64_t listed = heads * 2 * (cap + 1);
+    list_score = arena.take<double>(listed);
+    score = arena.take<double>(heads * rows);
+    tau = arena.take<double>(heads * rows);
+    edges = arena.take<std::int64_t>(heads);
+    capped = arena.take<std::int64_t>(heads);
+    nan = arena.take<std::int64_t>(heads);
+    most = arena.take<std::int64_t>(heads);
+    list_place = arena.take<Index>(listed);
+    until = arena.take<Index>(heads * rows);
+  }
 };
 
 struct HeldKey {
@@ -202,6 +217,7 @@ __global__ void __launch_bounds__(128) select_rows(Selecting<T> s) {
   std::int64_t edges = 0;
   std::int64_t capped = 0;
   std::int64_t nan = s.rows;
+  std::int64_t most = 0;
   for (std::int64_t base = 0; base < s.rows && nan == s.rows; base += kWarp) {
     const std::int64_t row = base + lane;
     const bool here = row < s.rows;
@@ -232,6 +248,7 @@ __global__ void __launch_bounds__(128) select_rows(Selecting<T> s) {
       state.enter(most_of_warp(lane == first ? value : static_cast<double>(-INFINITY)), base + first);
       if (lane == first) s.tau[head * s.rows + row] = state.tau;
       edges += state.held();
+      most = state.held() > most ? state.held() : most;
       capped += state.lost > state.bar() ? 1 : 0;
     }
   }
@@ -239,6 +256,7 @@ __global__ void __launch_bounds__(128) select_rows(Selecting<T> s) {
   s.edges[head] = edges;
   s.capped[head] = capped;
   s.nan[head] = nan;
+  s.most[head] = most;
 }
 
 }  // namespace manyhop::ops::cuda

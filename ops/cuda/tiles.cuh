@@ -36,12 +36,36 @@ __device__ __forceinline__ int fragment_row(int m, int half) { return m * 16 + h
 struct PanelRows {
   std::int64_t row[2][2];
 
-  __device__ __forceinline__ explicit PanelRows(const Index* rows) {
+  __device__ __forceinline__ explicit PanelRows(const Index* rows, std::int64_t count = kPanelRows) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) row[m][half] = rows[fragment_row(m, half)];
+      for (int half = 0; half < 2; ++half) {
+        const int place = fragment_row(m, half);
+        row[m][half] = place < count ? rows[place] : -1;
+      }
     }
+  }
+  /// Rows first .. end - 1, of 32 at most.
+  __device__ __forceinline__ PanelRows(std::int64_t first, std::int64_t end) {
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const std::int64_t i = first + fragment_row(m, half);
+        row[m][half] = i < end ? i : -1;
+      }
+    }
+  }
+};
+
+/// Neighbouring rows as the columns of a chunk; the last one stands for those past the end.
+struct Sequence {
+  std::int64_t first = 0;
+  std::int64_t end = 0;
+
+  __device__ __forceinline__ std::int64_t operator[](int column) const {
+    return first + column < end ? first + column : end - 1;
   }
 };
 
@@ -176,9 +200,9 @@ struct Cells {
   }
 };
 
-/// Columns j * 8 + g of a chunk, for scores.
-template <class T>
-__device__ __forceinline__ void load_columns(const Rows<T>& from, std::int64_t unit, const Index* columns,
+/// Columns j * 8 + g of a chunk, for scores. Here and below `columns` [16] is an array or a Sequence.
+template <class T, class Columns>
+__device__ __forceinline__ void load_columns(const Rows<T>& from, std::int64_t unit, Columns columns,
                                              int feature, std::uint32_t (&to)[2][4]) {
 #pragma unroll
   for (int j = 0; j < 2; ++j) {
@@ -222,8 +246,9 @@ struct RowOperands {
       for (int b = 0; b < D / kBlock<T>; ++b) block[b].load(x, unit, rows, b * kBlock<T>);
     }
   }
+  template <class Columns>
   __device__ __forceinline__ void scores(const Rows<T>& x, const Rows<T>& y, std::int64_t unit,
-                                         const PanelRows& rows, const Index* columns, Cells& cells) {
+                                         const PanelRows& rows, Columns columns, Cells& cells) {
     cells.clear();
 #pragma unroll
     for (int b = 0; b < D / kBlock<T>; ++b) {
@@ -270,8 +295,9 @@ struct PanelSums {
     }
   }
   /// Adds the weights of a chunk times the rows of its columns.
+  template <class Columns>
   __device__ __forceinline__ void add(const Weights<T>& a, const Rows<T>& z, std::int64_t unit,
-                                      const Index* columns, int feature) {
+                                      Columns columns, int feature) {
     std::uint32_t row[2][2][kWords];  // [inner half][first or next column][word]
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

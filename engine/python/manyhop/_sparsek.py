@@ -243,7 +243,8 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
 
     q [b, h, n, d], k [b, h_kv, n, d], v [b, h_kv, n, d_v]; scores [b, h_s, n] (h_s divides h) choose the keys: A is the
     softmax over a row's keys, and the gates p multiply it (gate="values") or the exponentials before they are normalised
-    (gate="scores"). Memory of the selection: 20 bytes a token. torch: gradients reach q, k, v and scores.
+    (gate="scores"). Memory of the selection: 20 bytes a token. torch: gradients reach q, k, v and scores; tensors
+    on a GPU stay there where the build has CUDA.
 
     >>> import numpy as np, manyhop as mh
     >>> q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 32, 8), dtype=np.float32)

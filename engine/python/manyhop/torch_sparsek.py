@@ -18,7 +18,7 @@ from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, ref
 def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
     p = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     tau = torch.empty(k.shape, dtype=torch.float64, device=z.device)
-    cuts = None if offsets is None else ragged(offsets.numpy(), z.numel())
+    cuts = None if offsets is None else ragged(offsets.cpu().numpy(), z.numel())
     with on_device(z):  # k of each row is read on the host
         _core.sparsek(_array(z), 0.0, _array(p), np.ascontiguousarray(_array(k.cpu())), cuts, temperature, _array(tau), ordered,
                       torch.get_num_threads(), stream_of(z))
@@ -35,7 +35,7 @@ def _sparsek_backward(p: Tensor, g: Tensor, k: Tensor, offsets: Optional[Tensor]
                       temperature: float) -> Tuple[Tensor, Tensor]:
     dz = torch.empty(p.shape, dtype=p.dtype, device=p.device)
     dk = torch.empty(k.shape, dtype=torch.float64, device=p.device)
-    cuts = None if offsets is None else ragged(offsets.numpy(), p.numel())
+    cuts = None if offsets is None else ragged(offsets.cpu().numpy(), p.numel())
     with on_device(p):
         _core.sparsek_vjp(_array(p), _array(g), _array(dz), _array(dk), cuts, temperature, torch.get_num_threads(), stream_of(p))
     return dz, dk.to(k.device)
@@ -150,8 +150,9 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
     out = q.new_empty((*q.shape[:3], v.shape[3]))
-    _core.sparsek_attention(_array(q), _array(k), _array(v), _array(scores), _array(out), options, torch.get_num_threads(),
-                            _settings._limit)
+    with on_device(q):
+        _core.sparsek_attention(_array(q), _array(k), _array(v), _array(scores), _array(out), options, torch.get_num_threads(),
+                                _settings._limit, stream_of(q))
     return out
 
 
@@ -167,9 +168,10 @@ def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tens
                         scale: Optional[float], needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
     grads = [torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v, scores), needed)]
-    _core.sparsek_attention_backward(_array(q), _array(k), _array(v), _array(scores), _array(g),
-                                     *(_array(x) if want else None for x, want in zip(grads, needed)), options,
-                                     torch.get_num_threads(), _settings._limit)
+    with on_device(q):
+        _core.sparsek_attention_backward(_array(q), _array(k), _array(v), _array(scores), _array(g),
+                                         *(_array(x) if want else None for x, want in zip(grads, needed)), options,
+                                         torch.get_num_threads(), _settings._limit, stream_of(q))
     return tuple(grads)
 
 
@@ -199,7 +201,8 @@ _attention.register_autograd(_backward_attention, setup_context=_setup_attention
 def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, gate="values", temperature=1.0, hops=1,
                       teleport=0.0, scale=None):
     """:func:`manyhop.sparsek_attention` on torch tensors."""
-    q, k, v, scores = _tensor(q, "q"), _tensor(k, "k"), _tensor(v, "v"), _tensor(scores, "scores")
+    q = _tensor(q, "q", cuda=True)
+    k, v, scores = (_tensor(x, name, q, cuda=True) for name, x in (("k", k), ("v", v), ("scores", scores)))
     refuse_tangents(q, k, v, scores)
     q, k, v, kind = same_types(*autocast(q, k, v))
     check_real(scores, "scores")
