@@ -125,8 +125,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
     const Side& side = run.graphs_.forward[static_cast<std::size_t>(g)];
     for (const Group& heads : run.groups(g, group)) {
       const SideMemory<T> scratch = memory.of(side, group, run.padded_);
-      run.make_weights(side, scratch, heads, g, run.q(), run.k(), memory.lse, false);
-      const auto hop = [&](const Run<T>& by, int t) {
+      const auto finish_of = [&](const Run<T>& by, int t) {
         Finish<T> finish;
         finish.keep = static_cast<C>(1 - call.teleport);
         if (call.teleport != 0) {
@@ -136,11 +135,18 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
         finish.dropout = by.hop_dropout();
         finish.hop = t;
         finish.out = memory.z[t % 2];
-        const Rows<T> z = t == 0 ? by.v() : Rows<T>{memory.z[(t - 1) % 2], by.n_rows_, by.padded_, 1};
-        by.hop(side, scratch, heads, g, z, finish, t > 0, by.q(), by.k(), memory.lse, false);
+        return finish;
+      };
+      const auto hop = [&](const Run<T>& by, int t) {
+        const Rows<T> z{memory.z[(t - 1) % 2], by.n_rows_, by.padded_, 1};
+        by.hop(side, scratch, heads, g, z, finish_of(by, t), true, by.q(), by.k(), memory.lse, false);
       };
       // The weights of tiles are made by the first hop, so where no hop is wanted one runs for nobody.
-      if (call.hops > 0 || result.weights != nullptr) hop(run, 0);
+      if (call.hops > 0 || result.weights != nullptr) {
+        run.attend(side, scratch, heads, g, run.v(), finish_of(run, 0), run.q(), run.k(), memory.lse);
+      } else {
+        run.make_weights(side, scratch, heads, g, run.q(), run.k(), memory.lse, false);
+      }
       HopsKey key;
       key.rows[0] = memory.z[0];
       key.rows[1] = memory.z[1];

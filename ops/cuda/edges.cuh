@@ -72,6 +72,11 @@ struct Edges {
   const Index* columns = nullptr;
   const std::int64_t* order = nullptr;  // names of the edges outside; null where nobody asks
   std::int64_t edges = 0;
+  const TaskRange* only_split = nullptr;  // tasks of each row, where rows of one task are left to edge_attend
+
+  __device__ __forceinline__ bool skips(const EdgeTask& task) const {
+    return only_split != nullptr && only_split[task.row].end - only_split[task.row].begin == 1;
+  }
 };
 
 /// What turns a product of features into a weight.
@@ -109,42 +114,39 @@ struct EdgeScores {
   SoftmaxSum<C>* sums = nullptr;  // [blockIdx.y][tasks], where it is not
 };
 
-/// Scores of single edges and the softmax sum of each task; or, with a known lse, weights.
+/// Scores of a task's edges into `values`, and their softmax sum; or, with a known lse, weights.
 template <class T, int D>
-__global__ void __launch_bounds__(128) edge_scores(EdgeScores<T> p) {
+__device__ __forceinline__ SoftmaxSum<EdgeValue<T>> score_task(const EdgeTask& task, const Units& units,
+                                                               std::int64_t unit, const Edges& edges,
+                                                               const Rows<T>& x_rows, const Rows<T>& y_rows,
+                                                               const Scores<EdgeValue<T>>& scores,
+                                                               EdgeValue<T>* values) {
   using C = EdgeValue<T>;
   using P = Part<T, D>;
-  const std::int64_t number = warp_id();
-  if (number >= p.edges.count) return;
-  const EdgeTask task = p.edges.tasks[number];
-  const std::int64_t unit = p.units.unit();
-  const std::int64_t cols = task.row < p.units.rows(unit) ? p.units.cols(unit) : 0;
+  const std::int64_t cols = task.row < units.rows(unit) ? units.cols(unit) : 0;
   const int lane = lane_id() % P::kLanes;
   const int which = lane_id() / P::kLanes;
   P x;
-  x.load(p.x.row(unit, task.row), lane);
-  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  x.load(x_rows.row(unit, task.row), lane);
   SoftmaxSum<C> sum;
   for (std::int64_t first = task.begin; first < task.end; first += P::kAtOnce) {
     const std::int64_t edge = first + which;
     const bool there = edge < task.end;
-    const std::int64_t column = there ? p.edges.columns[edge] : 0;
+    const std::int64_t column = there ? edges.columns[edge] : 0;
     P y;
-    y.load(p.y.row(unit, column), lane);
+    y.load(y_rows.row(unit, column), lane);
     const C product = P::over_row(x.dot(y));
     if (!there) continue;
-    C score =
-        column < cols ? p.scores.biased(product, p.units, unit, p.edges.order, edge) : minus_infinity<C>();
-    if (p.scores.lse != nullptr) {
-      score = column < cols ? softmax_weight(score, p.scores.lse_of(unit, task.row, column)) : C{0};
-      if (p.scores.dropout.active())
-        score *= static_cast<C>(p.scores.dropout.edge_factor(unit, p.edges.order[edge]));
+    C score = column < cols ? scores.biased(product, units, unit, edges.order, edge) : minus_infinity<C>();
+    if (scores.lse != nullptr) {
+      score = column < cols ? softmax_weight(score, scores.lse_of(unit, task.row, column)) : C{0};
+      if (scores.dropout.active())
+        score *= static_cast<C>(scores.dropout.edge_factor(unit, edges.order[edge]));
     } else {
       sum.add(score);
     }
     if (lane == 0) values[edge] = score;
   }
-  if (p.sums == nullptr) return;
 #pragma unroll
   for (int lanes = P::kLanes; lanes < 32; lanes *= 2) {
     SoftmaxSum<C> other;
@@ -158,7 +160,46 @@ __global__ void __launch_bounds__(128) edge_scores(EdgeScores<T> p) {
       sum = other;
     }
   }
-  if (lane_id() == 0) p.sums[static_cast<std::int64_t>(blockIdx.y) * p.edges.count + number] = sum;
+  return sum;
+}
+
+/// Scores to weights, in place.
+template <class C>
+__device__ __forceinline__ void weigh_task(const EdgeTask& task, std::int64_t unit, const Edges& edges,
+                                           const DeviceDropout& dropout, C lse, C* values) {
+  for (std::int64_t edge = task.begin + lane_id(); edge < task.end; edge += kWarp) {
+    C weight = softmax_weight(values[edge], lse);
+    if (dropout.active()) weight *= static_cast<C>(dropout.edge_factor(unit, edges.order[edge]));
+    values[edge] = weight;
+  }
+}
+
+/// The sum over a task's edges of weight times the neighbour's row; each row of lanes has some of the edges.
+template <class T, int D>
+__device__ __forceinline__ void gather_task(const EdgeTask& task, std::int64_t unit, const Edges& edges,
+                                            const Rows<T>& rows, const EdgeValue<T>* values,
+                                            Part<T, D>& sum) {
+  using P = Part<T, D>;
+  sum.clear();
+#pragma unroll 4
+  for (std::int64_t edge = task.begin + lane_id() / P::kLanes; edge < task.end; edge += P::kAtOnce) {
+    P z;
+    z.load(rows.row(unit, edges.columns[edge]), lane_id() % P::kLanes);
+    sum.add(values[edge], z);
+  }
+}
+
+template <class T, int D>
+__global__ void __launch_bounds__(128) edge_scores(EdgeScores<T> p) {
+  const std::int64_t number = warp_id();
+  if (number >= p.edges.count) return;
+  const EdgeTask task = p.edges.tasks[number];
+  if (p.edges.skips(task)) return;
+  const std::int64_t unit = p.units.unit();
+  const auto sum = score_task<T, D>(task, p.units, unit, p.edges, p.x, p.y, p.scores,
+                                    p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges);
+  if (p.sums != nullptr && lane_id() == 0)
+    p.sums[static_cast<std::int64_t>(blockIdx.y) * p.edges.count + number] = sum;
 }
 
 template <class C>
@@ -169,21 +210,15 @@ struct EdgeWeights {
   C* values = nullptr;
 };
 
-/// Scores to weights, in place.
 template <class C>
 __global__ void __launch_bounds__(128) edge_weights(EdgeWeights<C> p) {
   const std::int64_t number = warp_id();
   if (number >= p.edges.count) return;
   const EdgeTask task = p.edges.tasks[number];
+  if (p.edges.skips(task)) return;
   const std::int64_t unit = p.units.unit();
-  const C lse = p.scores.lse[unit * p.scores.lse_n + task.row];
-  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
-  for (std::int64_t edge = task.begin + lane_id(); edge < task.end; edge += kWarp) {
-    C weight = softmax_weight(values[edge], lse);
-    if (p.scores.dropout.active())
-      weight *= static_cast<C>(p.scores.dropout.edge_factor(unit, p.edges.order[edge]));
-    values[edge] = weight;
-  }
+  weigh_task(task, unit, p.edges, p.scores.dropout, p.scores.lse[unit * p.scores.lse_n + task.row],
+             p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges);
 }
 
 /// Ends a task of single edges: its row where no other task and no tile adds to it, else a part of it.
@@ -220,25 +255,54 @@ struct EdgeHop {
   Finish<T> finish{};
 };
 
-/// One hop over single edges: sum over edges of weight times the neighbour's row.
+/// One hop over single edges.
 template <class T, int D>
 __global__ void __launch_bounds__(128) edge_hop(EdgeHop<T> p) {
-  using P = Part<T, D>;
   const std::int64_t number = warp_id();
   if (number >= p.edges.count) return;
   const EdgeTask task = p.edges.tasks[number];
+  if (p.edges.skips(task)) return;
   const std::int64_t unit = p.units.unit();
-  const int lane = lane_id() % P::kLanes;
-  const EdgeValue<T>* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
-  P sum;
-  sum.clear();
-#pragma unroll 4
-  for (std::int64_t edge = task.begin + lane_id() / P::kLanes; edge < task.end; edge += P::kAtOnce) {
-    P z;
-    z.load(p.z.row(unit, p.edges.columns[edge]), lane);
-    sum.add(values[edge], z);
-  }
+  Part<T, D> sum;
+  gather_task(task, unit, p.edges, p.z, p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges,
+              sum);
   end_task(sum, task, number, unit, p.row_tasks, p.parts, p.finish);
+}
+
+/// Scores, softmax and the first hop of rows of one task in a layout without tiles: a row's scores are read
+/// back from the cache they were written to.
+template <class T>
+struct EdgeAttend {
+  using C = EdgeValue<T>;
+  Units units{};
+  Edges edges{};
+  Rows<T> x{};
+  Rows<T> y{};
+  Rows<T> z{};
+  Scores<C> scores{};
+  C* values = nullptr;  // [blockIdx.y][edges]: weights in the end
+  C* lse = nullptr;     // [unit][n]
+  const TaskRange* row_tasks = nullptr;
+  Finish<T> finish{};
+};
+
+template <class T, int D>
+__global__ void __launch_bounds__(128) edge_attend(EdgeAttend<T> p) {
+  using C = EdgeValue<T>;
+  const std::int64_t number = warp_id();
+  if (number >= p.edges.count) return;
+  const EdgeTask task = p.edges.tasks[number];
+  if (p.row_tasks[task.row].end - p.row_tasks[task.row].begin > 1) return;
+  const std::int64_t unit = p.units.unit();
+  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  const C lse = score_task<T, D>(task, p.units, unit, p.edges, p.x, p.y, p.scores, values).log_sum();
+  if (lane_id() == 0) p.lse[unit * p.units.n_rows + task.row] = lse;
+  sync_warp();  // a score was written by one lane and is read by others
+  weigh_task(task, unit, p.edges, p.scores.dropout, lse, values);
+  sync_warp();
+  Part<T, D> sum;
+  gather_task(task, unit, p.edges, p.z, values, sum);
+  end_task(sum, task, number, unit, p.row_tasks, Parts<C>{}, p.finish);
 }
 
 /// Rows t = 0, 1, ..: `first`, then `rest` + (t - 1) step. (Z_0 = V lies by key/value head, the others by

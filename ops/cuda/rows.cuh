@@ -74,13 +74,15 @@ struct CombineLse {
   std::int64_t tile_tasks = 0;
   const std::int64_t* row_places = nullptr;
   const TaskRange* panel_tasks = nullptr;
-  C* lse = nullptr;  // [unit][n]
+  C* lse = nullptr;         // [unit][n]
+  bool only_split = false;  // rows of one task have theirs
 };
 
 template <class C>
 __global__ void __launch_bounds__(128) combine_lse(CombineLse<C> p) {
   const std::int64_t row = thread_id();
   if (row >= p.units.n_rows) return;
+  if (p.only_split && p.row_tasks[row].end - p.row_tasks[row].begin == 1) return;
   const std::int64_t unit = p.units.unit();
   SoftmaxSum<C> sum;
   if (p.edge_sums != nullptr) {

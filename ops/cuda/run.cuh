@@ -172,7 +172,12 @@ class Run {
 
   /// Weights of a layout from features and log-sum-exp; of the forward layout (lse not given) makes that too.
   void make_weights(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> x,
-                    Rows<T> y, C* lse, bool transposed) const;
+                    Rows<T> y, C* lse, bool transposed, bool only_split = false) const;
+
+  /// Weights of the forward layout, log-sum-exp and the first hop, which go together where there are no
+  /// tiles.
+  void attend(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
+              Finish<T> finish, Rows<T> x, Rows<T> y, C* lse) const;
 
   /// One hop. `made` false: weights of tiles are made on the way, from x, y and lse.
   void hop(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
