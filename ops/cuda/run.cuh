@@ -194,6 +194,8 @@ class Run {
                 Finish<T> finish, bool transposed) const;
 
   // Inputs of the call, on the device and padded; the memory lies in the arena of the caller's choice.
+  bool as_they_are(TensorView<const T> view, std::int64_t n, int width) const;
+  T* take_rows(Arena& arena, TensorView<const T> view, std::int64_t units, std::int64_t n, int width) const;
   void take_inputs(Arena& arena);
   void read_inputs();
   void want_order() { ordered_ = true; }

@@ -7,13 +7,39 @@
 
 namespace manyhop::ops::cuda {
 
+/// Whether rows of the caller's on the device are what kernels read. Without data (an estimate) they are
+/// taken to be.
+template <class T>
+bool Run<T>::as_they_are(TensorView<const T> view, std::int64_t n, int width) const {
+  if (host() || width != padded_ || !call_.lengths.empty()) return false;
+  if (view.data == nullptr) return true;
+  std::int64_t step = 1;
+  for (int a = 3; a >= 0; --a) {
+    const auto axis = static_cast<std::size_t>(a);
+    if (view.extent[axis] != 1 && view.stride[axis] != step) return false;
+    step *= view.extent[axis];
+  }
+  constexpr std::uintptr_t kAlign = 64;
+  return view.extent[2] == n && reinterpret_cast<std::uintptr_t>(view.data) % kAlign == 0;
+}
+
+template <class T>
+T* Run<T>::take_rows(Arena& arena, TensorView<const T> view, std::int64_t units, std::int64_t n,
+                     int width) const {
+  if (as_they_are(view, n, width)) return const_cast<T*>(view.data);  // inputs are only read
+  return arena.take<T>(cells(units, n));
+}
+
 template <class T>
 void Run<T>::take_inputs(Arena& arena) {
   raw_ = arena.take<T>(std::max({raw(units_, n_rows_, std::max(call_.d, call_.d_value)),
                                  raw(kv_units_, n_cols_, std::max(call_.d, call_.d_value))}));
-  q_ = arena.take<T>(cells(units_, n_rows_));
-  k_ = arena.take<T>(cells(kv_units_, n_cols_));
-  v_ = arena.take<T>(cells(kv_units_, n_cols_));
+  q_ = take_rows(arena, call_.q, units_, n_rows_, call_.d);
+  k_ = take_rows(arena, call_.k, kv_units_, n_cols_, call_.d);
+  // Hops that become a CUDA Graph read V where it was when they were captured.
+  constexpr int kFewHops = CapturedHops::kLeastHops;
+  v_ = call_.hops > kFewHops ? arena.take<T>(cells(kv_units_, n_cols_))
+                             : take_rows(arena, call_.v, kv_units_, n_cols_, call_.d_value);
   bias_memory_ = arena.take<C>(host() && call_.bias != nullptr ? call_.bias_count : 0);
   lengths_ = arena.take<std::int64_t>(static_cast<std::int64_t>(call_.lengths.size()));
   keys_ =
@@ -45,9 +71,9 @@ void Run<T>::read_inputs() {
     to_device(bias_memory_, call_.bias, call_.bias_count);
     bias_ = bias_memory_;
   }
-  pack(call_.q, units_, call_.heads, n_rows_, call_.d, raw_, q_);
-  pack(call_.k, kv_units_, call_.kv_heads, n_cols_, call_.d, raw_, k_);
-  pack(call_.v, kv_units_, call_.kv_heads, n_cols_, call_.d_value, raw_, v_);
+  if (q_ != call_.q.data) pack(call_.q, units_, call_.heads, n_rows_, call_.d, raw_, q_);
+  if (k_ != call_.k.data) pack(call_.k, kv_units_, call_.kv_heads, n_cols_, call_.d, raw_, k_);
+  if (v_ != call_.v.data) pack(call_.v, kv_units_, call_.kv_heads, n_cols_, call_.d_value, raw_, v_);
 }
 
 template <class T>
