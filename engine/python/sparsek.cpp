@@ -382,7 +382,9 @@ void bind_sparsek(nb::module_& m) {
       [](const ReadArray& q, const ReadArray& k, const ReadArray& v, const ReadArray& scores,
          const ReadArray& g, const std::optional<WriteArray>& dq, const std::optional<WriteArray>& dk,
          const std::optional<WriteArray>& dv, const std::optional<WriteArray>& dscores,
-         const SparsekAttentionOptions& options, int threads, std::size_t memory_limit) {
+         const SparsekAttentionOptions& options, int threads, std::size_t memory_limit,
+         const StreamNumber& stream) {
+        const auto device = device_of(stream);
         const DType dtype = dtype_of(q.dtype(), "q");
         for (const auto& [array, name] : {std::pair{&k, "k"}, std::pair{&v, "v"}, std::pair{&g, "g"}})
           require_same(*array, dtype, name);

@@ -353,3 +353,42 @@ TEST_CASE("attention_backward: whether a state fits the memory does not show in 
   CHECK(ran);
   CHECK(kept == tight);
 }
+
+TEST_CASE(
+    "attention: the state's size is what a caller who lends the memory is told, in every type and width") {
+  const auto check = [](auto type, int width, int hops) {
+    using T = decltype(type);
+    const Graph graph = pattern("window(5)|random(3,seed=1)", 70);
+    const Context ctx = on(Backend::cpu);
+    const Plan made = plan(ctx, graph,
+                           {.batch = 2,
+                            .heads = 2,
+                            .head_dim = width,
+                            .value_dim = width,
+                            .dtype = dtype_for<T>(),
+                            .hops = hops,
+                            .backward = true});
+    const std::vector<T> x = random_values<T>(Offset{2} * 2 * 70 * width, 1);
+    std::vector<T> out(x.size()), dv(x.size());
+    const TensorView<const T> view(x.data(), {2, 2, 70, width});
+    AttentionOptions options;
+    options.hops = hops;
+    options.teleport = 0.1;
+    const std::size_t told = attention_state_bytes(ctx, made, options);
+    AttentionState state;
+    options.state = &state;
+    attention<T>(ctx, made, view, view, view, {out.data(), {2, 2, 70, width}}, options);
+    INFO(sizeof(T), " bytes, width ", width, ", hops ", hops);
+    CHECK(told == state.unit_bytes * static_cast<std::size_t>(state.units));
+    AttentionGradients<T> gradients;
+    gradients.v = TensorView<T>(dv.data(), {2, 2, 70, width});
+    CHECK_NOTHROW(attention_backward<T>(ctx, made, view, view, view, view, gradients, options));
+  };
+  for (const int width : {5, 16, 32, 64, 100}) {
+    for (const int hops : {1, 2, 4}) {
+      check(bf16{}, width, hops);
+      check(float{}, width, hops);
+      check(double{}, width, hops);
+    }
+  }
+}

@@ -178,6 +178,21 @@ def test_autocast_and_small_types():
     assert half.dtype == torch.float16 and (half - want).abs().max() < 5e-3
 
 
+@pytest.mark.parametrize("width", [8, 32, 64])
+@pytest.mark.parametrize("hops", [1, 2, 5])
+@pytest.mark.parametrize("backward", ["stored", "checkpointed"])
+def test_gradients_of_bf16(width, hops, backward):
+    g = mh.graph("window(8)|random(4, seed=1)", 120)
+    exact = [torch.randn(2, 2, 120, width).bfloat16().double().requires_grad_() for _ in range(3)]
+    small = [x.detach().bfloat16().requires_grad_() for x in exact]
+    for q, k, v in (exact, small):
+        out = mh.attention(q, k, v, g, hops=hops, teleport=0.1, backward=backward)
+        (out * torch.linspace(-1, 1, width, dtype=out.dtype)).sum().backward()
+    for x, y in zip(exact, small):
+        assert y.grad.dtype == torch.bfloat16
+        assert (x.grad - y.grad.double()).norm() < 1e-2 * x.grad.norm()
+
+
 def test_no_copy_of_inputs_and_the_same_numbers_as_numpy():
     g = mh.graph("window(4)", 64)
     q, k, v = (torch.randn(2, 2, 64, 8) for _ in range(3))
