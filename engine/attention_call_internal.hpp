@@ -39,7 +39,7 @@ class Call {
         q_(as_batch(q)),
         k_(as_batch(k)),
         v_(as_batch(v)),
-        bias_values_("bias", options.bias),
+        bias_values_("bias", options.bias, !ctx.stream),
         bias_("bias", bias_values_.view, plan) {
     const Graph& graph = plan.graph();
     require_shape("q", q_, {o_.batch, o_.heads, graph.n_rows(), o_.head_dim});

@@ -319,7 +319,16 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   using C = EdgeValue<T>;
   require_shape(call.d, call.d_value, call.batch * call.heads);
   if (want.teleport != nullptr) *want.teleport = 0;
-  if (call.batch == 0) return;
+  if (call.batch == 0) {  // what batch items share gets nothing from none
+    if (want.bias == nullptr || want.bias_count == 0) return;
+    const std::size_t bytes = static_cast<std::size_t>(want.bias_count) * sizeof(C);
+    if (!call.stream) {
+      std::fill_n(want.bias, want.bias_count, C{0});
+    } else {
+      check(cudaMemsetAsync(want.bias, 0, bytes, stream_of(call.stream)), "cudaMemsetAsync");
+    }
+    return;
+  }
   if (!graphs.data().backward) {
     throw ValueError("plan: made without backward, 'cuda' wants PlanOptions::backward for gradients");
   }

@@ -69,6 +69,17 @@ long launches();
 void fail_allocations_after(int count);
 /// Bytes that are allocated now.
 std::size_t allocated();
+/// Memory that is allocated while true lies in pages of its own that the host cannot read: only work of the
+/// device and copies can. Slow where launches are many.
+void guard_memory(bool guarded);
+/// Device memory can be read while one of these lives.
+class Access {
+ public:
+  Access();
+  ~Access();
+  Access(const Access&) = delete;
+  Access& operator=(const Access&) = delete;
+};
 
 /// The tensor cores' m16n8k16 product by its definition, with the operands' places as in the PTX ISA.
 inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {

@@ -42,6 +42,7 @@ void queue(cudaStream_t stream, std::function<void()> work) {
   if (stream != nullptr && stream->capturing) {
     stream->graph.nodes.push_back(std::move(work));
   } else {
+    const Access access;
     work();
   }
 }
