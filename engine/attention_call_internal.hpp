@@ -265,7 +265,7 @@ class Call {
       if (length < 0 || length > graph.n_cols()) {
         throw ValueError(fmt::format("lengths[{}]: {} is outside 0 .. {}", b, length, graph.n_cols()));
       }
-      if (length == graph.n_cols()) continue;
+      if (length == graph.n_cols() || ctx_.backend == Backend::cuda) continue;  // a device cuts as it goes
       for (int g = 0; g < (plan_.per_head() ? o_.heads : 1); ++g) {
         auto& slot = cut_[{g, length}];
         if (!slot)
