@@ -100,6 +100,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   using C = EdgeValue<T>;
   require_shape(call.d, call.d_value, call.batch * call.heads);
   if (call.batch == 0) return;
+  const CallOn use(graphs, call.stream);
   Run<T> run(graphs.data(), call);
   if (result.weights != nullptr) run.want_order();
   const std::int64_t most = run.per_head() ? call.batch : run.units_;

@@ -26,7 +26,9 @@ std::string unavailable();
 /// The device that this thread's calls use; 0 where there is none.
 int current_device();
 
-/// The graphs of a plan in device memory. Copies share them.
+/// The graphs of a plan in device memory. Copies share them. The memory outlives the last copy until work
+/// that reads it is done, on whatever stream; that of a graph whose calls a caller has captured is never
+/// freed.
 class DeviceGraphs {
  public:
   struct Data;
@@ -38,6 +40,7 @@ class DeviceGraphs {
   /// What became of capturing hops as CUDA Graphs, for people.
   std::string captured() const;
   Data& data() const { return *data_; }
+  const std::shared_ptr<Data>& shared() const { return data_; }
 
  private:
   std::shared_ptr<Data> data_;

@@ -332,6 +332,7 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   if (!graphs.data().backward) {
     throw ValueError("plan: made without backward, 'cuda' wants PlanOptions::backward for gradients");
   }
+  const CallOn use(graphs, call.stream);
   Run<T> run(graphs.data(), call);
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;

@@ -61,21 +61,40 @@ inline int padded_features(int features) {
 /// Takes cuSPARSE for the hops of a layout without tiles where it is there and faster (MANYHOP_CUDA_HOPS: or
 /// asked for). Waits for the device.
 template <class C>
-void choose_hops(Side& side, const Graph& graph, int width);
+void choose_hops(Side& side, const Graph& graph, int width, cudaStream_t stream);
 
 struct DeviceGraphs::Data {
+  ~Data();
+
   std::vector<Graph> graphs;
   LayoutOptions options;
   bool backward = false;
   int device = 0;
+  cudaStream_t stream = nullptr;  // lasting_stream(), of the arrays
+  StreamUses uses;
   std::vector<Side> forward;
   std::vector<Side> transposed;  // with backward
   std::mutex mutex;
   bool ordered = false;
+  bool kept = false;
   CapturedHops captured;  // whose launches read the arrays above
 
   /// Makes the edge orders unless they are there.
-  void order_edges(cudaStream_t stream);
+  void order_edges();
+};
+
+/// A call that queues work which reads a plan's arrays: they stay until that is done. What the caller
+/// captures into a graph may run at any time, so then they stay for good.
+class CallOn {
+ public:
+  CallOn(const DeviceGraphs& graphs, const Stream& stream) : graphs_(graphs), stream_(stream) {}
+  ~CallOn();
+  CallOn(const CallOn&) = delete;
+  CallOn& operator=(const CallOn&) = delete;
+
+ private:
+  const DeviceGraphs& graphs_;
+  const Stream& stream_;
 };
 
 }  // namespace manyhop::ops::cuda

@@ -41,7 +41,7 @@ std::string milliseconds(float ms) {
 }  // namespace
 
 template <class C>
-void choose_hops(Side& side, const Graph& graph, int width) {
+void choose_hops(Side& side, const Graph& graph, int width, cudaStream_t stream) {
   const HopChoice choice = hop_choice();
   if (choice == HopChoice::own) {
     side.hops_told = "own kernels (MANYHOP_CUDA_HOPS)";
@@ -55,7 +55,6 @@ void choose_hops(Side& side, const Graph& graph, int width) {
     side.hops_told = "own kernels (cuSPARSE: " + why + ")";
     return;
   }
-  const cudaStream_t stream = nullptr;
   auto sparse = std::make_shared<SparseProduct<C>>(graph, side.columns.data(), width, stream);
   if (choice == HopChoice::measure) {
     const Offset n_rows = graph.n_rows();
@@ -104,7 +103,7 @@ void choose_hops(Side& side, const Graph& graph, int width) {
   side.sparse<C>() = std::move(sparse);
 }
 
-template void choose_hops<float>(Side&, const Graph&, int);
-template void choose_hops<double>(Side&, const Graph&, int);
+template void choose_hops<float>(Side&, const Graph&, int, cudaStream_t);
+template void choose_hops<double>(Side&, const Graph&, int, cudaStream_t);
 
 }  // namespace manyhop::ops::cuda

@@ -193,7 +193,7 @@ class Run {
   void read_inputs();
   void want_order() { ordered_ = true; }
   void make_order() const {
-    if (ordered_) graphs_.order_edges(stream_);
+    if (ordered_) graphs_.order_edges();
   }
   /// The caller's rows as padded rows; `raw` is scratch for host tensors, of as many elements as the view
   /// has.

@@ -1,5 +1,8 @@
 #include "manyhop/ops/cuda/runtime.cuh"
 
+#include <algorithm>
+#include <map>
+
 #include "manyhop/ops/cuda/attention.hpp"
 
 namespace manyhop::ops::cuda {
@@ -17,6 +20,65 @@ void keep_pool(int device) {
   check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
   std::uint64_t keep = ~std::uint64_t{0};
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep), "cudaMemPoolSetAttribute");
+}
+
+cudaStream_t lasting_stream() {
+  static std::mutex& mutex = *new std::mutex;
+  static std::map<int, cudaStream_t>& streams = *new std::map<int, cudaStream_t>;
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const std::scoped_lock lock(mutex);
+  cudaStream_t& stream = streams[device];
+  if (stream == nullptr) {
+    keep_pool(device);
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  return stream;
+}
+
+StreamUses::~StreamUses() {
+  for (const Use& use : uses_) cudaEventDestroy(use.done);
+}
+
+void StreamUses::record(cudaStream_t stream) noexcept {
+  const std::scoped_lock lock(mutex_);
+  const auto same = [&](const Use& use) { return use.stream == stream; };
+  const auto done = [](const Use& use) {
+    if (cudaEventQuery(use.done) == cudaSuccess) return true;
+    cudaGetLastError();
+    return false;
+  };
+  auto found = std::find_if(uses_.begin(), uses_.end(), same);
+  if (found != uses_.end()) {
+    // The stream may be another one where an earlier one was: its uses must not be forgotten.
+    cudaStreamWaitEvent(stream, found->done, 0);
+  } else {
+    constexpr std::size_t kMost = 16;  // before streams that come no more are looked for
+    if (uses_.size() >= kMost) found = std::find_if(uses_.begin(), uses_.end(), done);
+    if (found == uses_.end()) {
+      cudaEvent_t event = nullptr;
+      if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+        cudaGetLastError();
+        cudaStreamSynchronize(stream);
+        return;
+      }
+      found = uses_.insert(uses_.end(), {stream, event});
+    }
+    found->stream = stream;
+  }
+  if (cudaEventRecord(found->done, stream) != cudaSuccess) {
+    cudaGetLastError();
+    cudaStreamSynchronize(stream);
+  }
+}
+
+void StreamUses::come_before(cudaStream_t stream) noexcept {
+  const std::scoped_lock lock(mutex_);
+  for (const Use& use : uses_) {
+    if (cudaStreamWaitEvent(stream, use.done, 0) == cudaSuccess) continue;
+    cudaGetLastError();
+    cudaEventSynchronize(use.done);
+  }
 }
 
 dim3 grid_of(std::int64_t warps, std::int64_t units) {

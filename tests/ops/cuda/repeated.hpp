@@ -101,6 +101,8 @@ class Repeated {
   }
   std::vector<T> answer() const { return read(out_); }
   const Plan& made() const { return plan_; }
+  /// No call can follow.
+  void forget_plan() { plan_ = Plan(nullptr); }
   Offset units() const { return kBatch * kHeads; }
 
   /// The line of explain() that begins with `word`.

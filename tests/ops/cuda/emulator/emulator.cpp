@@ -253,6 +253,7 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   auto& blocks = emulator::blocks();
   const auto found = blocks.find(memory);
   if (found == blocks.end()) throw std::logic_error("emulator: memory is freed that was not allocated");
+  emulator::count_free(stream);
   const emulator::Block block = found->second;
   block.protect(memory, PROT_READ | PROT_WRITE);
   std::memset(memory, 0xff, block.bytes);
