@@ -26,16 +26,16 @@ struct ForwardMemory {
     const Side* largest = nullptr;
     for (const Side& one : graphs.forward) {
       Arena size;
-      SideMemory<T>().take(size, one, group, run.padded_);
+      SideMemory<T>().take(size, one, group, run.padded_, run.stored_);
       if (largest == nullptr || size.used() > most) largest = &one;
       most = std::max(most, size.used());
     }
     side_bytes = arena.take<std::byte>(static_cast<std::int64_t>(most));
   }
-  SideMemory<T> of(const Side& one, std::int64_t group, int padded) const {
+  SideMemory<T> of(const Side& one, std::int64_t group, const Run<T>& run) const {
     Arena arena(side_bytes);
     SideMemory<T> memory;
-    memory.take(arena, one, group, padded);
+    memory.take(arena, one, group, run.padded_, run.stored_);
     return memory;
   }
   std::byte* side_bytes = nullptr;
@@ -107,8 +107,12 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   const auto bytes_of = [&](std::int64_t count) {
     return forward_bytes(run, count, result.weights == nullptr ? 0 : result.weights_count);
   };
-  const std::int64_t group = largest_group(most, run.per_head() ? 1 : run.share_,
-                                           memory_of_device(call.memory_limit, bytes_of(most)), bytes_of);
+  const std::int64_t least = run.per_head() ? 1 : run.share_;
+  run.stored_ = call.hops > 1 || result.weights != nullptr;
+  const std::size_t limit = memory_of_device(call.memory_limit, bytes_of(most));
+  // Weights that are needed again are made again where there is no room for them.
+  if (result.weights == nullptr && bytes_of(least) > limit) run.stored_ = false;
+  const std::int64_t group = largest_group(most, least, limit, bytes_of);
   run.make_order();
   const Buffer buffer(bytes_of(group), run.stream_);
   Arena arena(buffer.data());
@@ -125,7 +129,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   for (int g = 0; g < run.graph_count(); ++g) {
     const Side& side = run.graphs_.forward[static_cast<std::size_t>(g)];
     for (const Group& heads : run.groups(g, group)) {
-      const SideMemory<T> scratch = memory.of(side, group, run.padded_);
+      const SideMemory<T> scratch = memory.of(side, group, run);
       run.make_weights(side, scratch, heads, g, run.q(), run.k(), memory.lse, false);
       const auto hop = [&](const Run<T>& by, int t) {
         Finish<T> finish;
@@ -206,6 +210,7 @@ std::size_t workspace_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& 
                             HeadBackward mode) {
   if (backward) return backward_bytes(graphs, call, mode);
   Run<T> run(graphs.data(), call);
+  run.stored_ = call.hops > 1;
   return forward_bytes(run, run.per_head() ? call.batch : run.units_, 0);
 }
 template std::size_t workspace_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, bool,

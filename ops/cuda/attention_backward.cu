@@ -36,8 +36,8 @@ class Backward {
     heads_ = heads;
     forward_ = &run_.graphs_.forward[static_cast<std::size_t>(graph)];
     transposed_ = &run_.graphs_.transposed[static_cast<std::size_t>(graph)];
-    ahead_ = BackwardMemory<T>::of(memory_.forward_bytes, *forward_, heads.count, run_.padded_);
-    back_ = BackwardMemory<T>::of(memory_.transposed_bytes, *transposed_, heads.count, run_.padded_);
+    ahead_ = BackwardMemory<T>::of(memory_.forward_bytes, *forward_, heads.count, run_);
+    back_ = BackwardMemory<T>::of(memory_.transposed_bytes, *transposed_, heads.count, run_);
     run_.make_weights(*forward_, ahead_, heads, graph, run_.q(), run_.k(), memory_.lse, false);
     run_.make_weights(*transposed_, back_, heads, graph, run_.k(), run_.q(), memory_.lse, true);
     made_ahead_ = false;
@@ -299,6 +299,12 @@ std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, BackwardMemo
   return arena.used();
 }
 
+/// Whether hops after the first, which made the weights, want them.
+template <class T>
+bool several_hops(const AttentionCall<T>& call, HeadBackward mode) {
+  return call.hops > 1 || (mode == HeadBackward::implicit && call.hops > 0);
+}
+
 }  // namespace
 
 template <class T>
@@ -306,6 +312,7 @@ std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& c
   Run<T> run(graphs.data(), call);
   AttentionGradient<T> want;
   want.mode = mode;
+  run.stored_ = several_hops(call, mode);
   BackwardMemory<T> memory;
   return bytes_of(run, want, memory, nullptr);
 }
@@ -336,8 +343,14 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   Run<T> run(graphs.data(), call);
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
-  const std::size_t bytes = bytes_of(run, want, memory, nullptr);
-  if (const std::size_t limit = memory_of_device(call.memory_limit, bytes); bytes > limit) {
+  run.stored_ = several_hops(call, want.mode);
+  std::size_t bytes = bytes_of(run, want, memory, nullptr);
+  const std::size_t limit = memory_of_device(call.memory_limit, bytes);
+  if (bytes > limit) {  // weights are made again in each hop
+    run.stored_ = false;
+    bytes = bytes_of(run, want, memory, nullptr);
+  }
+  if (bytes > limit) {
     throw LimitError("memory limit: " + std::to_string(limit >> 20) +
                      " MiB of device memory, the gradients take " + std::to_string((bytes >> 20) + 1) +
                      (want.mode == HeadBackward::stored ? " MiB; checkpointed hops take less" : " MiB"));

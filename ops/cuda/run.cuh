@@ -57,13 +57,14 @@ struct SideMemory {
   using C = EdgeValue<T>;
   C* edge_values = nullptr;
   SoftmaxSum<C>* edge_sums = nullptr;
-  std::uint32_t* tile_values = nullptr;
+  std::uint32_t* tile_values = nullptr;  // null: weights of tiles are made again in each hop
   SoftmaxSum<float>* tile_sums = nullptr;
   C* edge_parts = nullptr;
   float* panel_parts = nullptr;
   C* sums = nullptr;  // of cuSPARSE, [units][n_rows][padded]
 
-  void take(Arena& arena, const Side& side, std::int64_t units, int padded) {
+  /// `stored`: weights of tiles are kept, for hops after the first or for the caller.
+  void take(Arena& arena, const Side& side, std::int64_t units, int padded, bool stored) {
     edge_values = arena.take<C>(units * side.edges);
     edge_sums = arena.take<SoftmaxSum<C>>(units * side.edge_tasks.size());
     if (side.tiled || side.split_rows.size() > 0) {
@@ -75,8 +76,8 @@ struct SideMemory {
       }
     }
     if (!side.tiled) return;
-    tile_values = arena.take<std::uint32_t>(units * side.chunks *
-                                            (kChunkCells * static_cast<std::int64_t>(sizeof(T)) / 4));
+    constexpr std::int64_t kWords = kChunkCells * static_cast<std::int64_t>(sizeof(T)) / 4;
+    tile_values = arena.take<std::uint32_t>(stored ? units * side.chunks * kWords : 0);
     tile_sums = arena.take<SoftmaxSum<float>>(units * side.tile_tasks.size() * kPanelRows);
     panel_parts = arena.take<float>(units * side.slots * kPanelRows * padded);
   }
@@ -174,7 +175,7 @@ class Run {
   void make_weights(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> x,
                     Rows<T> y, C* lse, bool transposed) const;
 
-  /// One hop. `made` false: weights of tiles are made on the way, from x, y and lse.
+  /// One hop. `made` false, or no memory for them: weights of tiles are made on the way, from x, y and lse.
   void hop(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
            Finish<T> finish, bool made, Rows<T> x, Rows<T> y, const C* lse, bool transposed) const;
 
@@ -230,6 +231,7 @@ class Run {
   int share_;
   int padded_ = 64;
   bool ordered_ = false;
+  bool stored_ = true;      // see SideMemory
   bool recording_ = false;  // on a stream that is being captured
   bool callers_graph_ = false;
   T* raw_ = nullptr;

@@ -41,7 +41,7 @@ void Run<T>::hop(const Side& side, const SideMemory<T>& memory, const Group& gro
     for_width(padded_, [&](auto width) {
       constexpr int kSlab = width.value < 64 ? width.value : 64;
       for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-        if (!made && p.feature == 0) {
+        if (memory.tile_values == nullptr || (!made && p.feature == 0)) {
           launch_warps(tile_hop<T, width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
         } else {
           launch_warps(tile_hop<T, 0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);

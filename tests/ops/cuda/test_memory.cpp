@@ -1,8 +1,12 @@
 // What the device's allocator gives against what memory() says.
 #include <doctest/doctest.h>
 
+#include <type_traits>
+#include <vector>
+
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/engine/schedule.hpp"
+#include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "tests/ops/cuda/device.hpp"
 #include "tests/support/attention_run.hpp"
@@ -57,6 +61,21 @@ void memory_as_told(const Graph& graph, PlanOptions options) {
   CHECK(static_cast<double>(most) >= 0.9 * told);
 }
 
+/// Of the lowest limit at which it is done at all.
+template <class F>
+auto with_least_memory(F&& call) {
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  for (ctx.memory_limit = std::size_t{1} << 16;; ctx.memory_limit += std::size_t{1} << 15) {
+    try {
+      return call(ctx);
+    } catch (const LimitError&) {
+      REQUIRE(ctx.memory_limit < std::size_t{1} << 26);
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no_device() != '\0')) {
@@ -81,5 +100,62 @@ TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no
         memory_as_told<double>(graph, options);
       }
     }
+  }
+}
+
+TEST_CASE("memory: one hop keeps no weights of tiles, and several make them again where they do not fit" *
+          doctest::skip(*no_device() != '\0')) {
+  const Graph graph = pattern("full", 256);
+  AttentionCase c;
+  c.graphs = {graph};
+  c.batch = 1;
+  c.heads = 2;
+  c.kv_heads = 2;
+  c.d = c.d_v = 128;  // features of two launches
+  const Offset size = c.heads * graph.n_rows() * c.d;
+  c.q = doubles(random_values<bf16>(size, 1));
+  c.k = doubles(random_values<bf16>(size, 2));
+  c.v = doubles(random_values<bf16>(size, 3));
+  c.scale = 0.1;
+  const auto g = doubles(random_values<bf16>(size, 4));
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  ctx.stream = 0;
+  PlanOptions options{.heads = 2, .head_dim = 128, .dtype = DType::bf16};
+  const auto weights = static_cast<std::size_t>(2 * graph.nnz() * 2);
+  const std::size_t one = plan(ctx, graph, options).memory().workspace;
+  options.hops = 2;
+  const std::size_t two = plan(ctx, graph, options).memory().workspace;
+  CHECK(two - one == weights);
+  ctx.stream.reset();
+  for (const int hops : {1, 3}) {
+    c.hops = hops;
+    const Plan made =
+        plan(ctx, graph, {.heads = 2, .head_dim = 128, .dtype = DType::bf16, .hops = hops, .backward = true});
+    const std::vector<bf16> q(c.q.begin(), c.q.end()), k(c.k.begin(), c.k.end()), v(c.v.begin(), c.v.end()),
+        g_there(g.begin(), g.end());
+    const auto view = [&](auto& of) {
+      return TensorView<std::remove_pointer_t<decltype(of.data())>>(of.data(), {1, 2, 256, 128});
+    };
+    AttentionOptions call;
+    call.hops = hops;
+    call.teleport = 0.1;
+    const auto forward = [&](const Context& limited) {
+      std::vector<bf16> out(q.size());
+      attention<bf16>(limited, made, view(q), view(k), view(v), view(out), call);
+      return out;
+    };
+    const auto backward = [&](const Context& limited) {
+      std::vector<bf16> dq(q.size()), dk(q.size()), dv(q.size());
+      AttentionGradients<bf16> gradients;
+      gradients.q = view(dq);
+      gradients.k = view(dk);
+      gradients.v = view(dv);
+      attention_backward<bf16>(limited, made, view(q), view(k), view(v), view(g_there), gradients, call);
+      return std::vector<std::vector<bf16>>{dq, dk, dv};
+    };
+    CHECK(forward(ctx) == with_least_memory(forward));
+    CHECK(backward(ctx) == with_least_memory(backward));
   }
 }
