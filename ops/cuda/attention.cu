@@ -161,10 +161,12 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
       w.out_head = result.weights_head;
       w.order = side.edge_order.data();
       w.count = side.edges;
+      w.stride = side.value_stride();
       w.edge_values = scratch.edge_values;
       launch_threads(export_weights<T>, w.count, heads.count, run.stream_, w);
       w.order = side.cell_order.data();
       w.count = side.chunks * kChunkCells;
+      w.stride = w.count;
       w.edge_values = nullptr;
       w.cell_values = reinterpret_cast<const T*>(scratch.tile_values);
       if (side.tiled) launch_threads(export_weights<T>, w.count, heads.count, run.stream_, w);

@@ -71,7 +71,7 @@ struct Edges {
   std::int64_t count = 0;  // tasks
   const Index* columns = nullptr;
   const std::int64_t* order = nullptr;  // names of the edges outside; null where nobody asks
-  std::int64_t edges = 0;
+  std::int64_t stride = 0;              // values of a unit and the next are this far apart
 };
 
 /// What turns a product of features into a weight.
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(128) edge_scores(EdgeScores<T> p) {
   const int which = lane_id() / P::kLanes;
   P x;
   x.load(p.x.row(unit, task.row), lane);
-  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride;
   SoftmaxSum<C> sum;
   for (std::int64_t first = task.begin; first < task.end; first += P::kAtOnce) {
     const std::int64_t edge = first + which;
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(128) edge_weights(EdgeWeights<C> p) {
   const EdgeTask task = p.edges.tasks[number];
   const std::int64_t unit = p.units.unit();
   const C lse = p.scores.lse[unit * p.scores.lse_n + task.row];
-  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride;
   for (std::int64_t edge = task.begin + lane_id(); edge < task.end; edge += kWarp) {
     C weight = softmax_weight(values[edge], lse);
     if (p.scores.dropout.active())
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(128) edge_hop(EdgeHop<T> p) {
   const EdgeTask task = p.edges.tasks[number];
   const std::int64_t unit = p.units.unit();
   const int lane = lane_id() % P::kLanes;
-  const EdgeValue<T>* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  const EdgeValue<T>* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride;
   P sum;
   sum.clear();
 #pragma unroll 4

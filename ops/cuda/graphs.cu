@@ -66,7 +66,7 @@ std::size_t DeviceGraphs::bytes() const {
 }
 
 DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype, bool tf32,
-                    bool backward, Offset units, int features) {
+                    bool deterministic, bool backward, Offset units, int features) {
   if (const std::string why = unavailable(); !why.empty()) throw ValueError("backend: " + why);
   auto data = std::make_shared<DeviceGraphs::Data>();
   data->graphs.assign(graphs.begin(), graphs.end());
@@ -79,9 +79,10 @@ DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilin
     const std::int64_t chunks = (tilings[g].value_count - tilings[g].irregular_edges) / kChunkCells;
     data->options.chunks_a_task = std::clamp(chunks * units / kWantedTasks, kLeastChunks, kMostChunks);
     data->forward.push_back(make_side(graphs[g], tilings[g], data->options, stream));
-    const int width = padded_features(features);
-    if (dtype == DType::f32 && !tf32) choose_hops<float>(data->forward.back(), graphs[g], width, stream);
-    if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], width, stream);
+    const HopsCall call{padded_features(features), units / static_cast<Offset>(graphs.size()), deterministic,
+                        stream};
+    if (dtype == DType::f32 && !tf32) choose_hops<float>(data->forward.back(), graphs[g], call);
+    if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], call);
     if (!backward) continue;
     const Graph& transpose = graphs[g].transpose();
     data->transposed.push_back(

@@ -83,7 +83,7 @@ void DeviceSignals<C>::add_restart_gradient(int, int, double, int) {
 template class DeviceSignals<float>;
 template class DeviceSignals<double>;
 
-DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, Offset, int) {
+DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, bool, Offset, int) {
   missing();
 }
 

@@ -65,7 +65,7 @@ struct SideMemory {
 
   /// `stored`: weights of tiles are kept, for hops after the first or for the caller.
   void take(Arena& arena, const Side& side, std::int64_t units, int padded, bool stored) {
-    edge_values = arena.take<C>(units * side.edges);
+    edge_values = arena.take<C>(units * side.value_stride());
     edge_sums = arena.take<SoftmaxSum<C>>(units * side.edge_tasks.size());
     if (side.tiled || side.split_rows.size() > 0) {
       edge_parts = arena.take<C>(units * side.edge_tasks.size() * padded);
@@ -145,7 +145,7 @@ class Run {
 
   Edges edges(const Side& side) const {
     return {side.edge_tasks.data(), side.edge_tasks.size(), side.columns.data(), side.edge_order.data(),
-            side.edges};
+            side.value_stride()};
   }
   Tiles tiles(const Side& side) const {
     return {side.tile_tasks.data(),

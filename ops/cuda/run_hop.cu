@@ -59,7 +59,7 @@ void Run<T>::sparse_hop(const Side& side, const SideMemory<T>& memory, const Gro
   const auto& sparse = side.template sparse<C>();
   for (std::int64_t i = 0; i < group.count; ++i) {
     const std::int64_t unit = group.first + i * group.step;
-    const C* values = memory.edge_values + i * side.edges;
+    const C* values = memory.edge_values + i * side.value_stride();
     const C* from = z.data + unit / z.share * z.n * z.width;
     C* sums = memory.sums + i * u.n_rows * padded_;
     recording_ ? sparse->record(values, from, sums, stream_) : sparse->multiply(values, from, sums, stream_);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <vector>
 
 enum cudaStreamCaptureMode {
   cudaStreamCaptureModeGlobal = 0,
@@ -48,6 +49,8 @@ struct GraphCounts {
 GraphCounts graphs();
 /// The call of this name fails from now on; null: none does.
 void fail_graphs_at(const char* call);
+/// Milliseconds between events in the next measurements; without any it is 1.
+void elapse(std::vector<float> milliseconds);
 /// While true cudaEventQuery says that the work before an event is not done.
 void hold_events(bool held);
 

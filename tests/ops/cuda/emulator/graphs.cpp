@@ -38,6 +38,7 @@ long copied = 0;
 GraphCounts counts;
 std::string failing;
 bool events_held = false;
+std::vector<float> times;  // the next one last
 
 bool fails(const char* call) { return failing == call; }
 
@@ -112,6 +113,10 @@ void count_host_copy() { ++copied; }
 GraphCounts graphs() { return counts; }
 void fail_graphs_at(const char* call) { failing = call == nullptr ? "" : call; }
 void hold_events(bool held) { events_held = held; }
+void elapse(std::vector<float> milliseconds) {
+  std::reverse(milliseconds.begin(), milliseconds.end());
+  times = std::move(milliseconds);
+}
 
 }  // namespace emulator
 
@@ -186,6 +191,11 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->captured_in = stream != nullptr && stream->capturing ? stream : nullptr;
   event->at = emulator::timeline(stream).seen;
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
+  *ms = emulator::times.empty() ? 1 : emulator::times.back();
+  if (!emulator::times.empty()) emulator::times.pop_back();
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
