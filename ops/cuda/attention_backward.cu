@@ -109,6 +109,8 @@ class Backward {
              step(by, t == 0 ? run_.v() : rows(to(t - 1)), t, to(t), keep, call_.teleport, true);
            });
     const T* come = from;
+    // Rows that end with another number of columns go where no other unit's still wait.
+    T* left = run_.n_rows_ == run_.n_cols_ ? memory_.last : scratch_;
     for (int s = memory_.segments - 1; s >= 0; --s) {
       const int begin = s * memory_.segment;
       const int count = std::min(hops, begin + memory_.segment) - begin;
@@ -118,13 +120,12 @@ class Backward {
       });
       // The gradient that comes to the end of the segment has passed the dropout of its last hop.
       if (count > 0) copy(come, g(count - 1));
-      series(HopsKey::Series::back, memory_.g, memory_.last, nullptr, begin, count,
-             [&](const Run<T>& by, int i) {
-               const int t = begin + count - 1 - i;
-               step_back(by, rows(g(t)), begin + t - 1, t == 0 ? memory_.last : g(t - 1));
-             });
+      series(HopsKey::Series::back, memory_.g, left, nullptr, begin, count, [&](const Run<T>& by, int i) {
+        const int t = begin + count - 1 - i;
+        step_back(by, rows(g(t)), begin + t - 1, t == 0 ? left : g(t - 1));
+      });
       gradients(start, count, s == memory_.segments - 1, s == 0);
-      come = memory_.last;
+      come = left;
     }
     add_values({}, 0, come);
   }
@@ -291,12 +292,18 @@ class Backward {
 };
 
 template <class T>
-std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, BackwardMemory<T>& memory,
-                     std::byte* base) {
+std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, std::int64_t group,
+                     BackwardMemory<T>& memory, std::byte* base) {
   Arena arena(base);
   run.take_inputs(arena);
-  memory.take(arena, run, run.graphs_, want.mode, want);
+  memory.take(arena, run, run.graphs_, group, want);
   return arena.used();
+}
+
+/// Units of one graph.
+template <class T>
+std::int64_t most_units(const Run<T>& run) {
+  return run.per_head() ? run.call_.batch : run.units_;
 }
 
 /// Whether hops after the first, which made the weights, want them.
@@ -314,7 +321,7 @@ std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& c
   want.mode = mode;
   run.stored_ = several_hops(call, mode);
   BackwardMemory<T> memory;
-  return bytes_of(run, want, memory, nullptr);
+  return bytes_of(run, want, most_units(run), memory, nullptr);
 }
 template std::size_t backward_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, HeadBackward);
 template std::size_t backward_bytes<double>(const DeviceGraphs&, const AttentionCall<double>&, HeadBackward);
@@ -344,20 +351,20 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
   run.stored_ = several_hops(call, want.mode);
-  std::size_t bytes = bytes_of(run, want, memory, nullptr);
-  const std::size_t limit = memory_of_device(call.memory_limit, bytes);
-  if (bytes > limit) {  // weights are made again in each hop
-    run.stored_ = false;
-    bytes = bytes_of(run, want, memory, nullptr);
-  }
-  if (bytes > limit) {
+  const auto bytes_with = [&](std::int64_t group) { return bytes_of(run, want, group, memory, nullptr); };
+  const std::int64_t most = most_units(run);
+  const std::int64_t least = run.per_head() ? 1 : run.share_;
+  const std::size_t limit = memory_of_device(call.memory_limit, bytes_with(most));
+  if (bytes_with(least) > limit) run.stored_ = false;  // weights are made again in each hop
+  if (const std::size_t bytes = bytes_with(least); bytes > limit) {
     throw LimitError("memory limit: " + std::to_string(limit >> 20) +
                      " MiB of device memory, the gradients take " + std::to_string((bytes >> 20) + 1) +
                      (want.mode == HeadBackward::stored ? " MiB; checkpointed hops take less" : " MiB"));
   }
+  const std::int64_t group = largest_group(most, least, limit, bytes_with);
   run.make_order();
-  const Buffer buffer(bytes, run.stream_);
-  bytes_of(run, want, memory, buffer.data());
+  const Buffer buffer(bytes_with(group), run.stream_);
+  bytes_of(run, want, group, memory, buffer.data());
   run.read_inputs();
   const auto clear = [&](auto* data, std::int64_t count) {
     if (data == nullptr || count == 0) return;
@@ -377,7 +384,7 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   for (int g = 0; g < run.graph_count(); ++g) {
     const std::int64_t edges = run.graphs_.graphs[static_cast<std::size_t>(g)].nnz();
     clear(memory.bias, want.bias == nullptr ? 0 : run.units_ * edges);
-    for (const Group& heads : run.groups(g, run.per_head() ? call.batch : run.units_)) {
+    for (const Group& heads : run.groups(g, group)) {
       Backward<T> backward(run, memory, want);
       backward.run_graph(g, heads, memory.last);
     }

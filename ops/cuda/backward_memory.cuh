@@ -34,8 +34,10 @@ struct BackwardMemory {
 
   std::int64_t level(const Run<T>& run) const { return run.cells(run.units_, run.n_rows_); }
 
-  void take(Arena& arena, const Run<T>& run, const DeviceGraphs::Data& graphs, HeadBackward mode,
+  /// `group`: units of a graph that run together.
+  void take(Arena& arena, const Run<T>& run, const DeviceGraphs::Data& graphs, std::int64_t group,
             const AttentionGradient<T>& want) {
+    const HeadBackward mode = want.mode;
     const int hops = mode == HeadBackward::implicit ? std::min(run.call_.hops, 1) : run.call_.hops;
     segment =
         std::max(1, mode == HeadBackward::checkpointed ? static_cast<int>(std::ceil(std::sqrt(hops))) : hops);
@@ -59,7 +61,6 @@ struct BackwardMemory {
     bias_out = arena.take<C>(want.bias != nullptr && run.host() ? want.bias_count : 0);
     teleports = arena.take<double>(want.teleport != nullptr ? run.units_ * run.n_rows_ : 0);
     teleport = arena.take<double>(want.teleport != nullptr ? run.units_ : 0);
-    const std::int64_t group = run.per_head() ? run.call_.batch : run.units_;
     forward_bytes = arena.take<std::byte>(side_bytes(graphs.forward, group, run));
     transposed_bytes = arena.take<std::byte>(side_bytes(graphs.transposed, group, run));
   }
