@@ -15,6 +15,7 @@
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/engine/plan_cache.hpp"
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 
 namespace manyhop::python {
 
@@ -284,7 +285,10 @@ void bind_attention(nb::module_& m) {
       nb::arg("backward") = false, nb::arg("reorder") = "none", nb::arg("backend") = "cpu",
       nb::arg("tf32") = false, nb::arg("deterministic") = false, nb::arg("threads") = 0,
       nb::arg("memory_limit") = 0);
-  m.def("clear_plans", [] { cache().clear(); });
+  m.def("clear_plans", [] {
+    cache().clear();
+    ops::cuda::release_memory();
+  });
 
   m.def("attention", &forward, nb::arg("plan"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
         nb::arg("bias").none(), nb::arg("lse").none(), nb::arg("weights").none(), nb::arg("state").none(),

@@ -84,6 +84,17 @@ std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t l
   return group;
 }
 
+Buffer memory_of_group(std::int64_t& group, std::int64_t least, cudaStream_t stream,
+                       const std::function<std::size_t(std::int64_t)>& bytes) {
+  for (;; group = std::max(least, group / 2)) {
+    try {
+      return Buffer(bytes(group), stream);
+    } catch (const LimitError&) {
+      if (group <= least) throw;
+    }
+  }
+}
+
 void require_shape(int d, int d_value, Offset units) {
   if (std::max(d, d_value) > kMostFeatures) {
     throw ValueError("backend: 'cuda' takes heads of at most " + std::to_string(kMostFeatures) +
@@ -112,9 +123,9 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   const std::size_t limit = memory_of_device(call.memory_limit, bytes_of(most));
   // Weights that are needed again are made again where there is no room for them.
   if (result.weights == nullptr && bytes_of(least) > limit) run.stored_ = false;
-  const std::int64_t group = largest_group(most, least, limit, bytes_of);
+  std::int64_t group = largest_group(most, least, limit, bytes_of);
   run.make_order();
-  const Buffer buffer(bytes_of(group), run.stream_);
+  const Buffer buffer = memory_of_group(group, least, run.stream_, bytes_of);
   Arena arena(buffer.data());
   run.take_inputs(arena);
   ForwardMemory<T> memory;

@@ -26,6 +26,10 @@ std::string unavailable();
 /// The device that this thread's calls use; 0 where there is none.
 int current_device();
 
+/// Device memory that calls have given back is held for the next ones; this gives it to the devices, and
+/// waits for them. Nothing where no device was used.
+void release_memory();
+
 /// The graphs of a plan in device memory. Copies share them. The memory outlives the last copy until work
 /// that reads it is done, on whatever stream; that of a graph whose calls a caller has captured is never
 /// freed.

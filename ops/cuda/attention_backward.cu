@@ -361,9 +361,9 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
                      " MiB of device memory, the gradients take " + std::to_string((bytes >> 20) + 1) +
                      (want.mode == HeadBackward::stored ? " MiB; checkpointed hops take less" : " MiB"));
   }
-  const std::int64_t group = largest_group(most, least, limit, bytes_with);
+  std::int64_t group = largest_group(most, least, limit, bytes_with);
   run.make_order();
-  const Buffer buffer(bytes_with(group), run.stream_);
+  const Buffer buffer = memory_of_group(group, least, run.stream_, bytes_with);
   bytes_of(run, want, group, memory, buffer.data());
   run.read_inputs();
   const auto clear = [&](auto* data, std::int64_t count) {

@@ -17,6 +17,7 @@ namespace {
 bool compiled() { return false; }
 std::string unavailable() { return "'cuda' is not in this build (configure with MANYHOP_CUDA=ON)"; }
 int current_device() { return 0; }
+void release_memory() {}
 std::size_t DeviceGraphs::bytes() const { return 0; }
 std::string DeviceGraphs::hops() const { return {}; }
 std::string DeviceGraphs::captured() const { return {}; }

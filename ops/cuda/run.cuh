@@ -24,6 +24,9 @@ std::size_t memory_of_device(std::size_t limit, std::size_t wanted);
 /// LimitError.
 std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t limit,
                            const std::function<std::size_t(std::int64_t)>& bytes);
+/// Memory for `group` units, or for fewer, down to `least`, where the device has not what it said it has.
+Buffer memory_of_group(std::int64_t& group, std::int64_t least, cudaStream_t stream,
+                       const std::function<std::size_t(std::int64_t)>& bytes);
 /// Throws ValueError for what kernels are not made for.
 void require_shape(int d, int d_value, Offset units);
 template <class T>

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "manyhop/ops/cuda/attention.hpp"
+#include "manyhop/ops/cuda/captured.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -15,7 +17,46 @@ void check(cudaError_t status, const char* call) {
   throw Error("cuda: " + text);
 }
 
+namespace {
+
+struct Pools {
+  std::mutex mutex;
+  std::set<int> devices;  // whose pools are kept
+};
+Pools& pools() {
+  static Pools& one = *new Pools;
+  return one;
+}
+
+/// What the pool of the current device holds and nobody uses goes back to the device, after all its work.
+cudaError_t trim_pool() {
+  int device = 0;
+  cudaMemPool_t pool = nullptr;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status == cudaSuccess) status = cudaDeviceGetDefaultMemPool(&pool, device);
+  if (status == cudaSuccess) status = cudaDeviceSynchronize();
+  if (status == cudaSuccess) status = cudaMemPoolTrimTo(pool, 0);
+  return status;
+}
+
+}  // namespace
+
+void release_memory() {
+  const std::scoped_lock lock(pools().mutex);
+  if (pools().devices.empty()) return;
+  int current = 0;
+  check(cudaGetDevice(&current), "cudaGetDevice");
+  for (const int device : pools().devices) {
+    cudaError_t status = cudaSetDevice(device);
+    if (status == cudaSuccess) status = trim_pool();
+    cudaSetDevice(current);
+    check(status, "cudaMemPoolTrimTo");
+  }
+}
+
 void keep_pool(int device) {
+  const std::scoped_lock lock(pools().mutex);
+  pools().devices.insert(device);
   cudaMemPool_t pool = nullptr;
   check(cudaDeviceGetDefaultMemPool(&pool, device), "cudaDeviceGetDefaultMemPool");
   std::uint64_t keep = ~std::uint64_t{0};
@@ -96,7 +137,12 @@ dim3 grid_of(std::int64_t warps, std::int64_t units) {
 Buffer::Buffer(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(stream) {
   if (bytes == 0) return;
   void* memory = nullptr;
-  check(cudaMallocAsync(&memory, bytes, stream), "cudaMallocAsync");
+  cudaError_t status = cudaMallocAsync(&memory, bytes, stream);
+  if (status == cudaErrorMemoryAllocation && !is_captured(stream)) {  // the pool may hold it in pieces
+    cudaGetLastError();
+    if (trim_pool() == cudaSuccess) status = cudaMallocAsync(&memory, bytes, stream);
+  }
+  check(status, "cudaMallocAsync");
   data_ = static_cast<std::byte*>(memory);
 }
 

@@ -8,6 +8,7 @@
 #include "manyhop/engine/schedule.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 #include "tests/ops/cuda/device.hpp"
 #include "tests/support/attention_run.hpp"
 
@@ -157,4 +158,23 @@ TEST_CASE("memory: one hop keeps no weights of tiles, and several make them agai
     const auto gradients = backward(ctx);
     for (const auto& answer : with_little_memory(backward)) CHECK(answer == gradients);
   }
+}
+
+TEST_CASE("memory: what idle calls hold is given back to the device" * doctest::skip(*no_device() != '\0')) {
+  const auto held = [] {
+    cudaMemPool_t pool = nullptr;
+    std::uint64_t reserved = 0;
+    std::uint64_t used = 0;
+    REQUIRE(cudaDeviceGetDefaultMemPool(&pool, 0) == cudaSuccess);
+    REQUIRE(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved) == cudaSuccess);
+    REQUIRE(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used) == cudaSuccess);
+    return reserved - used;
+  };
+  PlanOptions options;
+  options.head_dim = 32;
+  memory_as_told<bf16>(pattern("window(9)", 1000), options);
+  const std::uint64_t before = held();
+  CHECK(before > 0);
+  ops::cuda::release_memory();
+  CHECK(held() < before);
 }

@@ -280,6 +280,19 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* 
   return cudaSuccess;
 }
 
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
+  for (const auto& [size, memory] : emulator::idle()) {
+    if (size.second) {
+      munmap(memory, std::max<std::size_t>(size.first, 1));
+    } else {
+      std::free(memory);
+    }
+  }
+  emulator::idle().clear();
+  emulator::pooled = 0;
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void*) {
   if (which == cudaMemPoolAttrUsedMemHigh) emulator::most = emulator::held;  // the only value it takes is 0
   return cudaSuccess;

@@ -140,6 +140,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   emulator::wait_for(emulator::timeline(stream).seen);
   return emulator::may_wait(stream) ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
 }
+cudaError_t cudaDeviceSynchronize() {
+  emulator::wait_for(emulator::queued);
+  return cudaSuccess;
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->capturing || emulator::fails("cudaStreamBeginCapture")) {
     return cudaErrorStreamCaptureUnsupported;
