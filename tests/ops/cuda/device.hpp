@@ -56,7 +56,7 @@ class OnDevice {
  public:
   explicit OnDevice(std::int64_t count) : count_(count) {
     void* memory = nullptr;
-    if (cudaMallocAsync(&memory, bytes(), nullptr) != cudaSuccess ||
+    if (cudaMallocAsync(&memory, bytes() + (count == 0 ? 1 : 0), nullptr) != cudaSuccess ||
         cudaStreamSynchronize(nullptr) != cudaSuccess) {
       throw std::runtime_error("the device has not the memory");
     }
