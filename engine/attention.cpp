@@ -30,8 +30,8 @@ void attention(const Context& ctx, const Plan& plan, TensorView<const T> q, Tens
   require_data("k", k);
   require_data("v", v);
   require_data("out", out);
-  const WrittenValues<C> lse_values("lse", options.lse);
-  const WrittenValues<C> weight_values("weights", options.weights);
+  const WrittenValues<C> lse_values("lse", options.lse, !ctx.stream);
+  const WrittenValues<C> weight_values("weights", options.weights, !ctx.stream);
   const RowValues<C> lse("lse", lse_values.view, plan);
   const EdgeValues<C> weights("weights", weight_values.view, plan);
   if (weights.shared(o)) {

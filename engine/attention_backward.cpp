@@ -35,8 +35,8 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
   const auto dk = optional_shape("dk", gradients.k, {o.batch, o.kv_heads, graph.n_cols(), o.head_dim});
   const auto dv = optional_shape("dv", gradients.v, {o.batch, o.kv_heads, graph.n_cols(), o.value_dim});
   using C = ops::ComputeOf<T>;
-  const WrittenValues<C> bias_values("dbias", gradients.bias);
-  const ReadValues<C> lse_values("g_lse", g_lse);
+  const WrittenValues<C> bias_values("dbias", gradients.bias, !ctx.stream);
+  const ReadValues<C> lse_values("g_lse", g_lse, !ctx.stream);
   const EdgeValues<C> bias("dbias", bias_values.view, plan);
   const RowValues<const C> lse("g_lse", lse_values.view, plan);
   const auto mode = static_cast<ops::HeadBackward>(options.backward);
@@ -47,17 +47,6 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
           fmt::format("backward: implicit wants (1 - teleport) / (1 - dropout_p) < 1 and no hop dropout, "
                       "here it is {} with hop dropout {}; stored or checkpointed always work",
                       factor, options.hop_dropout_p));
-    }
-  }
-  if (!gradients.bias.empty()) {
-    TensorView<C> all = bias_values.view;
-    const Offset inner = all.extent[at(all.rank - 1)];
-    for (Offset a = 0; a < (all.rank > 2 ? all.extent[0] : 1); ++a) {
-      for (Offset b = 0; b < (all.rank > 1 ? all.extent[at(all.rank - 2)] : 1); ++b) {
-        const Offset shift =
-            (all.rank > 2 ? a * all.stride[0] : 0) + (all.rank > 1 ? b * all.stride[at(all.rank - 2)] : 0);
-        std::fill_n(all.data + shift, inner, C{0});
-      }
     }
   }
   if (ctx.backend == Backend::cuda) {
@@ -72,6 +61,17 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
     attention_backward_on_device<T>(plan, call.device_call(), call.bias_view(), to, lse_values.view,
                                     bias_values.view);
     return bias_values.finish();
+  }
+  if (!gradients.bias.empty()) {
+    TensorView<C> all = bias_values.view;
+    const Offset inner = all.extent[at(all.rank - 1)];
+    for (Offset a = 0; a < (all.rank > 2 ? all.extent[0] : 1); ++a) {
+      for (Offset b = 0; b < (all.rank > 1 ? all.extent[at(all.rank - 2)] : 1); ++b) {
+        const Offset shift =
+            (all.rank > 2 ? a * all.stride[0] : 0) + (all.rank > 1 ? b * all.stride[at(all.rank - 2)] : 0);
+        std::fill_n(all.data + shift, inner, C{0});
+      }
+    }
   }
   const Offset group = o.heads / o.kv_heads;
   const Offset units = o.batch * o.kv_heads;

@@ -39,7 +39,7 @@ class Call {
         q_(as_batch(q)),
         k_(as_batch(k)),
         v_(as_batch(v)),
-        bias_values_("bias", options.bias),
+        bias_values_("bias", options.bias, !ctx.stream),
         bias_("bias", bias_values_.view, plan) {
     const Graph& graph = plan.graph();
     require_shape("q", q_, {o_.batch, o_.heads, graph.n_rows(), o_.head_dim});
@@ -265,7 +265,7 @@ class Call {
       if (length < 0 || length > graph.n_cols()) {
         throw ValueError(fmt::format("lengths[{}]: {} is outside 0 .. {}", b, length, graph.n_cols()));
       }
-      if (length == graph.n_cols()) continue;
+      if (length == graph.n_cols() || ctx_.backend == Backend::cuda) continue;  // a device cuts as it goes
       for (int g = 0; g < (plan_.per_head() ? o_.heads : 1); ++g) {
         auto& slot = cut_[{g, length}];
         if (!slot)

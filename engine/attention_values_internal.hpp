@@ -128,17 +128,24 @@ inline void refuse_f64(const char* name) {
   throw ValueError(fmt::format("{}: f64 values beside tensors that are not, f32 is wanted", name));
 }
 
+/// f32 beside f64 tensors is copied where the host can read it.
+inline void require_host(const char* name, bool on_host) {
+  if (on_host) return;
+  throw ValueError(fmt::format("{}: f32 values beside f64 tensors on a device, f64 is wanted", name));
+}
+
 /// Values that a call reads, in its arithmetic type C; f32 beside f64 tensors is copied.
 template <class C>
 class ReadValues {
  public:
-  ReadValues(const char* name, const RealInput& given) {
+  ReadValues(const char* name, const RealInput& given, [[maybe_unused]] bool on_host = true) {
     if constexpr (std::is_same_v<C, float>) {
       if (!given.f64.empty()) refuse_f64(name);
       view = given.f32;
     } else {
       view = given.f64;
       if (given.f32.empty()) return;
+      require_host(name, on_host);
       copy_.resize(at(given.f32.size()) + 1);
       view = contiguous_like<const float, const C>(given.f32, copy_.data());
       for_each_element(given.f32, [&](Offset from, Offset to) { copy_[at(to)] = given.f32.data[from]; });
@@ -156,13 +163,14 @@ class ReadValues {
 template <class C>
 class WrittenValues {
  public:
-  WrittenValues(const char* name, const RealOutput& given) {
+  WrittenValues(const char* name, const RealOutput& given, [[maybe_unused]] bool on_host = true) {
     if constexpr (std::is_same_v<C, float>) {
       if (!given.f64.empty()) refuse_f64(name);
       view = given.f32;
     } else {
       view = given.f64;
       if (given.f32.empty()) return;
+      require_host(name, on_host);
       narrow_ = given.f32;
       copy_.resize(at(given.f32.size()) + 1);
       view = contiguous_like<float, C>(given.f32, copy_.data());

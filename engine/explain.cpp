@@ -164,7 +164,7 @@ std::vector<std::string> Plan::explain() const {
       lines.push_back(fmt::format("hops      {}", hops));
     }
     lines.push_back(fmt::format("captured  {}", data_->device.captured()));
-    lines.emplace_back("weights   kept between hops");
+    lines.emplace_back(o.hops > 1 ? "weights   kept between hops" : "weights   used once, not kept");
   } else {
     lines.push_back(
         fmt::format("kernel    cpu, {}{}: dense columns as 32-row tiles, single edges as gathers{}, {} sums",

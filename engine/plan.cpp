@@ -214,9 +214,9 @@ Plan plan(const Context& ctx, std::span<const Graph> graphs, const PlanOptions& 
     }
   }
   if (ctx.backend == Backend::cuda) {
-    data->device = ops::cuda::upload(graphs, data->tilings, options.dtype, options.tf32, options.backward,
-                                     std::max<Offset>(1, options.batch * options.heads),
-                                     std::max(options.head_dim, options.value_dim));
+    data->device = ops::cuda::upload(
+        graphs, data->tilings, options.dtype, options.tf32, options.deterministic, options.backward,
+        std::max<Offset>(1, options.batch * options.heads), std::max(options.head_dim, options.value_dim));
   }
   const std::size_t inputs = input_bytes(options, graphs[0].n_rows(), graphs[0].n_cols());
   data->schedule = make_schedule(data->shape, options.dtype, ctx.backend, options.batch * options.heads,

@@ -28,6 +28,10 @@ struct PlanOptions {
   // f32 on CUDA: dense columns by the tensor cores' TF32 products, whose operands are rounded to 10 bits of
   // mantissa (errors of about 1e-3 instead of 1e-6). Never on by itself.
   bool tf32 = false;
+  // f32 and f64 on CUDA: hops by the own kernels alone. Else a measurement decides between them and cuSPARSE,
+  // whose sums have another order, and another process may find the other one faster: the same bits in every
+  // run of a process, not in every process. Other types and backends have the same bits either way.
+  bool deterministic = false;
   int hops = 1;
   bool backward = false;  // memory() counts the backward pass too
   // Renumber tokens inside the plan so that edges fall into tiles; q, k, v, out, bias and weights stay in the

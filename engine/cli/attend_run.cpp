@@ -82,8 +82,12 @@ AttendRun attend(Session& session, const Graph& graph, const Qkv& in, const Atte
   const double flops = 2.0 * static_cast<double>(graph.nnz()) * static_cast<double>(in.batch) * in.heads *
                        (in.head_dim + static_cast<double>(request.hops) * in.value_dim);
   run.gflops = run.seconds > 0 ? flops / run.seconds / 1e9 : std::numeric_limits<double>::quiet_NaN();
-  run.peak_bytes = in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(double) + made.memory().graph +
-                   session.context.workspace.capacity();
+  // A device's scratch is not the context's.
+  const MemoryEstimate memory = made.memory();
+  const std::size_t scratch =
+      made.backend() == Backend::cuda ? memory.workspace : session.context.workspace.capacity();
+  run.peak_bytes =
+      in.bytes() + run.out.bytes.size() + run.lse.size() * sizeof(double) + memory.graph + scratch;
   return run;
 }
 

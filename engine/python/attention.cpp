@@ -15,6 +15,7 @@
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/engine/plan_cache.hpp"
 #include "manyhop/graphs/base/error.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 
 namespace manyhop::python {
 
@@ -261,7 +262,7 @@ void bind_attention(nb::module_& m) {
       "plan",
       [](const std::vector<Graph>& graphs, Offset batch, int heads, int kv_heads, int head_dim, int value_dim,
          const std::string& dtype, int hops, bool backward, const std::string& reorder,
-         const std::string& backend, bool tf32, int threads, std::size_t memory_limit) {
+         const std::string& backend, bool tf32, bool deterministic, int threads, std::size_t memory_limit) {
         PlanOptions options;
         options.batch = batch;
         options.heads = heads;
@@ -273,6 +274,7 @@ void bind_attention(nb::module_& m) {
         options.backward = backward;
         options.reorder = reorder_named(reorder);
         options.tf32 = tf32;
+        options.deterministic = deterministic;
         const Backend chosen = backend_of(backend);
         return run(
             threads, memory_limit, [&](const Context& ctx) { return cache().get(ctx, graphs, options); },
@@ -281,8 +283,12 @@ void bind_attention(nb::module_& m) {
       nb::arg("graphs"), nb::kw_only(), nb::arg("batch") = 1, nb::arg("heads") = 1, nb::arg("kv_heads") = 0,
       nb::arg("head_dim") = 64, nb::arg("value_dim") = 0, nb::arg("dtype") = "f32", nb::arg("hops") = 1,
       nb::arg("backward") = false, nb::arg("reorder") = "none", nb::arg("backend") = "cpu",
-      nb::arg("tf32") = false, nb::arg("threads") = 0, nb::arg("memory_limit") = 0);
-  m.def("clear_plans", [] { cache().clear(); });
+      nb::arg("tf32") = false, nb::arg("deterministic") = false, nb::arg("threads") = 0,
+      nb::arg("memory_limit") = 0);
+  m.def("clear_plans", [] {
+    cache().clear();
+    ops::cuda::release_memory();
+  });
 
   m.def("attention", &forward, nb::arg("plan"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("out"),
         nb::arg("bias").none(), nb::arg("lse").none(), nb::arg("weights").none(), nb::arg("state").none(),

@@ -26,16 +26,16 @@ struct ForwardMemory {
     const Side* largest = nullptr;
     for (const Side& one : graphs.forward) {
       Arena size;
-      SideMemory<T>().take(size, one, group, run.padded_);
+      SideMemory<T>().take(size, one, group, run.padded_, run.stored_);
       if (largest == nullptr || size.used() > most) largest = &one;
       most = std::max(most, size.used());
     }
     side_bytes = arena.take<std::byte>(static_cast<std::int64_t>(most));
   }
-  SideMemory<T> of(const Side& one, std::int64_t group, int padded) const {
+  SideMemory<T> of(const Side& one, std::int64_t group, const Run<T>& run) const {
     Arena arena(side_bytes);
     SideMemory<T> memory;
-    memory.take(arena, one, group, padded);
+    memory.take(arena, one, group, run.padded_, run.stored_);
     return memory;
   }
   std::byte* side_bytes = nullptr;
@@ -84,6 +84,17 @@ std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t l
   return group;
 }
 
+Buffer memory_of_group(std::int64_t& group, std::int64_t least, cudaStream_t stream,
+                       const std::function<std::size_t(std::int64_t)>& bytes) {
+  for (;; group = std::max(least, group / 2)) {
+    try {
+      return Buffer(bytes(group), stream);
+    } catch (const LimitError&) {
+      if (group <= least) throw;
+    }
+  }
+}
+
 void require_shape(int d, int d_value, Offset units) {
   if (std::max(d, d_value) > kMostFeatures) {
     throw ValueError("backend: 'cuda' takes heads of at most " + std::to_string(kMostFeatures) +
@@ -100,16 +111,21 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   using C = EdgeValue<T>;
   require_shape(call.d, call.d_value, call.batch * call.heads);
   if (call.batch == 0) return;
+  const CallOn use(graphs, call.stream);
   Run<T> run(graphs.data(), call);
   if (result.weights != nullptr) run.want_order();
   const std::int64_t most = run.per_head() ? call.batch : run.units_;
   const auto bytes_of = [&](std::int64_t count) {
     return forward_bytes(run, count, result.weights == nullptr ? 0 : result.weights_count);
   };
-  const std::int64_t group = largest_group(most, run.per_head() ? 1 : run.share_,
-                                           memory_of_device(call.memory_limit, bytes_of(most)), bytes_of);
+  const std::int64_t least = run.per_head() ? 1 : run.share_;
+  run.stored_ = call.hops > 1 || result.weights != nullptr;
+  const std::size_t limit = memory_of_device(call.memory_limit, bytes_of(most));
+  // Weights that are needed again are made again where there is no room for them.
+  if (result.weights == nullptr && bytes_of(least) > limit) run.stored_ = false;
+  std::int64_t group = largest_group(most, least, limit, bytes_of);
   run.make_order();
-  const Buffer buffer(bytes_of(group), run.stream_);
+  const Buffer buffer = memory_of_group(group, least, run.stream_, bytes_of);
   Arena arena(buffer.data());
   run.take_inputs(arena);
   ForwardMemory<T> memory;
@@ -124,7 +140,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   for (int g = 0; g < run.graph_count(); ++g) {
     const Side& side = run.graphs_.forward[static_cast<std::size_t>(g)];
     for (const Group& heads : run.groups(g, group)) {
-      const SideMemory<T> scratch = memory.of(side, group, run.padded_);
+      const SideMemory<T> scratch = memory.of(side, group, run);
       const auto finish_of = [&](const Run<T>& by, int t) {
         Finish<T> finish;
         finish.keep = static_cast<C>(1 - call.teleport);
@@ -162,10 +178,12 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
       w.out_head = result.weights_head;
       w.order = side.edge_order.data();
       w.count = side.edges;
+      w.stride = side.value_stride();
       w.edge_values = scratch.edge_values;
       launch_threads(export_weights<T>, w.count, heads.count, run.stream_, w);
       w.order = side.cell_order.data();
       w.count = side.chunks * kChunkCells;
+      w.stride = w.count;
       w.edge_values = nullptr;
       w.cell_values = reinterpret_cast<const T*>(scratch.tile_values);
       if (side.tiled) launch_threads(export_weights<T>, w.count, heads.count, run.stream_, w);
@@ -211,6 +229,7 @@ std::size_t workspace_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& 
                             HeadBackward mode) {
   if (backward) return backward_bytes(graphs, call, mode);
   Run<T> run(graphs.data(), call);
+  run.stored_ = call.hops > 1;
   return forward_bytes(run, run.per_head() ? call.batch : run.units_, 0);
 }
 template std::size_t workspace_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, bool,

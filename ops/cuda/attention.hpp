@@ -26,7 +26,13 @@ std::string unavailable();
 /// The device that this thread's calls use; 0 where there is none.
 int current_device();
 
-/// The graphs of a plan in device memory. Copies share them.
+/// Device memory that calls have given back is held for the next ones; this gives it to the devices, and
+/// waits for them. Nothing where no device was used.
+void release_memory();
+
+/// The graphs of a plan in device memory. Copies share them. The memory outlives the last copy until work
+/// that reads it is done, on whatever stream; that of a graph whose calls a caller has captured is never
+/// freed.
 class DeviceGraphs {
  public:
   struct Data;
@@ -38,6 +44,7 @@ class DeviceGraphs {
   /// What became of capturing hops as CUDA Graphs, for people.
   std::string captured() const;
   Data& data() const { return *data_; }
+  const std::shared_ptr<Data>& shared() const { return data_; }
 
  private:
   std::shared_ptr<Data> data_;
@@ -45,10 +52,13 @@ class DeviceGraphs {
 
 /// Tiles where `dtype` is bf16, or f32 with `tf32`, single edges else; the transposed graphs too where
 /// `backward`. `units`: heads times batch, for the size of tasks. `features`: the wider of keys' and values',
-/// for which hops of f32 and f64 are measured both ways. Throws ValueError where there is no device,
-/// LimitError where it has not the memory.
+/// for which hops of f32 and f64 are measured both ways, by own kernels and by cuSPARSE, unless
+/// `deterministic`, which takes the own ones. What was measured for a graph of as many rows, columns and
+/// edges, a width, a type, a device and as many units holds for all such plans of the process, so that they
+/// have the same bits; MANYHOP_CUDA_HOPS=own|cusparse decides for all processes. Throws ValueError where
+/// there is no device, LimitError where it has not the memory.
 DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype, bool tf32,
-                    bool backward, Offset units, int features);
+                    bool deterministic, bool backward, Offset units, int features);
 
 /// Where a call's tensors are: on the host (absent), and then the call copies and waits; or on the device,
 /// and the work is queued on this stream (a cudaStream_t) and the call returns at once.

@@ -36,12 +36,13 @@ class Backward {
     heads_ = heads;
     forward_ = &run_.graphs_.forward[static_cast<std::size_t>(graph)];
     transposed_ = &run_.graphs_.transposed[static_cast<std::size_t>(graph)];
-    ahead_ = BackwardMemory<T>::of(memory_.forward_bytes, *forward_, heads.count, run_.padded_);
-    back_ = BackwardMemory<T>::of(memory_.transposed_bytes, *transposed_, heads.count, run_.padded_);
-    run_.make_weights(*forward_, ahead_, heads, graph, run_.q(), run_.k(), memory_.lse, false);
-    run_.make_weights(*transposed_, back_, heads, graph, run_.k(), run_.q(), memory_.lse, true);
+    ahead_ = BackwardMemory<T>::of(memory_.forward_bytes, *forward_, heads.count, run_);
+    back_ = BackwardMemory<T>::of(memory_.transposed_bytes, *transposed_, heads.count, run_);
+    // The first hop each way makes the weights; without hops the gradient of log-sum-exp wants that alone.
     made_ahead_ = false;
     made_back_ = false;
+    if (call_.hops == 0)
+      run_.make_weights(*forward_, ahead_, heads, graph, run_.q(), run_.k(), memory_.lse, false);
     want_.mode == HeadBackward::implicit&& call_.hops > 0 ? fixed_points(g) : segments(g);
   }
 
@@ -60,7 +61,11 @@ class Backward {
     if (dropped) finish.dropout = run_.hop_dropout();
     finish.hop = hop;
     finish.out = to;
-    by.hop(*forward_, ahead_, heads_, graph_, from, finish, made_ahead_, by.q(), by.k(), memory_.lse, false);
+    if (made_ahead_) {
+      return by.hop(*forward_, ahead_, heads_, graph_, from, finish, true, by.q(), by.k(), memory_.lse,
+                    false);
+    }
+    by.attend(*forward_, ahead_, heads_, graph_, from, finish, by.q(), by.k(), memory_.lse);
     made_ahead_ = true;
   }
   /// (1 - a) A^T g, times the dropout of hop `hop` where that is not negative, plus `extra`.
@@ -72,6 +77,7 @@ class Backward {
     if (hop >= 0) finish.dropout = run_.hop_dropout();
     finish.hop = std::max(hop, 0);
     finish.out = to;
+    if (!made_back_) by.make_weights(*transposed_, back_, heads_, graph_, by.k(), by.q(), memory_.lse, true);
     by.hop(*transposed_, back_, heads_, graph_, from, finish, made_back_, by.k(), by.q(), memory_.lse, true);
     made_back_ = true;
   }
@@ -109,6 +115,8 @@ class Backward {
              step(by, t == 0 ? run_.v() : rows(to(t - 1)), t, to(t), keep, call_.teleport, true);
            });
     const T* come = from;
+    // Rows that end with another number of columns go where no other unit's still wait.
+    T* left = run_.n_rows_ == run_.n_cols_ ? memory_.last : scratch_;
     for (int s = memory_.segments - 1; s >= 0; --s) {
       const int begin = s * memory_.segment;
       const int count = std::min(hops, begin + memory_.segment) - begin;
@@ -118,13 +126,12 @@ class Backward {
       });
       // The gradient that comes to the end of the segment has passed the dropout of its last hop.
       if (count > 0) copy(come, g(count - 1));
-      series(HopsKey::Series::back, memory_.g, memory_.last, nullptr, begin, count,
-             [&](const Run<T>& by, int i) {
-               const int t = begin + count - 1 - i;
-               step_back(by, rows(g(t)), begin + t - 1, t == 0 ? memory_.last : g(t - 1));
-             });
+      series(HopsKey::Series::back, memory_.g, left, nullptr, begin, count, [&](const Run<T>& by, int i) {
+        const int t = begin + count - 1 - i;
+        step_back(by, rows(g(t)), begin + t - 1, t == 0 ? left : g(t - 1));
+      });
       gradients(start, count, s == memory_.segments - 1, s == 0);
-      come = memory_.last;
+      come = left;
     }
     add_values({}, 0, come);
   }
@@ -291,12 +298,24 @@ class Backward {
 };
 
 template <class T>
-std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, BackwardMemory<T>& memory,
-                     std::byte* base) {
+std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, std::int64_t group,
+                     BackwardMemory<T>& memory, std::byte* base) {
   Arena arena(base);
   run.take_inputs(arena);
-  memory.take(arena, run, run.graphs_, want.mode, want);
+  memory.take(arena, run, run.graphs_, group, want);
   return arena.used();
+}
+
+/// Units of one graph.
+template <class T>
+std::int64_t most_units(const Run<T>& run) {
+  return run.per_head() ? run.call_.batch : run.units_;
+}
+
+/// Whether hops after the first, which made the weights, want them.
+template <class T>
+bool several_hops(const AttentionCall<T>& call, HeadBackward mode) {
+  return call.hops > 1 || (mode == HeadBackward::implicit && call.hops > 0);
 }
 
 }  // namespace
@@ -306,8 +325,9 @@ std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& c
   Run<T> run(graphs.data(), call);
   AttentionGradient<T> want;
   want.mode = mode;
+  run.stored_ = several_hops(call, mode);
   BackwardMemory<T> memory;
-  return bytes_of(run, want, memory, nullptr);
+  return bytes_of(run, want, most_units(run), memory, nullptr);
 }
 template std::size_t backward_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, HeadBackward);
 template std::size_t backward_bytes<double>(const DeviceGraphs&, const AttentionCall<double>&, HeadBackward);
@@ -319,22 +339,38 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   using C = EdgeValue<T>;
   require_shape(call.d, call.d_value, call.batch * call.heads);
   if (want.teleport != nullptr) *want.teleport = 0;
-  if (call.batch == 0) return;
+  if (call.batch == 0) {  // what batch items share gets nothing from none
+    if (want.bias == nullptr || want.bias_count == 0) return;
+    const std::size_t bytes = static_cast<std::size_t>(want.bias_count) * sizeof(C);
+    if (!call.stream) {
+      std::fill_n(want.bias, want.bias_count, C{0});
+    } else {
+      check(cudaMemsetAsync(want.bias, 0, bytes, stream_of(call.stream)), "cudaMemsetAsync");
+    }
+    return;
+  }
   if (!graphs.data().backward) {
     throw ValueError("plan: made without backward, 'cuda' wants PlanOptions::backward for gradients");
   }
+  const CallOn use(graphs, call.stream);
   Run<T> run(graphs.data(), call);
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
-  const std::size_t bytes = bytes_of(run, want, memory, nullptr);
-  if (const std::size_t limit = memory_of_device(call.memory_limit, bytes); bytes > limit) {
+  run.stored_ = several_hops(call, want.mode);
+  const auto bytes_with = [&](std::int64_t group) { return bytes_of(run, want, group, memory, nullptr); };
+  const std::int64_t most = most_units(run);
+  const std::int64_t least = run.per_head() ? 1 : run.share_;
+  const std::size_t limit = memory_of_device(call.memory_limit, bytes_with(most));
+  if (bytes_with(least) > limit) run.stored_ = false;  // weights are made again in each hop
+  if (const std::size_t bytes = bytes_with(least); bytes > limit) {
     throw LimitError("memory limit: " + std::to_string(limit >> 20) +
                      " MiB of device memory, the gradients take " + std::to_string((bytes >> 20) + 1) +
                      (want.mode == HeadBackward::stored ? " MiB; checkpointed hops take less" : " MiB"));
   }
+  std::int64_t group = largest_group(most, least, limit, bytes_with);
   run.make_order();
-  const Buffer buffer(bytes, run.stream_);
-  bytes_of(run, want, memory, buffer.data());
+  const Buffer buffer = memory_of_group(group, least, run.stream_, bytes_with);
+  bytes_of(run, want, group, memory, buffer.data());
   run.read_inputs();
   const auto clear = [&](auto* data, std::int64_t count) {
     if (data == nullptr || count == 0) return;
@@ -354,7 +390,7 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   for (int g = 0; g < run.graph_count(); ++g) {
     const std::int64_t edges = run.graphs_.graphs[static_cast<std::size_t>(g)].nnz();
     clear(memory.bias, want.bias == nullptr ? 0 : run.units_ * edges);
-    for (const Group& heads : run.groups(g, run.per_head() ? call.batch : run.units_)) {
+    for (const Group& heads : run.groups(g, group)) {
       Backward<T> backward(run, memory, want);
       backward.run_graph(g, heads, memory.last);
     }

@@ -34,8 +34,10 @@ struct BackwardMemory {
 
   std::int64_t level(const Run<T>& run) const { return run.cells(run.units_, run.n_rows_); }
 
-  void take(Arena& arena, const Run<T>& run, const DeviceGraphs::Data& graphs, HeadBackward mode,
+  /// `group`: units of a graph that run together.
+  void take(Arena& arena, const Run<T>& run, const DeviceGraphs::Data& graphs, std::int64_t group,
             const AttentionGradient<T>& want) {
+    const HeadBackward mode = want.mode;
     const int hops = mode == HeadBackward::implicit ? std::min(run.call_.hops, 1) : run.call_.hops;
     segment =
         std::max(1, mode == HeadBackward::checkpointed ? static_cast<int>(std::ceil(std::sqrt(hops))) : hops);
@@ -59,23 +61,22 @@ struct BackwardMemory {
     bias_out = arena.take<C>(want.bias != nullptr && run.host() ? want.bias_count : 0);
     teleports = arena.take<double>(want.teleport != nullptr ? run.units_ * run.n_rows_ : 0);
     teleport = arena.take<double>(want.teleport != nullptr ? run.units_ : 0);
-    const std::int64_t group = run.per_head() ? run.call_.batch : run.units_;
-    forward_bytes = arena.take<std::byte>(side_bytes(graphs.forward, group, run.padded_));
-    transposed_bytes = arena.take<std::byte>(side_bytes(graphs.transposed, group, run.padded_));
+    forward_bytes = arena.take<std::byte>(side_bytes(graphs.forward, group, run));
+    transposed_bytes = arena.take<std::byte>(side_bytes(graphs.transposed, group, run));
   }
-  static std::int64_t side_bytes(const std::vector<Side>& sides, std::int64_t group, int padded) {
+  static std::int64_t side_bytes(const std::vector<Side>& sides, std::int64_t group, const Run<T>& run) {
     std::size_t most = 0;
     for (const Side& side : sides) {
       Arena size;
-      SideMemory<T>().take(size, side, group, padded);
+      SideMemory<T>().take(size, side, group, run.padded_, run.stored_);
       most = std::max(most, size.used());
     }
     return static_cast<std::int64_t>(most);
   }
-  static SideMemory<T> of(std::byte* base, const Side& side, std::int64_t group, int padded) {
+  static SideMemory<T> of(std::byte* base, const Side& side, std::int64_t group, const Run<T>& run) {
     Arena arena(base);
     SideMemory<T> memory;
-    memory.take(arena, side, group, padded);
+    memory.take(arena, side, group, run.padded_, run.stored_);
     return memory;
   }
 };

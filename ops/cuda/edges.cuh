@@ -70,8 +70,8 @@ struct Edges {
   const EdgeTask* tasks = nullptr;
   std::int64_t count = 0;  // tasks
   const Index* columns = nullptr;
-  const std::int64_t* order = nullptr;  // names of the edges outside; null where nobody asks
-  std::int64_t edges = 0;
+  const std::int64_t* order = nullptr;    // names of the edges outside; null where nobody asks
+  std::int64_t stride = 0;                // values of a unit and the next are this far apart
   const TaskRange* only_split = nullptr;  // tasks of each row, where rows of one task are left to edge_attend
 
   __device__ __forceinline__ bool skips(const EdgeTask& task) const {
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(128) edge_scores(EdgeScores<T> p) {
   if (p.edges.skips(task)) return;
   const std::int64_t unit = p.units.unit();
   const auto sum = score_task<T, D>(task, p.units, unit, p.edges, p.x, p.y, p.scores,
-                                    p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges);
+                                    p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride);
   if (p.sums != nullptr && lane_id() == 0)
     p.sums[static_cast<std::int64_t>(blockIdx.y) * p.edges.count + number] = sum;
 }
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(128) edge_weights(EdgeWeights<C> p) {
   if (p.edges.skips(task)) return;
   const std::int64_t unit = p.units.unit();
   weigh_task(task, unit, p.edges, p.scores.dropout, p.scores.lse[unit * p.scores.lse_n + task.row],
-             p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges);
+             p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride);
 }
 
 /// Ends a task of single edges: its row where no other task and no tile adds to it, else a part of it.
@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(128) edge_hop(EdgeHop<T> p) {
   if (p.edges.skips(task)) return;
   const std::int64_t unit = p.units.unit();
   Part<T, D> sum;
-  gather_task(task, unit, p.edges, p.z, p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges,
+  gather_task(task, unit, p.edges, p.z, p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride,
               sum);
   end_task(sum, task, number, unit, p.row_tasks, p.parts, p.finish);
 }
@@ -294,7 +294,7 @@ __global__ void __launch_bounds__(128) edge_attend(EdgeAttend<T> p) {
   const EdgeTask task = p.edges.tasks[number];
   if (p.row_tasks[task.row].end - p.row_tasks[task.row].begin > 1) return;
   const std::int64_t unit = p.units.unit();
-  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.edges;
+  C* values = p.values + static_cast<std::int64_t>(blockIdx.y) * p.edges.stride;
   const C lse = score_task<T, D>(task, p.units, unit, p.edges, p.x, p.y, p.scores, values).log_sum();
   if (lane_id() == 0) p.lse[unit * p.units.n_rows + task.row] = lse;
   sync_warp();  // a score was written by one lane and is read by others

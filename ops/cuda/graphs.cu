@@ -66,22 +66,23 @@ std::size_t DeviceGraphs::bytes() const {
 }
 
 DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilings, DType dtype, bool tf32,
-                    bool backward, Offset units, int features) {
+                    bool deterministic, bool backward, Offset units, int features) {
   if (const std::string why = unavailable(); !why.empty()) throw ValueError("backend: " + why);
   auto data = std::make_shared<DeviceGraphs::Data>();
   data->graphs.assign(graphs.begin(), graphs.end());
   data->backward = backward;
   check(cudaGetDevice(&data->device), "cudaGetDevice");
-  keep_pool(data->device);
+  data->stream = lasting_stream();
   data->options.tiles = dtype == DType::bf16 || tf32;
-  const cudaStream_t stream = nullptr;
+  const cudaStream_t stream = data->stream;
   for (std::size_t g = 0; g < graphs.size(); ++g) {
     const std::int64_t chunks = (tilings[g].value_count - tilings[g].irregular_edges) / kChunkCells;
     data->options.chunks_a_task = std::clamp(chunks * units / kWantedTasks, kLeastChunks, kMostChunks);
     data->forward.push_back(make_side(graphs[g], tilings[g], data->options, stream));
-    const int width = padded_features(features);
-    if (dtype == DType::f32 && !tf32) choose_hops<float>(data->forward.back(), graphs[g], width);
-    if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], width);
+    const HopsCall call{padded_features(features), units / static_cast<Offset>(graphs.size()), deterministic,
+                        stream};
+    if (dtype == DType::f32 && !tf32) choose_hops<float>(data->forward.back(), graphs[g], call);
+    if (dtype == DType::f64) choose_hops<double>(data->forward.back(), graphs[g], call);
     if (!backward) continue;
     const Graph& transpose = graphs[g].transpose();
     data->transposed.push_back(
@@ -90,7 +91,24 @@ DeviceGraphs upload(std::span<const Graph> graphs, std::span<const Tiling> tilin
   return DeviceGraphs(std::move(data));
 }
 
-void DeviceGraphs::Data::order_edges(cudaStream_t stream) {
+DeviceGraphs::Data::~Data() { uses.come_before(stream); }
+
+CallOn::~CallOn() {
+  const cudaStream_t stream = stream_of(stream_);
+  DeviceGraphs::Data& data = graphs_.data();
+  if (!is_captured(stream)) {
+    data.uses.record(stream);
+    return;
+  }
+  static std::mutex& mutex = *new std::mutex;
+  static std::vector<std::shared_ptr<DeviceGraphs::Data>>& kept =
+      *new std::vector<std::shared_ptr<DeviceGraphs::Data>>;
+  const std::scoped_lock lock(mutex);
+  if (!data.kept) kept.push_back(graphs_.shared());
+  data.kept = true;
+}
+
+void DeviceGraphs::Data::order_edges() {
   const std::scoped_lock lock(mutex);
   if (ordered) return;
   const auto place = [&](Side& side, const Graph& graph, const std::vector<std::int64_t>& names) {

@@ -18,6 +18,7 @@ namespace {
 bool compiled() { return false; }
 std::string unavailable() { return "'cuda' is not in this build (configure with MANYHOP_CUDA=ON)"; }
 int current_device() { return 0; }
+void release_memory() {}
 std::size_t DeviceGraphs::bytes() const { return 0; }
 std::string DeviceGraphs::hops() const { return {}; }
 std::string DeviceGraphs::captured() const { return {}; }
@@ -84,7 +85,7 @@ void DeviceSignals<C>::add_restart_gradient(int, int, double, int) {
 template class DeviceSignals<float>;
 template class DeviceSignals<double>;
 
-DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, Offset, int) {
+DeviceGraphs upload(std::span<const Graph>, std::span<const Tiling>, DType, bool, bool, bool, Offset, int) {
   missing();
 }
 

@@ -107,8 +107,9 @@ struct ExportWeights {
   Units units{};
   const std::int64_t* order = nullptr;
   std::int64_t count = 0;                     // cells, or edges
-  const EdgeValue<T>* edge_values = nullptr;  // [blockIdx.y][count]
-  const T* cell_values = nullptr;             // [blockIdx.y][count]
+  std::int64_t stride = 0;                    // values of a unit and the next are this far apart
+  const EdgeValue<T>* edge_values = nullptr;  // [blockIdx.y][stride]
+  const T* cell_values = nullptr;             // [blockIdx.y][stride]
   EdgeValue<T>* out = nullptr;
   std::int64_t out_batch = 0;
   std::int64_t out_head = 0;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(128) export_weights(ExportWeights<T> p) {
   const std::int64_t place = thread_id();
   if (place >= p.count || p.order[place] < 0) return;
   const std::int64_t unit = p.units.unit();
-  const std::int64_t from = static_cast<std::int64_t>(blockIdx.y) * p.count + place;
+  const std::int64_t from = static_cast<std::int64_t>(blockIdx.y) * p.stride + place;
   const EdgeValue<T> value = p.edge_values != nullptr
                                  ? p.edge_values[from]
                                  : static_cast<EdgeValue<T>>(widen_value(p.cell_values[from]));

@@ -24,6 +24,9 @@ std::size_t memory_of_device(std::size_t limit, std::size_t wanted);
 /// LimitError.
 std::int64_t largest_group(std::int64_t units, std::int64_t least, std::size_t limit,
                            const std::function<std::size_t(std::int64_t)>& bytes);
+/// Memory for `group` units, or for fewer, down to `least`, where the device has not what it said it has.
+Buffer memory_of_group(std::int64_t& group, std::int64_t least, cudaStream_t stream,
+                       const std::function<std::size_t(std::int64_t)>& bytes);
 /// Throws ValueError for what kernels are not made for.
 void require_shape(int d, int d_value, Offset units);
 template <class T>
@@ -57,14 +60,15 @@ struct SideMemory {
   using C = EdgeValue<T>;
   C* edge_values = nullptr;
   SoftmaxSum<C>* edge_sums = nullptr;
-  std::uint32_t* tile_values = nullptr;
+  std::uint32_t* tile_values = nullptr;  // null: weights of tiles are made again in each hop
   SoftmaxSum<float>* tile_sums = nullptr;
   C* edge_parts = nullptr;
   float* panel_parts = nullptr;
   C* sums = nullptr;  // of cuSPARSE, [units][n_rows][padded]
 
-  void take(Arena& arena, const Side& side, std::int64_t units, int padded) {
-    edge_values = arena.take<C>(units * side.edges);
+  /// `stored`: weights of tiles are kept, for hops after the first or for the caller.
+  void take(Arena& arena, const Side& side, std::int64_t units, int padded, bool stored) {
+    edge_values = arena.take<C>(units * side.value_stride());
     edge_sums = arena.take<SoftmaxSum<C>>(units * side.edge_tasks.size());
     if (side.tiled || side.split_rows.size() > 0) {
       edge_parts = arena.take<C>(units * side.edge_tasks.size() * padded);
@@ -75,8 +79,8 @@ struct SideMemory {
       }
     }
     if (!side.tiled) return;
-    tile_values = arena.take<std::uint32_t>(units * side.chunks *
-                                            (kChunkCells * static_cast<std::int64_t>(sizeof(T)) / 4));
+    constexpr std::int64_t kWords = kChunkCells * static_cast<std::int64_t>(sizeof(T)) / 4;
+    tile_values = arena.take<std::uint32_t>(stored ? units * side.chunks * kWords : 0);
     tile_sums = arena.take<SoftmaxSum<float>>(units * side.tile_tasks.size() * kPanelRows);
     panel_parts = arena.take<float>(units * side.slots * kPanelRows * padded);
   }
@@ -144,7 +148,7 @@ class Run {
 
   Edges edges(const Side& side) const {
     return {side.edge_tasks.data(), side.edge_tasks.size(), side.columns.data(), side.edge_order.data(),
-            side.edges};
+            side.value_stride()};
   }
   Tiles tiles(const Side& side) const {
     return {side.tile_tasks.data(),
@@ -179,7 +183,7 @@ class Run {
   void attend(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
               Finish<T> finish, Rows<T> x, Rows<T> y, C* lse) const;
 
-  /// One hop. `made` false: weights of tiles are made on the way, from x, y and lse.
+  /// One hop. `made` false, or no memory for them: weights of tiles are made on the way, from x, y and lse.
   void hop(const Side& side, const SideMemory<T>& memory, const Group& group, int graph, Rows<T> z,
            Finish<T> finish, bool made, Rows<T> x, Rows<T> y, const C* lse, bool transposed) const;
 
@@ -200,7 +204,7 @@ class Run {
   void read_inputs();
   void want_order() { ordered_ = true; }
   void make_order() const {
-    if (ordered_) graphs_.order_edges(stream_);
+    if (ordered_) graphs_.order_edges();
   }
   /// The caller's rows as padded rows; `raw` is scratch for host tensors, of as many elements as the view
   /// has.
@@ -237,6 +241,7 @@ class Run {
   int share_;
   int padded_ = 64;
   bool ordered_ = false;
+  bool stored_ = true;      // see SideMemory
   bool recording_ = false;  // on a stream that is being captured
   bool callers_graph_ = false;
   T* raw_ = nullptr;

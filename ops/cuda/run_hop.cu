@@ -41,7 +41,7 @@ void Run<T>::hop(const Side& side, const SideMemory<T>& memory, const Group& gro
     for_width(padded_, [&](auto width) {
       constexpr int kSlab = width.value < 64 ? width.value : 64;
       for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-        if (!made && p.feature == 0) {
+        if (memory.tile_values == nullptr || (!made && p.feature == 0)) {
           launch_warps(tile_hop<T, width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
         } else {
           launch_warps(tile_hop<T, 0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
@@ -59,7 +59,7 @@ void Run<T>::sparse_hop(const Side& side, const SideMemory<T>& memory, const Gro
   const auto& sparse = side.template sparse<C>();
   for (std::int64_t i = 0; i < group.count; ++i) {
     const std::int64_t unit = group.first + i * group.step;
-    const C* values = memory.edge_values + i * side.edges;
+    const C* values = memory.edge_values + i * side.value_stride();
     const C* from = z.data + unit / z.share * z.n * z.width;
     C* sums = memory.sums + i * u.n_rows * padded_;
     recording_ ? sparse->record(values, from, sums, stream_) : sparse->multiply(values, from, sums, stream_);

@@ -12,7 +12,9 @@ void Run<T>::queue_hops(HopsKey key, const Side& side, const SideMemory<T>& memo
   const auto all = [&](const Run& run) {
     for (int t = key.begin; t < key.begin + key.count; ++t) hop(run, t);
   };
-  if (!graphs_.captured.wanted(stream_, key.count)) return all(*this);
+  // Hops that make weights are made from more than the key has.
+  const bool made = !side.tiled || memory.tile_values != nullptr;
+  if (!made || !graphs_.captured.wanted(stream_, key.count)) return all(*this);
   key.values = v_;
   key.scratch = memory.edge_values != nullptr ? static_cast<const void*>(memory.edge_values)
                                               : static_cast<const void*>(memory.tile_values);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -27,6 +28,10 @@ inline cudaStream_t stream_of(std::optional<std::uintptr_t> stream) {
 /// What the device's pool is given back stays there for the next call.
 void keep_pool(int device);
 
+/// The current device's stream for memory that outlives calls, which are queued on streams that come and go:
+/// it waits for no other and is never destroyed. Its pool is kept as keep_pool() says.
+cudaStream_t lasting_stream();
+
 /// Memory from the device's stream-ordered pool, given back on the same stream.
 class Buffer {
  public:
@@ -42,6 +47,27 @@ class Buffer {
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
   cudaStream_t stream_ = nullptr;
+};
+
+/// Up to where each stream uses memory that calls share.
+class StreamUses {
+ public:
+  StreamUses() = default;
+  ~StreamUses();
+  StreamUses(const StreamUses&) = delete;
+  StreamUses& operator=(const StreamUses&) = delete;
+  /// After the last work of a call on a stream that is not being captured.
+  void record(cudaStream_t stream) noexcept;
+  /// What comes on `stream` from now on follows all uses; the host waits for none.
+  void come_before(cudaStream_t stream) noexcept;
+
+ private:
+  struct Use {
+    cudaStream_t stream = nullptr;
+    cudaEvent_t done = nullptr;
+  };
+  std::mutex mutex_;
+  std::vector<Use> uses_;
 };
 
 /// Cuts one block into arrays: a first pass without memory finds the size, a second hands out the places.

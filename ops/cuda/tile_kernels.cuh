@@ -71,7 +71,7 @@ struct TileHop {
   Rows<T> x{};  // for tile_hop with kMake
   Rows<T> y{};
   Scores<float> scores{};
-  std::uint32_t* values = nullptr;  // weights [blockIdx.y][chunks][kCellWords<T>]
+  std::uint32_t* values = nullptr;  // weights [blockIdx.y][chunks][kCellWords<T>]; with kMake null: not kept
   Rows<T> z{};
   const TaskRange* row_tasks = nullptr;
   Parts<float> edge_parts{};   // no data: no single edges
@@ -80,7 +80,8 @@ struct TileHop {
   int feature = 0;
 };
 
-/// One hop over dense columns. kMake: D > 0, weights are made from features and a known lse, used and stored.
+/// One hop over dense columns. kMake: D > 0, weights are made from features and a known lse, used and, where
+/// there is room, stored.
 template <class T, int D, int W>
 __global__ void __launch_bounds__(128) tile_hop(TileHop<T> p) {
   const std::int64_t number = warp_id();
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(128) tile_hop(TileHop<T> p) {
           value *= static_cast<float>(p.scores.dropout.edge_factor(unit, order[cell]));
       });
       const auto a = cells.template weights<T>();
-      a.store(values + chunk * kCellWords<T>);
+      if (p.values != nullptr) a.store(values + chunk * kCellWords<T>);
       use(chunk, a);
     }
   } else {

@@ -102,7 +102,7 @@ def need_memory(nbytes, what):
 
 
 def release_memory():
-    """Gives scratch memory that idle calls keep warm back to the system, and forgets cached plans.
+    """Gives scratch memory that idle calls keep warm back to the system and to GPUs, and forgets cached plans.
 
     >>> import manyhop as mh
     >>> mh.release_memory()

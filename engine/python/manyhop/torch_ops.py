@@ -110,6 +110,7 @@ class _Call:
         tf32 = backend == "cuda" and q.dtype == torch.float32 and tf32_is_wanted()
         return _core.plan(self.cores, batch=self.b, heads=self.h, kv_heads=kv, head_dim=d, value_dim=self.dv,
                           dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend, tf32=tf32,
+                          deterministic=backend == "cuda" and torch.are_deterministic_algorithms_enabled(),
                           threads=self.options.threads, memory_limit=self.options.memory_limit)
 
     def edges(self):

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <vector>
 
 namespace manyhop::test {
 
@@ -14,10 +15,12 @@ namespace manyhop::test {
 inline constexpr bool kEmulated = false;
 inline std::size_t device_bytes() { return 0; }
 inline void fail_allocations_after(int) {}
+inline void guard_memory(bool) {}
 #else
 inline constexpr bool kEmulated = true;
 inline std::size_t device_bytes() { return emulator::allocated(); }
 inline void fail_allocations_after(int count) { emulator::fail_allocations_after(count); }
+inline void guard_memory(bool guarded) { emulator::guard_memory(guarded); }
 #endif
 
 /// Bytes of the device's pool that a call takes at most beside what is taken before it.
@@ -38,17 +41,49 @@ std::size_t most_taken(F&& call) {
   return static_cast<std::size_t>(high - before);
 }
 
-/// Values in device memory, whatever they are.
+/// Device memory that is allocated in the life of one of these cannot be read by the host, as on a device.
+class GuardedMemory {
+ public:
+  GuardedMemory() { guard_memory(true); }
+  ~GuardedMemory() { guard_memory(false); }
+  GuardedMemory(const GuardedMemory&) = delete;
+  GuardedMemory& operator=(const GuardedMemory&) = delete;
+};
+
+/// Values in device memory: a vector's, or whatever they are.
 template <class T>
 class OnDevice {
  public:
-  explicit OnDevice(std::int64_t count) {
+  explicit OnDevice(std::int64_t count) : count_(count) {
     void* memory = nullptr;
-    if (cudaMallocAsync(&memory, static_cast<std::size_t>(count) * sizeof(T), nullptr) != cudaSuccess) {
+    if (cudaMallocAsync(&memory, bytes() + (count == 0 ? 1 : 0), nullptr) != cudaSuccess ||
+        cudaStreamSynchronize(nullptr) != cudaSuccess) {
       throw std::runtime_error("the device has not the memory");
     }
     data_ = static_cast<T*>(memory);
   }
+  explicit OnDevice(const std::vector<T>& values) : OnDevice(static_cast<std::int64_t>(values.size())) {
+    write(values);
+  }
+  /// Waits for the default stream.
+  void write(const std::vector<T>& values) {
+    if (static_cast<std::int64_t>(values.size()) != count_)
+      throw std::logic_error("another number of values");
+    if (cudaMemcpyAsync(data_, values.data(), bytes(), cudaMemcpyHostToDevice, nullptr) != cudaSuccess ||
+        cudaStreamSynchronize(nullptr) != cudaSuccess) {
+      throw std::runtime_error("values do not reach the device");
+    }
+  }
+  /// Waits for the stream.
+  std::vector<T> read(cudaStream_t stream = nullptr) const {
+    std::vector<T> values(static_cast<std::size_t>(count_));
+    if (cudaMemcpyAsync(values.data(), data_, bytes(), cudaMemcpyDeviceToHost, stream) != cudaSuccess ||
+        cudaStreamSynchronize(stream) != cudaSuccess) {
+      throw std::runtime_error("values do not leave the device");
+    }
+    return values;
+  }
+  std::size_t bytes() const { return static_cast<std::size_t>(count_) * sizeof(T); }
   ~OnDevice() { cudaFreeAsync(data_, nullptr); }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
@@ -56,6 +91,7 @@ class OnDevice {
 
  private:
   T* data_ = nullptr;
+  std::int64_t count_;
 };
 
 /// Says why a test of the device does not run here; empty where it does.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,10 @@ class Repeated {
                     .dtype = dtype_for<T>(),
                     .hops = plan_hops,
                     .backward = true})),
+        q_(size(kHeads)),
+        k_(size(kKeyHeads)),
+        v_(size(kKeyHeads)),
+        g_(size(kHeads)),
         out_(size(kHeads)),
         dq_(size(kHeads)),
         dk_(size(kKeyHeads)),
@@ -50,26 +56,32 @@ class Repeated {
     values(v_, from + 2, kKeyHeads);
     values(g_, from + 3, kHeads);
   }
-  /// Tensors lie on the device and calls are queued on this stream.
-  void on(cudaStream_t stream) { stream_ = reinterpret_cast<std::uintptr_t>(stream); }
+  /// Tensors lie on the device, in memory that the host cannot read, and calls are queued on this stream.
+  void on(cudaStream_t stream) {
+    stream_ = reinterpret_cast<std::uintptr_t>(stream);
+    const GuardedMemory guard;
+    for (Tensor* each : {&q_, &k_, &v_, &g_, &out_, &dq_, &dk_, &dv_}) {
+      each->there = std::make_unique<OnDevice<T>>(each->host);
+    }
+  }
   /// The same tensors and options with a plan of its own; results are waited for.
   Repeated fresh() const {
     Repeated other(graphs_);
-    other.q_ = q_;
-    other.k_ = k_;
-    other.v_ = v_;
-    other.g_ = g_;
+    other.q_.host = q_.host;
+    other.k_.host = k_.host;
+    other.v_.host = v_.host;
+    other.g_.host = g_.host;
     other.lengths = lengths;
     other.options = options;
     return other;
   }
 
-  std::vector<T> forward() {
+  /// As a caller's own calls: of tensors on the device nothing is waited for.
+  void queue_forward() {
     attention<T>(context(), plan_, view<const T>(q_, kHeads), view<const T>(k_, kKeyHeads),
                  view<const T>(v_, kKeyHeads), view<T>(out_, kHeads), all_options());
-    return out_;
   }
-  void backward() {
+  void queue_backward() {
     AttentionGradients<T> gradients;
     gradients.q = view<T>(dq_, kHeads);
     gradients.k = view<T>(dk_, kKeyHeads);
@@ -78,13 +90,19 @@ class Repeated {
     attention_backward<T>(context(), plan_, view<const T>(q_, kHeads), view<const T>(k_, kKeyHeads),
                           view<const T>(v_, kKeyHeads), view<const T>(g_, kHeads), gradients, all_options());
   }
-  Answer run() {
-    forward();
-    backward();
-    return {out_, dq_, dk_, dv_};
+  std::vector<T> forward() {
+    queue_forward();
+    return answer();
   }
-  const std::vector<T>& answer() const { return out_; }
+  Answer run() {
+    queue_forward();
+    queue_backward();
+    return {read(out_), read(dq_), read(dk_), read(dv_)};
+  }
+  std::vector<T> answer() const { return read(out_); }
   const Plan& made() const { return plan_; }
+  /// No call can follow.
+  void forget_plan() { plan_ = Plan(nullptr); }
   Offset units() const { return kBatch * kHeads; }
 
   /// The line of explain() that begins with `word`.
@@ -114,21 +132,34 @@ class Repeated {
   std::size_t size(Offset heads) const {
     return static_cast<std::size_t>(kBatch * heads * rows_ * kFeatures);
   }
-  void values(std::vector<T>& to, std::uint64_t seed, Offset heads) {
-    const auto made = random_values<T>(static_cast<Offset>(size(heads)), seed);
-    to.resize(made.size());
-    std::copy(made.begin(), made.end(), to.begin());  // in place: a graph has the address
+  /// The same address in each call: a graph has it.
+  struct Tensor {
+    explicit Tensor(std::size_t size) : host(size) {}
+    std::vector<T> host;
+    std::unique_ptr<OnDevice<T>> there;
+  };
+  std::vector<T> read(const Tensor& of) const {
+    return of.there == nullptr ? of.host : of.there->read(stream_of_calls());
   }
-  template <class X, class Vector>
-  TensorView<X> view(Vector& of, Offset heads) {
-    return TensorView<X>(of.data(), {kBatch, heads, rows_, kFeatures});
+  cudaStream_t stream_of_calls() const {
+    return reinterpret_cast<cudaStream_t>(stream_.value_or(0));  // NOLINT(performance-no-int-to-ptr)
+  }
+  void values(Tensor& to, std::uint64_t seed, Offset heads) {
+    const auto made = random_values<T>(static_cast<Offset>(size(heads)), seed);
+    std::copy(made.begin(), made.end(), to.host.begin());
+    if (to.there != nullptr) to.there->write(to.host);
+  }
+  template <class X>
+  TensorView<X> view(Tensor& of, Offset heads) {
+    return TensorView<X>(of.there == nullptr ? of.host.data() : of.there->data(),
+                         {kBatch, heads, rows_, kFeatures});
   }
 
   std::vector<Graph> graphs_;
   Offset rows_;
   std::optional<std::uintptr_t> stream_;
   Plan plan_;
-  std::vector<T> q_, k_, v_, g_, out_, dq_, dk_, dv_;
+  Tensor q_, k_, v_, g_, out_, dq_, dk_, dv_;
 };
 
 }  // namespace manyhop::test

@@ -220,7 +220,7 @@ void takes_the_whole_call() {
   for (int round = 0; round < 3; ++round) calls.forward();
   const long captures = emulator::graphs().captures;
   REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
-  calls.forward();
+  calls.queue_forward();
   cudaGraph_t graph = nullptr;
   REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
   CHECK(emulator::graphs().captures == captures + 1);  // the caller's

@@ -56,10 +56,10 @@ void never_waits() {
     CHECK(counted([&] { CHECK(calls.run().out == want.out); }).waits > 0);
     for (int round = 0; round < 3; ++round) {
       calls.options.seed = static_cast<std::uint64_t>(round);
-      const Counted forward = counted([&] { calls.forward(); });
+      const Counted forward = counted([&] { calls.queue_forward(); });
       CHECK(forward.waits == 0);
       CHECK(forward.copies == 0);
-      const Counted backward = counted([&] { calls.backward(); });
+      const Counted backward = counted([&] { calls.queue_backward(); });
       CHECK(backward.waits == 0);
       CHECK(backward.copies == 0);
     }

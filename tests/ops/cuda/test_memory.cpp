@@ -1,9 +1,14 @@
 // What the device's allocator gives against what memory() says.
 #include <doctest/doctest.h>
 
+#include <type_traits>
+#include <vector>
+
 #include "manyhop/engine/attention.hpp"
 #include "manyhop/engine/schedule.hpp"
+#include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
+#include "manyhop/ops/cuda/attention.hpp"
 #include "tests/ops/cuda/device.hpp"
 #include "tests/support/attention_run.hpp"
 
@@ -57,6 +62,25 @@ void memory_as_told(const Graph& graph, PlanOptions options) {
   CHECK(static_cast<double>(most) >= 0.9 * told);
 }
 
+/// Answers at the lowest limit at which there is one, and a little above it.
+template <class F>
+auto with_little_memory(F&& call) {
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  std::vector<decltype(call(ctx))> answers;
+  for (ctx.memory_limit = std::size_t{1} << 16; answers.size() < 3;
+       ctx.memory_limit += std::size_t{1} << 15) {
+    try {
+      answers.push_back(call(ctx));
+      ctx.memory_limit += std::size_t{48} << 10;  // room for the weights of some heads
+    } catch (const LimitError&) {
+      REQUIRE(ctx.memory_limit < std::size_t{1} << 26);
+    }
+  }
+  return answers;
+}
+
 }  // namespace
 
 TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no_device() != '\0')) {
@@ -84,4 +108,75 @@ TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no
       }
     }
   }
+}
+
+TEST_CASE("memory: one hop keeps no weights of tiles, and several make them again where they do not fit" *
+          doctest::skip(*no_device() != '\0')) {
+  const Graph graph = pattern("full", 128);
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  ctx.stream = 0;
+  PlanOptions options{.heads = 4, .kv_heads = 2, .head_dim = 128, .dtype = DType::bf16};
+  const auto weights = static_cast<std::size_t>(options.heads * graph.nnz()) * sizeof(bf16);
+  const std::size_t one = plan(ctx, graph, options).memory().workspace;
+  options.hops = 2;
+  const std::size_t two = plan(ctx, graph, options).memory().workspace;
+  CHECK(two - one == weights);
+  ctx.stream.reset();
+  for (const int hops : {1, 3}) {
+    PlanOptions trained = options;
+    trained.hops = hops;
+    trained.backward = true;
+    const Plan made = plan(ctx, graph, trained);
+    // Features of two launches; two heads share each key.
+    const auto drawn = [&](Offset heads, std::uint64_t seed) {
+      return random_values<bf16>(heads * graph.n_rows() * 128, seed);
+    };
+    const auto q = drawn(4, 1), k = drawn(2, 2), v = drawn(2, 3), g = drawn(4, 4);
+    const auto view = [&](auto& of) {
+      const auto heads = static_cast<Offset>(of.size()) / (graph.n_rows() * 128);
+      return TensorView<std::remove_pointer_t<decltype(of.data())>>(of.data(), {1, heads, 128, 128});
+    };
+    AttentionOptions call;
+    call.hops = hops;
+    call.teleport = 0.1;
+    const auto forward = [&](const Context& limited) {
+      std::vector<bf16> out(q.size());
+      attention<bf16>(limited, made, view(q), view(k), view(v), view(out), call);
+      return out;
+    };
+    const auto backward = [&](const Context& limited) {
+      std::vector<bf16> dq(q.size()), dk(k.size()), dv(v.size());
+      AttentionGradients<bf16> gradients;
+      gradients.q = view(dq);
+      gradients.k = view(dk);
+      gradients.v = view(dv);
+      attention_backward<bf16>(limited, made, view(q), view(k), view(v), view(g), gradients, call);
+      return std::vector<std::vector<bf16>>{dq, dk, dv};
+    };
+    const auto out = forward(ctx);
+    for (const auto& answer : with_little_memory(forward)) CHECK(answer == out);
+    const auto gradients = backward(ctx);
+    for (const auto& answer : with_little_memory(backward)) CHECK(answer == gradients);
+  }
+}
+
+TEST_CASE("memory: what idle calls hold is given back to the device" * doctest::skip(*no_device() != '\0')) {
+  const auto held = [] {
+    cudaMemPool_t pool = nullptr;
+    std::uint64_t reserved = 0;
+    std::uint64_t used = 0;
+    REQUIRE(cudaDeviceGetDefaultMemPool(&pool, 0) == cudaSuccess);
+    REQUIRE(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved) == cudaSuccess);
+    REQUIRE(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used) == cudaSuccess);
+    return reserved - used;
+  };
+  PlanOptions options;
+  options.head_dim = 32;
+  memory_as_told<bf16>(pattern("window(9)", 1000), options);
+  const std::uint64_t before = held();
+  CHECK(before > 0);
+  ops::cuda::release_memory();
+  CHECK(held() < before);
 }

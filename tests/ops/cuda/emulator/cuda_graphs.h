@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <vector>
 
 enum cudaStreamCaptureMode {
   cudaStreamCaptureModeGlobal = 0,
@@ -29,6 +30,11 @@ bool keep_for_graph(cudaStream_t stream, void* memory);
 /// False where the stream is being captured: the call is not allowed and the capture is broken.
 bool may_wait(cudaStream_t stream);
 
+/// Blocks that were given back on a stream of which nobody can say that all work queued before, on whatever
+/// stream, comes first; or on one that is no more. A call's own scratch counts where other streams work.
+long unordered_frees();
+void count_free(cudaStream_t stream);
+
 /// Waits of the host for the device, and copies between them, since the program started.
 long waits();
 long host_copies();
@@ -43,6 +49,8 @@ struct GraphCounts {
 GraphCounts graphs();
 /// The call of this name fails from now on; null: none does.
 void fail_graphs_at(const char* call);
+/// Milliseconds between events in the next measurements; without any it is 1.
+void elapse(std::vector<float> milliseconds);
 /// While true cudaEventQuery says that the work before an event is not done.
 void hold_events(bool held);
 

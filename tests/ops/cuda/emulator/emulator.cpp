@@ -1,10 +1,12 @@
 #include <setjmp.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
 #include <map>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -62,15 +64,41 @@ long launched = 0;
 int allowed_allocations = -1;
 std::size_t held = 0;
 std::size_t most = 0;
-std::map<void*, std::size_t>& blocks() {
-  static std::map<void*, std::size_t> all;
+struct Block {
+  std::size_t bytes = 0;
+  bool guarded = false;  // in pages of its own, which the host cannot read
+
+  void protect(void* memory, int protection) const {
+    if (guarded && bytes > 0 && mprotect(memory, bytes, protection) != 0) {
+      throw std::logic_error("emulator: memory cannot be protected");
+    }
+  }
+};
+std::map<void*, Block>& blocks() {
+  static std::map<void*, Block> all;
   return all;
 }
 
 std::size_t pooled = 0;
-std::multimap<std::size_t, void*>& idle() {
-  static std::multimap<std::size_t, void*> all;
+bool guarding = false;
+std::multimap<std::pair<std::size_t, bool>, void*>& idle() {
+  static std::multimap<std::pair<std::size_t, bool>, void*> all;
   return all;
+}
+
+void* system_memory(std::size_t bytes) {
+  if (!guarding) {
+    constexpr std::size_t kAlign = 256;
+    return std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
+  }
+  void* pages = mmap(nullptr, std::max<std::size_t>(bytes, 1), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return pages == MAP_FAILED ? nullptr : pages;
+}
+
+int accesses = 0;
+void protect_all(int protection) {
+  for (const auto& [memory, block] : blocks()) block.protect(memory, protection);
 }
 
 /// Back to the scheduler, and on from here when the lane's turn comes again.
@@ -176,6 +204,14 @@ void run_grid(dim3 grid, unsigned threads, const std::function<void()>& body) {
 
 }  // namespace
 
+Access::Access() {
+  if (accesses++ == 0) protect_all(PROT_READ | PROT_WRITE);
+}
+Access::~Access() {
+  if (--accesses == 0) protect_all(PROT_NONE);
+}
+void guard_memory(bool guarded) { guarding = guarded; }
+
 void launch(cudaStream_t stream, dim3 grid, unsigned threads, std::function<void()> body) {
   queue(stream, [=] { run_grid(grid, threads, body); });
 }
@@ -190,23 +226,25 @@ std::size_t allocated() { return held; }
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
   if (emulator::allowed_allocations == 0) return cudaErrorMemoryAllocation;
   if (emulator::allowed_allocations > 0) --emulator::allowed_allocations;
-  constexpr std::size_t kAlign = 256;
   auto& idle = emulator::idle();
-  const auto found = idle.find(bytes);
-  void* block = nullptr;
+  const emulator::Block block{bytes, emulator::guarding};
+  const auto found = idle.find({bytes, block.guarded});
+  void* place = nullptr;
   if (found != idle.end()) {
-    block = found->second;
+    place = found->second;
     idle.erase(found);
     emulator::pooled -= bytes;
+    block.protect(place, PROT_READ | PROT_WRITE);
   } else {
-    block = std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign);
-    if (block == nullptr) return cudaErrorMemoryAllocation;
+    place = emulator::system_memory(bytes);
+    if (place == nullptr) return cudaErrorMemoryAllocation;
   }
-  std::memset(block, 0xff, bytes);  // NaN in every type, and no index
-  emulator::blocks()[block] = bytes;
+  std::memset(place, 0xff, bytes);  // NaN in every type, and no index
+  block.protect(place, PROT_NONE);
+  emulator::blocks()[place] = block;
   emulator::held += bytes;
   emulator::most = std::max(emulator::most, emulator::held);
-  *memory = block;
+  *memory = place;
   return cudaSuccess;
 }
 
@@ -215,10 +253,14 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   auto& blocks = emulator::blocks();
   const auto found = blocks.find(memory);
   if (found == blocks.end()) throw std::logic_error("emulator: memory is freed that was not allocated");
-  std::memset(memory, 0xff, found->second);
-  emulator::held -= found->second;
-  emulator::pooled += found->second;
-  emulator::idle().emplace(found->second, memory);
+  emulator::count_free(stream);
+  const emulator::Block block = found->second;
+  block.protect(memory, PROT_READ | PROT_WRITE);
+  std::memset(memory, 0xff, block.bytes);
+  block.protect(memory, PROT_NONE);
+  emulator::held -= block.bytes;
+  emulator::pooled += block.bytes;
+  emulator::idle().emplace(std::pair(block.bytes, block.guarded), memory);
   blocks.erase(found);
   return cudaSuccess;
 }
@@ -235,6 +277,19 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr which, void* 
   if (which == cudaMemPoolAttrReservedMemCurrent) bytes += emulator::pooled;
   if (which == cudaMemPoolAttrUsedMemHigh) bytes = emulator::most;
   std::memcpy(value, &bytes, sizeof(bytes));
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
+  for (const auto& [size, memory] : emulator::idle()) {
+    if (size.second) {
+      munmap(memory, std::max<std::size_t>(size.first, 1));
+    } else {
+      std::free(memory);
+    }
+  }
+  emulator::idle().clear();
+  emulator::pooled = 0;
   return cudaSuccess;
 }
 

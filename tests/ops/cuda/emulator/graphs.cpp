@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,8 +23,10 @@ struct CUstream_st {
   bool broken = false;
   CUgraph_st graph;
 };
+using Clock = std::map<int, long>;  // of each stream, by its number: how much of its work comes before
 struct CUevent_st {
   cudaStream_t captured_in = nullptr;  // recorded in a capture of this stream
+  Clock at;
 };
 
 namespace emulator {
@@ -33,8 +38,37 @@ long copied = 0;
 GraphCounts counts;
 std::string failing;
 bool events_held = false;
+std::vector<float> times;  // the next one last
 
 bool fails(const char* call) { return failing == call; }
+
+// What comes before what: work of a stream, what it has waited for, and what the host has waited for.
+struct Timeline {
+  int number = 0;
+  Clock seen;
+};
+std::map<cudaStream_t, Timeline>& timelines() {
+  static std::map<cudaStream_t, Timeline> all{{nullptr, {}}};
+  return all;
+}
+int last_number = 0;
+Clock queued;
+Clock seen_by_host;
+long unordered = 0;
+
+void merge(Clock& into, const Clock& from) {
+  for (const auto& [number, count] : from) into[number] = std::max(into[number], count);
+}
+Timeline& timeline(cudaStream_t stream) {
+  const auto found = timelines().find(stream);
+  if (found == timelines().end()) throw std::logic_error("emulator: a stream that is no more");
+  merge(found->second.seen, seen_by_host);
+  return found->second;
+}
+void wait_for(const Clock& clock) {
+  count_wait();
+  merge(seen_by_host, clock);
+}
 
 }  // namespace
 
@@ -42,6 +76,9 @@ void queue(cudaStream_t stream, std::function<void()> work) {
   if (stream != nullptr && stream->capturing) {
     stream->graph.nodes.push_back(std::move(work));
   } else {
+    Timeline& mine = timeline(stream);
+    mine.seen[mine.number] = ++queued[mine.number];
+    const Access access;
     work();
   }
 }
@@ -55,6 +92,20 @@ bool may_wait(cudaStream_t stream) {
   stream->broken = true;
   return false;
 }
+long unordered_frees() { return unordered; }
+void count_free(cudaStream_t stream) {
+  if (timelines().count(stream) == 0) {
+    ++unordered;
+    return;
+  }
+  Clock& seen = timeline(stream).seen;
+  for (const auto& [number, count] : queued) {
+    if (seen[number] < count) {
+      ++unordered;
+      return;
+    }
+  }
+}
 long waits() { return waited; }
 long host_copies() { return copied; }
 void count_wait() { ++waited; }
@@ -62,15 +113,21 @@ void count_host_copy() { ++copied; }
 GraphCounts graphs() { return counts; }
 void fail_graphs_at(const char* call) { failing = call == nullptr ? "" : call; }
 void hold_events(bool held) { events_held = held; }
+void elapse(std::vector<float> milliseconds) {
+  std::reverse(milliseconds.begin(), milliseconds.end());
+  times = std::move(milliseconds);
+}
 
 }  // namespace emulator
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   if (emulator::fails("cudaStreamCreateWithFlags")) return cudaErrorMemoryAllocation;
   *stream = new CUstream_st;
+  emulator::timelines()[*stream] = {++emulator::last_number, {}};
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  emulator::timelines().erase(stream);
   delete stream;
   return cudaSuccess;
 }
@@ -80,8 +137,12 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  emulator::count_wait();
+  emulator::wait_for(emulator::timeline(stream).seen);
   return emulator::may_wait(stream) ? cudaSuccess : cudaErrorStreamCaptureUnsupported;
+}
+cudaError_t cudaDeviceSynchronize() {
+  emulator::wait_for(emulator::queued);
+  return cudaSuccess;
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->capturing || emulator::fails("cudaStreamBeginCapture")) {
@@ -133,15 +194,23 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->captured_in = stream != nullptr && stream->capturing ? stream : nullptr;
+  event->at = emulator::timeline(stream).seen;
+  return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
+  *ms = emulator::times.empty() ? 1 : emulator::times.back();
+  if (!emulator::times.empty()) emulator::times.pop_back();
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  emulator::count_wait();
+  emulator::wait_for(event->at);
   return event->captured_in == nullptr ? cudaSuccess : cudaErrorCapturedEvent;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (event->captured_in != nullptr) return cudaErrorCapturedEvent;
-  return emulator::events_held ? cudaErrorNotReady : cudaSuccess;
+  if (emulator::events_held) return cudaErrorNotReady;
+  emulator::merge(emulator::seen_by_host, event->at);
+  return cudaSuccess;
 }
 // An event from outside a capture has no meaning inside, nor the other way round.
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -150,6 +219,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     stream->broken = true;
     return cudaErrorStreamCaptureIsolation;
   }
+  emulator::merge(emulator::timeline(stream).seen, event->at);
   return capturing || event->captured_in == nullptr ? cudaSuccess : cudaErrorCapturedEvent;
 }
 
@@ -161,6 +231,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     if (!emulator::may_wait(stream)) return cudaErrorStreamCaptureUnsupported;
   }
   if (bytes > 0) emulator::queue(stream, [=] { std::memcpy(to, from, bytes); });
+  if (kind != cudaMemcpyDeviceToDevice) {
+    emulator::merge(emulator::seen_by_host, emulator::timeline(stream).seen);
+  }
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
