@@ -38,7 +38,13 @@ parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=7)
 parser.add_argument("--only", default="", help="names, comma separated")
 parser.add_argument("--json", action="store_true")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu",
+                    help="cuda: bench/gpu.py, with its own patterns, peers and types, for these cases, heads, dim, hops and rounds")
 options = parser.parse_args()
+if options.device == "cuda":
+    program = str(Path(__file__).with_name("gpu.py"))
+    same = [f"--{name}={getattr(options, name)}" for name in ("cases", "heads", "dim", "hops", "rounds")]
+    sys.exit(subprocess.run([sys.executable, program, *same]).returncode)
 
 # Thread counts have to stand before the libraries load.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MANYHOP_THREADS"):
