@@ -56,6 +56,23 @@ def test_attention_is_the_message_passing_of_the_paper(n):
         assert (block(x) - whole).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("n", [512, 1024])
+def test_attention_is_what_dgl_computes(n):
+    """The same weights in DGL's own message passing, in float32 as the module."""
+    dgl = pytest.importorskip("dgl")
+    torch.manual_seed(2)
+    block = nn.DiffuserSelfAttention(96, 3, "diffuser_ref(4096)", hops=5, teleport=0.1).eval()
+    x = torch.randn(1, n, 96)
+    graph = dgl.graph(tuple(torch.from_numpy(part) for part in mh.graph("diffuser_ref(4096)", n).to_edge_index()), num_nodes=n)
+    with torch.no_grad():
+        q, k, v = (layer(x[0]).view(n, 3, 32) for layer in (block.query, block.key, block.value))
+        a = dgl.ops.edge_softmax(graph, dgl.ops.u_dot_v(graph, k, q) / 32 ** 0.5)  # an edge sends its source's key and value
+        z = v
+        for _ in range(5):
+            z = 0.9 * dgl.ops.u_mul_e_sum(graph, z, a) + 0.1 * v
+        assert (block(x)[0] - z.view(n, 96)).abs().max() < 1e-5
+
+
 def test_names_are_those_of_the_reference_code():
     model = nn.DiffuserForSequenceClassification(**SMALL)
     layer = [f"{part}.{kind}" for part in

@@ -42,11 +42,11 @@ def test_compiles_with_numbers_as_inputs():
 
 def functions_of_one_tensor():
     g = mh.graph("window(2)", 5)
-    lengths = torch.tensor([4, 3])
-    return [lambda x: mh.attention(x, x.sin(), x.cos(), g, hops=2, teleport=x.mean().sigmoid(), bias=x[0, 0, :, 0].repeat(4)[:g.nnz]),
+    lengths, m = torch.tensor([4, 3]), g.nnz  # torch 2.5 reads no attributes of an extension's objects in a program
+    return [lambda x: mh.attention(x, x.sin(), x.cos(), g, hops=2, teleport=x.mean().sigmoid(), bias=x[0, 0, :, 0].repeat(4)[:m]),
             lambda x: mh.attention(x, x, x, g, hops=2, teleport=0.1, return_lse=True)[1],
             lambda x: mh.attention(x, x, x, g, hops=2, lengths=lengths[:len(x)], backward="checkpointed"),
-            lambda x: mh.diffuse(g, x[0, 0], weights=x.abs().flatten().repeat(2)[:g.nnz], teleport=x.mean().sigmoid(), hops=3).value,
+            lambda x: mh.diffuse(g, x[0, 0], weights=x.abs().flatten().repeat(2)[:m], teleport=x.mean().sigmoid(), hops=3).value,
             lambda x: mh.sparsek(x, 2.5), lambda x: mh.sparsek_attention(x, x.sin(), x, x[..., 0], keys=2)]
 
 
@@ -128,6 +128,8 @@ def test_compiles_for_other_lengths(backend):
 
 
 def test_graphs_of_programs_stay():
+    if torch.__version__.startswith("2.5."):
+        pytest.skip("torch 2.5 takes no object for a program's constant")
     torch._dynamo.reset()
     own = mh.graph("window(4)", 12)
     layer = mh.nn.DiffuserSelfAttention(16, 2, own, causal=True).eval()  # whose causal part is nobody else's
@@ -140,7 +142,7 @@ def test_graphs_of_programs_stay():
 def test_bad_lengths_of_programs():
     g, x = mh.graph("window(2)", 8), torch.randn(2, 2, 8, 4)
     run = torch.compile(lambda x, lengths: mh.attention(x, x, x, g, lengths=lengths), backend="eager")
-    for lengths, part in (([3.0, 4.0], "3.0 of type float, an integer"), ([[3, 4]], "2 axes"), ([3], "lengths"), ([3, 9], "9"), ([3, -1], "-1")):
+    for lengths, part in (([3.0, 4.0], "integer"), ([[3, 4]], "2 axes"), ([3], "lengths"), ([3, 9], "9"), ([3, -1], "-1")):
         torch._dynamo.reset()
         with pytest.raises(mh.Error, match=part):
             run(x, torch.tensor(lengths))

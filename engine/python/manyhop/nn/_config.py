@@ -97,13 +97,16 @@ def _cached_graph(text, n):
 def graph_of(pattern, n, causal=False):
     """The graph on n tokens of a pattern text (made once and kept), or a Graph of n tokens as it is.
 
-    `causal` keeps the edges to the token itself and to earlier ones. BadValue for a Graph of another size.
+    `causal` keeps the edges to the token itself and to earlier ones. BadValue for a Graph of another size. Under torch.compile torch
+    2.5 takes the causal part of a pattern text, but not of a Graph.
 
     >>> import manyhop as mh
     >>> mh.nn.graph_of("window(1)", 5, causal=True).nnz
     9
     """
     if is_compiling():
+        if isinstance(pattern, Graph) and not causal:
+            return pattern  # attention compares sizes; torch 2.5 takes no object for a program's constant
         return of_program(_graph_of, pattern, whole(n, "n"), causal)
     return _graph_of(pattern, whole(n, "n"), causal)
 
