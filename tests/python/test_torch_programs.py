@@ -7,7 +7,10 @@ import pytest
 import manyhop as mh
 
 torch = pytest.importorskip("torch")
+import torch._dynamo.testing  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
+
+import manyhop.torch_sparsek  # noqa: E402, F401: the operators by name
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -164,6 +167,41 @@ def test_forward_mode_is_refused():
     for k in (0, 1):
         with pytest.raises(mh.Error, match="forward-mode"):
             torch.func.jvp(lambda x: mh.sparsek_jvp(*(x if i == k else p for i in range(2))), (p,), (p,))
+
+
+def operators_by_name(x, g):
+    ops = torch.ops.manyhop
+    one = torch.tensor([0.1], dtype=torch.float64)
+    out = ops.attention(x, x, x, None, None, None, None, [g._number], 2, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, False, False,
+                        "stored", "none", "cpu")
+    return [lambda x: ops.attention(x, x, x, None, None, None, None, [g._number], 2, 0.1, None, None, 0.0, 0.0, 0, "bhsd", False,
+                                    False, False, "stored", "none", "cpu")[0],
+            lambda x: ops.attention_backward(x, None, x, x, x, None, None, None, None, out[3], [g._number], 2, 0.1, None, None, 0.0,
+                                             0.0, 0, "stored", "none", "cpu", [True] * 3 + [False] * 2)[0],
+            lambda x: ops.diffuse(x[0, 0], None, one, g._number, "ppr", 2, None, "sym", "zero", "stored", "cpu")[0],
+            lambda x: ops.sparsek(x.flatten(0, 2), torch.full((16,), 2.0, dtype=torch.float64), None, 1.0, False)[0],
+            lambda x: ops.sparsek_attention(x, x, x, x[..., 0], 2.0, None, 1.0, 0, 0, "values", 1, 0.0, None)]
+
+
+def test_operators_by_name_refuse_forward_mode():
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    for call in operators_by_name(x, g):
+        with pytest.raises(mh.Error, match="forward-mode"):
+            torch.func.jvp(call, (x,), (x,))
+        for leaf in (x, x.clone().requires_grad_()):
+            with forward_ad.dual_level(), pytest.raises(mh.Error, match="forward-mode"):
+                call(forward_ad.make_dual(leaf, x))
+            call(leaf)
+
+
+def test_transforms_of_programs():
+    """torch.func around a program of backend="eager", which names the operators themselves."""
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    for call in (lambda x: mh.attention(x, x, x, g), lambda x: mh.diffuse(g, x[0, 0]).value, lambda x: mh.sparsek(x, 2),
+                 lambda x: mh.sparsek_attention(x, x, x, x[..., 0], keys=2)):
+        torch._dynamo.reset()
+        with pytest.raises(mh.Error, match="torch.func cannot differentiate it inside a compiled program"):
+            torch.func.grad(lambda x: torch.compile(call, backend="eager")(x).sum())(x)  # noqa: B023
 
 
 @pytest.mark.parametrize("fullgraph", [False, True])

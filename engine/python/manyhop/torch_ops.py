@@ -10,14 +10,13 @@ from typing import List, Optional, Tuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _core, _diffusion, _settings
 from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, make_options, plan_shape
 from ._check import number, numbers as list_of_numbers, real
 from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
-from ._operator import NO_TANGENTS, in_transform, operator
+from ._operator import in_transform, operator, refuse_tangents
 from .errors import BadType, BadValue, Error
 
 _DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -65,21 +64,6 @@ def _number(value, tensor):
 
 def _whole(values, tensor):
     return values if tensor is None else [int(x) for x in tensor.tolist()]
-
-
-def refuse_tangents(*tensors):
-    """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
-    if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
-        return
-    # A tracer's stand-ins for tensors may have lost their tangents, so that there any surrounding jvp is refused.
-    found = torch.compiler.is_compiling()
-    for x in tensors:  # here and in no function of its own, which would be traced apart
-        try:
-            found = found or isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
-        except RuntimeError:
-            pass  # inside vmap, where the operators refuse it by themselves
-    if found:
-        raise Error(NO_TANGENTS)
 
 
 def tf32_is_wanted():
