@@ -73,6 +73,10 @@ def tf32_is_wanted():
     return switches.allow_tf32 if precision is None else precision == "tf32"
 
 
+# What a block of the pool, by its address, held last: blocks come back of the same size.
+_laid_out = {}
+
+
 class _Call:
     """What forward, backward and their fake versions share."""
 
@@ -87,6 +91,7 @@ class _Call:
         self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, self.b, backward,
                                     torch.get_num_threads())
         self.options.stream = stream_of(q)
+        self.laid_out = (tuple(graphs), *sizes, q.dtype, hops, tuple(self.options.lengths), backward, reorder, backend)
         with on_device(q):
             self.plan = self._plan(q, kv, d, hops, train, reorder, backend)
 
@@ -110,6 +115,12 @@ class _Call:
         size = self.plan.state_bytes(self.options) if keep else 0
         if size and pooled:
             state = torch.from_numpy(_core.pooled_array(size))
+            # Between its parts are gaps that nothing writes. They hold zeros, so that equal calls keep equal bytes.
+            if _laid_out.get(state.data_ptr()) != self.laid_out:
+                state.zero_()
+                if len(_laid_out) == 4096:  # blocks that the pool has given up are forgotten with the others
+                    _laid_out.clear()
+                _laid_out[state.data_ptr()] = self.laid_out
         else:
             state = q.new_empty((size,), dtype=torch.uint8)
         return out, lse, weights, state
@@ -182,19 +193,21 @@ _attention_backward.refuse_autograd("attention")
 
 def _setup(ctx, inputs, output):
     (q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
-     hop_dropout_p, seed, _, _, _, _, backward, reorder, backend) = inputs
+     hop_dropout_p, seed, _, ctx.has_lse, _, _, backward, reorder, backend) = inputs
     _, _, weights, state = output
     ctx.mark_non_differentiable(weights, state)
     ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the state
     ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state)
     ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
     # The graphs live as long as something that may still run backward through them.
-    ctx.alive = [_by_number.get(int(number)) for number in graphs]
+    ctx.alive = [_by_number.get(number) for number in graphs if isinstance(number, int)]  # else a symbol of a program
 
 
 def _backward(ctx, g, g_lse, _weights, _state):
     refuse_tangents(g, g_lse)
     q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state = ctx.saved_tensors
+    if not ctx.has_lse:
+        g_lse = None  # of an empty lse, which AOTAutograd hands on
     if g is None and g_lse is None:
         return (None,) * 22
     if g is None:  # only lse was used
