@@ -140,6 +140,28 @@ def test_graphs_of_programs_stay():
         gc.collect()
 
 
+def test_graphs_are_made_in_programs():
+    """By operators, methods and mh.batch; each graph is made once, another one makes another program."""
+    torch._dynamo.reset()
+    x = torch.randn(1, 2, 16, 4)
+
+    def run(x, g):
+        made = (g | mh.graph("global(1)", x.shape[2])) & mh.graph("causal", x.shape[2]) - g.rows(0, 16).transpose()
+        out = mh.attention(x, x, x, made | mh.graph("self", 16)) + mh.attention(x, x, x, g.symmetrised(), bias=torch.ones(g.nnz))
+        flat = x[0].transpose(0, 1)
+        return out, mh.attention(flat, flat, flat, mh.batch([mh.graph("full", 6), mh.graph("window(1)", 10)]), layout="thd"), g.shape
+
+    for fullgraph in (False, True):
+        compiled = torch.compile(run, backend="eager", fullgraph=fullgraph)
+        for width in (2, 3, 2):
+            g = mh.graph(f"window({width})", 16)
+            for _ in range(2):
+                *mine, shape = compiled(x, g)
+                *theirs, _ = run(x, g)
+                assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(mine, theirs)) and shape == (16, 16)
+                gc.collect()
+
+
 def test_bad_lengths_of_programs():
     g, x = mh.graph("window(2)", 8), torch.randn(2, 2, 8, 4)
     run = torch.compile(lambda x, lengths: mh.attention(x, x, x, g, lengths=lengths), backend="eager")
