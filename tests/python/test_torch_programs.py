@@ -162,6 +162,31 @@ def test_graphs_are_made_in_programs():
                 gc.collect()
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("mode", ["stored", "checkpointed"])
+def test_a_program_takes_any_graph(backend, mode):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+
+    layer = mh.nn.DiffuserSelfAttention(8, 2, "full").double().eval()
+
+    def run(x, g, others):
+        out = mh.attention(x, x, x, g, hops=2, teleport=0.1, backward=mode) + mh.attention(x, x, x, others)
+        out = out + layer(x.transpose(1, 2).flatten(2), g).unflatten(2, (2, 4)).transpose(1, 2)
+        return out.square().sum() + mh.diffuse(g, x[0, 0], hops=2).value.sum()
+
+    compiled = torch.compile(run, backend=counter, fullgraph=True)
+    for width in range(1, 13):  # torch gives up after 8 programs
+        g, others = mh.graph(f"window({width})", 16), [mh.graph(f"window({width + i})", 16) for i in (2, 3)]
+        x = torch.randn(1, 2, 16, 4, dtype=torch.float64, requires_grad=True)
+        mine, theirs = compiled(x, g, others), run(x, g, others)
+        assert torch.allclose(mine, theirs)
+        assert torch.allclose(torch.autograd.grad(mine, x)[0], torch.autograd.grad(theirs, x)[0])
+    assert counter.frame_count == 2
+    with pytest.raises(mh.Error, match="9 x 9 for 16 tokens"):
+        compiled(x, mh.graph("window(1)", 9), others)
+
+
 def test_bad_lengths_of_programs():
     g, x = mh.graph("window(2)", 8), torch.randn(2, 2, 8, 4)
     run = torch.compile(lambda x, lengths: mh.attention(x, x, x, g, lengths=lengths), backend="eager")

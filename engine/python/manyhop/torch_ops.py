@@ -151,6 +151,11 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
 @_attention.register_fake
 def _(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
       hop_dropout_p, seed, layout, want_lse, want_weights, keep, backward, reorder, backend):
+    if not want_weights and any(isinstance(number, torch.SymInt) for number in graphs):  # a program for any graph
+        out = _empty_like_layout(q, (*q.shape[:3], v.shape[3]), layout)
+        lse = q.new_empty(q.shape[:3] if want_lse else (0,), dtype=_real(q.dtype))
+        kept = torch.library.get_ctx().new_dynamic_size() if keep and hops and backward == "stored" else 0
+        return out, lse, q.new_empty((0,), dtype=lse.dtype), q.new_empty((kept,), dtype=torch.uint8)
     # The size of the state does not depend on the teleport or the seed; beside a tensor of lengths there is none.
     call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend,
                  keep)
@@ -405,7 +410,7 @@ def _setup_diffuse(ctx, inputs, output):
     ctx.save_for_backward(x, weights, numbers, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.given = (graph, *given)
-    ctx.alive = _by_number.get(int(graph))
+    ctx.alive = _by_number.get(graph) if isinstance(graph, int) else None
 
 
 def _backward_diffuse(ctx, g, _):
