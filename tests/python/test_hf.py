@@ -176,6 +176,79 @@ def test_other_ways_to_run_a_layer_again_are_refused():
         out.sum().backward()
 
 
+def padded():
+    mask = torch.ones(2, 20, dtype=torch.int64)
+    mask[0, 13:] = 0
+    return mask
+
+
+def whole_model(name, backend):
+    """A function that compares model and program, and gives the model's answer."""
+    torch._dynamo.reset()
+    model = bert("manyhop") if name == "bert" else llama("manyhop", use_cache=False).model
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+
+    def same(**given):
+        mine, theirs = compiled(**given)[0], model(**given)[0]
+        assert torch.allclose(mine, theirs, rtol=0, atol=1e-5)
+        return theirs
+
+    return model, compiled, same
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_models_compile_whole(name):
+    model, compiled, same = whole_model(name, "aot_eager")
+    for given in ({}, {"attention_mask": torch.ones_like(padded())}, {"attention_mask": padded()}):
+        same(input_ids=ids(), **given).square().sum().backward()
+        want = gradients(model)
+        compiled(input_ids=ids(), **given)[0].square().sum().backward()
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(model), want))
+
+
+@torch.no_grad()
+def test_programs_follow_the_settings_of_the_moment():
+    model, _, same = whole_model("bert", "eager")
+    x, graph = ids(), mh.graph("window(5)", 20)
+    plain = same(input_ids=x)
+    with hf.use(pattern="window(2)", hops=3, teleport=0.1):
+        assert not torch.equal(same(input_ids=x), plain)
+        thread = threading.Thread(target=torch.no_grad()(lambda: same(input_ids=x)))  # where others hold
+        thread.start()
+        thread.join()
+    assert torch.equal(same(input_ids=x), plain)
+    for pattern in (graph, ["full", graph]):
+        model.config.manyhop = {"pattern": pattern}
+        assert not torch.equal(same(input_ids=x), plain)
+
+
+@torch.no_grad()
+def test_compiled_models_refuse_what_they_cannot_mask():
+    x, left = ids(), padded().flip(1)
+    for fullgraph in (False, True):
+        torch._dynamo.reset()
+        with pytest.raises(mh.Error, match="right"):
+            torch.compile(bert("manyhop"), backend="eager", fullgraph=fullgraph)(x, attention_mask=left)
+        with pytest.raises(RuntimeError, match="packed"):
+            torch.compile(llama("manyhop").model, backend="eager", fullgraph=fullgraph)(
+                x, position_ids=torch.arange(20)[None].repeat(2, 1) % 10, use_cache=False)
+    mistral = llama("manyhop", "Mistral", sliding_window=6).model
+    torch._dynamo.reset()
+    compiled = torch.compile(mistral, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(x, use_cache=False)[0], mistral(x, use_cache=False)[0], atol=1e-5)
+
+
+def test_settings_of_a_program_are_set_in_it():
+    x, model = ids(), bert("manyhop")
+
+    def run(x):
+        with hf.use(pattern="window(2)"):
+            return model(x)[0]
+
+    torch._dynamo.reset()
+    assert torch.allclose(torch.compile(run, backend="eager")(x), run(x), atol=1e-6)
+
+
 @torch.no_grad()
 def test_threads_take_settings_along_in_a_copied_context():
     model, x, found = bert("manyhop"), ids(), []

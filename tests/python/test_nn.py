@@ -186,6 +186,26 @@ def test_compiles_with_a_pattern_text():
         assert torch.allclose(compiled(x), block(x), atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_models_with_a_mask_compile_whole(backend):
+    torch._dynamo.reset()
+    config = nn.DiffuserConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+                               max_position_embeddings=40, pattern="window(3)|global(1)", hops=2, pooling="mean")
+    model = nn.DiffuserForSequenceClassification(config).eval()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    ids, mask = torch.randint(2, 50, (2, 12)), torch.ones(2, 12, dtype=torch.int64)
+    for padding in (12, 7, 3):
+        mask[1, padding:] = 0
+        mine, theirs = compiled(ids, mask).logits, model(ids, mask).logits
+        assert torch.allclose(mine, theirs, atol=1e-5)
+        first, second = (torch.autograd.grad(x.square().sum(), model.diffuser.embeddings.word_embeddings.weight)[0] for x in (mine, theirs))
+        assert torch.allclose(first, second, atol=1e-5)
+    for bad, part in ((mask.flip(1), "right"), (mask * 2, "other numbers")):
+        with pytest.raises(mh.Error, match=part):
+            compiled(ids, bad)
+    torch.library.opcheck(torch.ops.manyhop.lengths_of.default, (mask,))
+
+
 def test_a_causal_module_keeps_the_causal_part_of_a_given_graph():
     block = nn.DiffuserAttention(32, 4, "window(2)", causal=True).eval()
     graph = mh.graph("window(4)", 20)

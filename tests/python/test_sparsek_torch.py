@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -111,8 +113,13 @@ def test_operators_are_well_made():
     z = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
     k = torch.full((3,), 2.2, dtype=torch.float64)
     torch.library.opcheck(torch.ops.manyhop.sparsek.default, (z, k, None, 1.0, False))
-    torch.library.opcheck(torch.ops.manyhop.sparsek_attention.default,
-                          (*tensors(n=7), 2.0, None, 1.0, 2, 1, "values", 1, 0.0, None))
+    cuts = torch.tensor([0, 4, 4, 9, 27])
+    for ordered in (False, True):
+        torch.library.opcheck(torch.ops.manyhop.sparsek.default,
+                              (z.detach().reshape(-1).requires_grad_(), torch.full((4,), 1.5, dtype=torch.float64), cuts, 1.0, ordered))
+    for gate, hops, dtype in itertools.product(("values", "scores"), (1, 2), (torch.float32, torch.float64)):
+        torch.library.opcheck(torch.ops.manyhop.sparsek_attention.default,
+                              (*tensors(dtype, n=7), 2.0, None, 1.0, 2, 1, gate, hops, 0.0 if hops == 1 else 0.1, None))
 
 
 def test_compiles_whole():

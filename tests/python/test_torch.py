@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -124,20 +126,46 @@ def test_gradcheck(odd_graph):
                                     (q, k, v, bias, rate), fast_mode=True)
 
 
-def op_arguments(g, dtype=torch.float32):
-    q, k, v = (torch.randn(1, 2, 16, 4, dtype=dtype, requires_grad=True) for _ in range(3))
-    return (q, k, v, None, None, None, None, [g._number], 3, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, True, False, "stored",
-            "none", "cpu")
-
-
-def test_opcheck():
-    # Without a kept state: its padding is not initialised, and opcheck compares every byte.
+@pytest.mark.parametrize("backward", ["stored", "checkpointed", "implicit"])
+@pytest.mark.parametrize("lse, weights, keep", itertools.product([False, True], repeat=3))
+def test_opcheck_of_attention(lse, weights, keep, backward):
+    """What mh.attention calls, gradients wanted of all that has them."""
     g = mh.graph("window(3)|global(1)", 16)
-    torch.library.opcheck(torch.ops.manyhop.attention, op_arguments(g))
+    q, k, v = (torch.randn(1, 2, 16, 4, requires_grad=True) for _ in range(3))
+    hops = 200 if backward == "implicit" else 3
+    torch.library.opcheck(torch.ops.manyhop.attention.default, (
+        q, k, v, None, None, None, None, [g._number], hops, 0.1, None, None, 0.0, 0.0, 0, "bhsd", lse, weights, keep, backward,
+        "none", "cpu"))
+
+
+@pytest.mark.parametrize("kernel, numbers", [("ppr", [0.2]), ("heat", [0.7]), ("coefficients", [0.5, 0.2, 0.1])])
+@pytest.mark.parametrize("backward", ["stored", "implicit"])
+def test_opcheck_of_diffusion(kernel, numbers, backward):
+    if backward == "implicit" and kernel != "ppr":
+        pytest.skip("only ppr has a fixed point")
+    g = mh.graph("window(3)|global(1)", 16)
     x = torch.randn(16, 3, dtype=torch.float64, requires_grad=True)
     w = torch.rand(g.nnz, dtype=torch.float64, requires_grad=True)
-    rate = torch.tensor([0.2], dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(torch.ops.manyhop.diffuse, (x, w, rate, g._number, "ppr", 4, None, "sym", "zero", "stored", "cpu"))
+    numbers = torch.tensor(numbers, dtype=torch.float64, requires_grad=True)
+    for weights in (None, w):
+        torch.library.opcheck(torch.ops.manyhop.diffuse.default, (
+            x, weights, numbers, g._number, kernel, None if kernel == "coefficients" else 4, None, "sym", "zero", backward, "cpu"))
+
+
+def test_equal_calls_keep_equal_bytes():
+    """Whatever else the memory held: what other graphs of as many edges keep, or longer sequences."""
+    graphs = [mh.graph(text, 60) for text in ("window(4)|random(3)", "window(3)|random(5)", "diffuser(8, 4, 4)")]
+    q = torch.randn(2, 2, 60, 4, requires_grad=True)
+
+    def kept(g, lengths):
+        return torch.ops.manyhop.attention(q, q, q, None, None, None, None, [g._number], 3, 0.1, None, lengths, 0.0, 0.0, 0,
+                                           "bhsd", False, False, True, "stored", "none", "cpu")[3].clone()
+
+    cases = list(itertools.product(graphs, (None, [60, 31], [12, 45])))
+    want = [kept(*case) for case in cases]
+    assert all(len(state) for state in want)
+    for _ in range(3):
+        assert all(torch.equal(kept(*case), state) for case, state in zip(cases, want))
 
 
 def test_second_derivatives_are_refused():

@@ -7,7 +7,10 @@ import pytest
 import manyhop as mh
 
 torch = pytest.importorskip("torch")
+import torch._dynamo.testing  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
+
+import manyhop.torch_sparsek  # noqa: E402, F401: the operators by name
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -139,6 +142,53 @@ def test_graphs_of_programs_stay():
         gc.collect()
 
 
+def test_graphs_are_made_in_programs():
+    """By operators, methods and mh.batch; each graph is made once, another one makes another program."""
+    torch._dynamo.reset()
+    x = torch.randn(1, 2, 16, 4)
+
+    def run(x, g):
+        made = (g | mh.graph("global(1)", x.shape[2])) & mh.graph("causal", x.shape[2]) - g.rows(0, 16).transpose()
+        out = mh.attention(x, x, x, made | mh.graph("self", 16)) + mh.attention(x, x, x, g.symmetrised(), bias=torch.ones(g.nnz))
+        flat = x[0].transpose(0, 1)
+        return out, mh.attention(flat, flat, flat, mh.batch([mh.graph("full", 6), mh.graph("window(1)", 10)]), layout="thd"), g.shape
+
+    for fullgraph in (False, True):
+        compiled = torch.compile(run, backend="eager", fullgraph=fullgraph)
+        for width in (2, 3, 2):
+            g = mh.graph(f"window({width})", 16)
+            for _ in range(2):
+                *mine, shape = compiled(x, g)
+                *theirs, _ = run(x, g)
+                assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(mine, theirs)) and shape == (16, 16)
+                gc.collect()
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("mode", ["stored", "checkpointed"])
+def test_a_program_takes_any_graph(backend, mode):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+
+    layer = mh.nn.DiffuserSelfAttention(8, 2, "full").double().eval()
+
+    def run(x, g, others):
+        out = mh.attention(x, x, x, g, hops=2, teleport=0.1, backward=mode) + mh.attention(x, x, x, others)
+        out = out + layer(x.transpose(1, 2).flatten(2), g).unflatten(2, (2, 4)).transpose(1, 2)
+        return out.square().sum() + mh.diffuse(g, x[0, 0], hops=2).value.sum()
+
+    compiled = torch.compile(run, backend=counter, fullgraph=True)
+    for width in range(1, 13):  # torch gives up after 8 programs
+        g, others = mh.graph(f"window({width})", 16), [mh.graph(f"window({width + i})", 16) for i in (2, 3)]
+        x = torch.randn(1, 2, 16, 4, dtype=torch.float64, requires_grad=True)
+        mine, theirs = compiled(x, g, others), run(x, g, others)
+        assert torch.allclose(mine, theirs)
+        assert torch.allclose(torch.autograd.grad(mine, x)[0], torch.autograd.grad(theirs, x)[0])
+    assert counter.frame_count == 2
+    with pytest.raises(mh.Error, match="9 x 9 for 16 tokens"):
+        compiled(x, mh.graph("window(1)", 9), others)
+
+
 def test_bad_lengths_of_programs():
     g, x = mh.graph("window(2)", 8), torch.randn(2, 2, 8, 4)
     run = torch.compile(lambda x, lengths: mh.attention(x, x, x, g, lengths=lengths), backend="eager")
@@ -166,6 +216,41 @@ def test_forward_mode_is_refused():
     for k in (0, 1):
         with pytest.raises(mh.Error, match="forward-mode"):
             torch.func.jvp(lambda x: mh.sparsek_jvp(*(x if i == k else p for i in range(2))), (p,), (p,))
+
+
+def operators_by_name(x, g):
+    ops = torch.ops.manyhop
+    one = torch.tensor([0.1], dtype=torch.float64)
+    out = ops.attention(x, x, x, None, None, None, None, [g._number], 2, 0.1, None, None, 0.0, 0.0, 0, "bhsd", True, False, False,
+                        "stored", "none", "cpu")
+    return [lambda x: ops.attention(x, x, x, None, None, None, None, [g._number], 2, 0.1, None, None, 0.0, 0.0, 0, "bhsd", False,
+                                    False, False, "stored", "none", "cpu")[0],
+            lambda x: ops.attention_backward(x, None, x, x, x, None, None, None, None, out[3], [g._number], 2, 0.1, None, None, 0.0,
+                                             0.0, 0, "stored", "none", "cpu", [True] * 3 + [False] * 2)[0],
+            lambda x: ops.diffuse(x[0, 0], None, one, g._number, "ppr", 2, None, "sym", "zero", "stored", "cpu")[0],
+            lambda x: ops.sparsek(x.flatten(0, 2), torch.full((16,), 2.0, dtype=torch.float64), None, 1.0, False)[0],
+            lambda x: ops.sparsek_attention(x, x, x, x[..., 0], 2.0, None, 1.0, 0, 0, "values", 1, 0.0, None)]
+
+
+def test_operators_by_name_refuse_forward_mode():
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    for call in operators_by_name(x, g):
+        with pytest.raises(mh.Error, match="forward-mode"):
+            torch.func.jvp(call, (x,), (x,))
+        for leaf in (x, x.clone().requires_grad_()):
+            with forward_ad.dual_level(), pytest.raises(mh.Error, match="forward-mode"):
+                call(forward_ad.make_dual(leaf, x))
+            call(leaf)
+
+
+def test_transforms_of_programs():
+    """torch.func around a program of backend="eager", which names the operators themselves."""
+    x, g = torch.randn(1, 2, 8, 4, dtype=torch.float64), mh.graph("window(2)", 8)
+    for call in (lambda x: mh.attention(x, x, x, g), lambda x: mh.diffuse(g, x[0, 0]).value, lambda x: mh.sparsek(x, 2),
+                 lambda x: mh.sparsek_attention(x, x, x, x[..., 0], keys=2)):
+        torch._dynamo.reset()
+        with pytest.raises(mh.Error, match="torch.func cannot differentiate it inside a compiled program"):
+            torch.func.grad(lambda x: torch.compile(call, backend="eager")(x).sum())(x)  # noqa: B023
 
 
 @pytest.mark.parametrize("fullgraph", [False, True])

@@ -57,7 +57,9 @@ class Graph(Conversions):
         >>> mh.graph("full", 2, 5).shape
         (2, 5)
         """
-        return (self._core.n_rows, self._core.n_cols)
+        if is_compiling():
+            return of_program(_shape, self)
+        return _shape(self)
 
     @property
     def nnz(self):
@@ -67,7 +69,9 @@ class Graph(Conversions):
         >>> mh.graph("causal", 100000).nnz
         5000050000
         """
-        return self._core.nnz
+        if is_compiling():
+            return of_program(_nnz, self)
+        return _nnz(self)
 
     @property
     def indptr(self):
@@ -150,7 +154,7 @@ class Graph(Conversions):
         >>> last.shape, last.indices.tolist()
         ((1, 8), [5, 6, 7])
         """
-        return Graph(self._core.rows(whole(i, "rows"), whole(j, "rows")))
+        return self._derived("rows", whole(i, "rows"), whole(j, "rows"))
 
     def transpose(self):
         """Columns send where rows received; weights follow. Cost: linear in the edges.
@@ -159,7 +163,7 @@ class Graph(Conversions):
         >>> mh.graph("causal", 3).transpose().to_dense().tolist()
         [[1.0, 1.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]]
         """
-        return Graph(self._core.transpose())
+        return self._derived("transpose")
 
     def symmetrised(self):
         """Edges in both directions, without weights; square graphs only.
@@ -168,7 +172,7 @@ class Graph(Conversions):
         >>> mh.graph("causal & window(1)", 3).symmetrised() == mh.graph("window(1)", 3)
         True
         """
-        return Graph(self._core.symmetrised())
+        return self._derived("symmetrised")
 
     def with_weights(self, weights):
         """The same edges with other weights [nnz] in the order of ``indices``, or without (None). A tensor leaves its gradient.
@@ -209,22 +213,19 @@ class Graph(Conversions):
         """
         return np.diff(self.indptr)
 
-    def _other(self, other, operator):
-        if not isinstance(other, Graph):
-            return None
-        return other._core
+    def _derived(self, operation, *given):
+        if is_compiling():
+            return of_program(_derivation, operation, self, *given)
+        return _derivation(operation, self, *given)
 
     def __or__(self, other):
-        core = self._other(other, "|")
-        return NotImplemented if core is None else Graph(self._core.unite(core))
+        return self._derived("unite", other) if isinstance(other, Graph) else NotImplemented
 
     def __and__(self, other):
-        core = self._other(other, "&")
-        return NotImplemented if core is None else Graph(self._core.intersect(core))
+        return self._derived("intersect", other) if isinstance(other, Graph) else NotImplemented
 
     def __sub__(self, other):
-        core = self._other(other, "-")
-        return NotImplemented if core is None else Graph(self._core.subtract(core))
+        return self._derived("subtract", other) if isinstance(other, Graph) else NotImplemented
 
     def __eq__(self, other):
         """Same shape, edges and weights."""
@@ -348,6 +349,19 @@ class Graph(Conversions):
         return self._core.spy_svg("", 256)
 
 
+def _derivation(operation, graph, *given):
+    """The graph that a method of the core makes of `graph` and what is given with it, graphs or numbers."""
+    return Graph(getattr(graph._core, operation)(*(x._core if isinstance(x, Graph) else x for x in given)))
+
+
+def _shape(graph):
+    return (graph._core.n_rows, graph._core.n_cols)
+
+
+def _nnz(graph):
+    return graph._core.nnz
+
+
 def _parts(graph, low, high):
     """What pickles: sizes, offsets, columns (of an implicit graph begin and end of its runs), weights, text. Columns of a batch
     item count from its own first one."""
@@ -378,7 +392,9 @@ def graph(text, n=None, n_cols=None, *, seed=0):
         that of a file. ``causal`` on a rectangle is bottom-right: j <= i + n_cols - n.
     seed : for random parts that name none; the same graph on every machine for the same seed.
 
-    In a function under torch.compile the graph is made while it is traced; each number of tokens is a program of its own.
+    In a function under torch.compile the graph is made while it is traced, as are those of its operators and of :func:`batch`; each
+    number of tokens is a program of its own. torch keeps 8 programs of a function, then runs it as it is (with fullgraph=True it
+    raises): ``torch._dynamo.config.recompile_limit`` is that number. A Graph that is an argument is no program of its own.
 
     Cost: linear in the edges; ``full``, ``causal`` and what is left of them by ``-`` keep runs of columns instead. Errors:
     BadValue pointing at the column of the text; LimitError before memory is asked for that is not there.
@@ -404,14 +420,19 @@ _programs = {}
 
 
 def of_program(make, *given):
-    """The graph make(*given) that a traced program names; it lives as long as programs may."""
+    """What make(*given) is in a traced program, such as a graph; it lives as long as programs may."""
+    # Graphs go by number: their programs are made again for others, and torch takes numbers from anywhere.
+    return _once(make, *((whole(x._number, "graph"),) if isinstance(x, Graph) else x for x in given))
+
+
+def _once(make, *given):
     if (make, given) not in _programs:
-        _programs[make, given] = make(*given)
+        _programs[make, given] = make(*(_by_number[x[0]] if isinstance(x, tuple) else x for x in given))
     return _programs[make, given]
 
 
 # What torch.compiler.assume_constant_result sets, which would load torch to do so: made while torch.compile traces.
-of_program._dynamo_marked_constant = True
+_once._dynamo_marked_constant = True
 
 
 def _made(text, n, n_cols, seed):
@@ -443,4 +464,10 @@ def batch(graphs):
     for i, item in enumerate(graphs):
         if not isinstance(item, Graph):
             raise BadType(f"batch[{i}]: {type(item).__name__}, a Graph is wanted")
+    if is_compiling():
+        return of_program(_batched, *graphs)
+    return _batched(*graphs)
+
+
+def _batched(*graphs):
     return Graph(_core.batch([item._core for item in graphs]))

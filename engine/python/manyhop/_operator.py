@@ -7,6 +7,7 @@ import functools
 import sys
 
 import torch
+from torch.autograd import forward_ad
 
 from .errors import Error
 
@@ -29,6 +30,39 @@ _differentiated._dynamo_marked_constant = True  # programs are traced again wher
 def in_transform():
     """Whether torch.func (grad, vmap, ...) runs this call, in eager mode; tensors may have no values of their own there."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def refuse_tangents(*tensors):
+    """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
+    if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
+        return
+    # A tracer's stand-ins for tensors may have lost their tangents, so that there any surrounding jvp is refused.
+    found = torch.compiler.is_compiling()
+    for x in tensors:  # here and in no function of its own, which would be traced apart
+        try:
+            found = found or isinstance(x, torch.Tensor) and forward_ad.unpack_dual(x).tangent is not None
+        except RuntimeError:
+            pass  # inside vmap, where the operators refuse it by themselves
+    if found:
+        raise Error(NO_TANGENTS)
+
+
+class _Library(torch.library.Library):
+    """Has an operator's derivatives refuse what torch's own would get wrong: tangents, and torch.func around a program that
+    was compiled without AOTAutograd, which both come to the operator itself."""
+
+    def impl(self, name, kernel, key="", **given):
+        def checked(keyset, *args):
+            refuse_tangents(*args)
+            if torch._C._are_functorch_transforms_active() and "Grad" in _transforms():
+                raise Error(f"manyhop::{name}: torch.func cannot differentiate it inside a compiled program; take torch.autograd, or "
+                            "compile the derivative")
+            return kernel(keyset, *args)
+
+        super().impl(name, checked, key, **given)
+
+
+_library = _Library("manyhop", "FRAGMENT")
 
 
 def operator(name):
@@ -77,7 +111,7 @@ class Operator:
         return torch.library.register_fake(self.name, function)
 
     def register_autograd(self, backward, *, setup_context):
-        torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+        torch.library.register_autograd(self.name, backward, setup_context=setup_context, lib=_library)
 
         def jvp(ctx, *tangents):
             raise Error(NO_TANGENTS)

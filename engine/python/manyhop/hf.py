@@ -30,7 +30,8 @@ except ImportError as error:  # pragma: no cover
 
 from . import _core
 from ._attention import attention
-from ._graph import Graph, graph as make_graph
+from ._check import whole
+from ._graph import Graph, graph as make_graph, of_program
 from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
 from .errors import BadType, BadValue, Error
 from .nn import lengths_of
@@ -41,10 +42,21 @@ NAME = "manyhop"
 _DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
 _registered = dict(_DEFAULTS)
 _used = contextvars.ContextVar("manyhop_hf", default={})
+_module = sys.modules[__name__]
 _ever_used = False
 # Patterns of which graph(n)[:m, :m] = graph(m): token by token they are what they are at once.
 _PREFIX_STABLE = {"window", "strided", "logsparse", "block", "self", "full", "causal", "global", "random"}
+_KINDS = ("full", "causal", "causal window", "full window")
+_ODD_MASK = ("manyhop: the model's mask is neither full nor causal nor a sliding window (packed sequences or a prefix mask?); use "
+             "attn_implementation='sdpa', or write the mask as a pattern")
 _NO_OP = {"softcap": None, "s_aux": None, "position_bias": None, "head_mask": None, "cache": None, "output_attentions": False}
+
+
+def __getattr__(name):
+    # torch.compile cannot trace a ContextVar; an attribute of a module it reads, and reads again before a program runs.
+    if name == "_around":
+        return _used.get()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _checked(settings, where):
@@ -67,7 +79,8 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     hop_dropout : on Z in every hop, where the model drops attention weights too.
     backward : as in :func:`manyhop.attention`.
 
-    Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed.
+    Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed. In a program
+    of torch.compile, which sees a packed batch when it runs, that one is torch's RuntimeError.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -90,7 +103,8 @@ def use(**settings):
     They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names. Layers that
     torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
     They hold in this thread (and asyncio task) alone: ``threading.Thread(target=contextvars.copy_context().run, args=(work,))``
-    takes them along.
+    takes them along. A model under torch.compile (fullgraph=True too) follows the settings that hold when it is called; a ``with``
+    inside the compiled function cuts its program in two.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -123,8 +137,7 @@ def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mas
     if mask_function is not None:
         kind = _kind(mask_function, batch_size, q_length, kv_length, int(q_offset), local_size, device)
     if kind is None:
-        raise BadValue("manyhop: the model's mask is neither full nor causal nor a sliding window (packed sequences or a prefix "
-                       "mask?); use attn_implementation='sdpa', or write the mask as a pattern")
+        raise BadValue(_ODD_MASK)
     if int(kv_offset) != 0 or kind == "causal" and int(q_offset) + q_length != kv_length:
         raise BadValue(f"manyhop: {q_length} queries from position {int(q_offset)} over {kv_length} keys from {int(kv_offset)}: a "
                        "cache of fixed size or a sliding one cannot be masked; use a dynamic cache, or use_cache=False")
@@ -133,6 +146,8 @@ def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mas
     tokens = attention_mask[:, :kv_length].to(torch.bool)
     if tokens.shape[1] < kv_length:
         raise BadValue(f"manyhop: a mask of {tokens.shape[1]} positions for {kv_length} keys")
+    if torch.compiler.is_compiling():  # whether there is padding is seen when the program runs
+        return tokens
     return None if bool(tokens.all()) else tokens
 
 
@@ -142,13 +157,15 @@ class _AnyHead:
 
 def _kind(function, b, q, kv, offset, local_size, device):
     """"full" or "causal" (windows of either included) by the function's values, None for other masks."""
-    known = {masking_utils.causal_mask_function: "causal",
-             getattr(masking_utils, "bidirectional_mask_function", None): "full"}
-    if function in known:
-        return known[function]
+    if function is masking_utils.causal_mask_function:
+        return "causal"
+    if function is getattr(masking_utils, "bidirectional_mask_function", None):
+        return "full"
     items = torch.arange(b, device=device)[:, None, None, None]
     cols = torch.arange(kv, device=device)[None, None, None, :]
-    kinds = {"full", "causal"} if local_size is None else {"full", "causal", "full window", "causal window"}
+    # Of a few tokens several may hold: what sees no more than "causal" is that.
+    holds = {"full": True, "causal": True} if local_size is None else dict.fromkeys(_KINDS, True)
+    tracing = torch.compiler.is_compiling()
     step = max(1, 2**22 // max(b * kv, 1))  # rows at a time
     for first in range(0, q, step):
         rows = torch.arange(first, min(q, first + step), device=device)[None, None, :, None] + offset
@@ -161,9 +178,16 @@ def _kind(function, b, q, kv, offset, local_size, device):
         if local_size is not None:
             plain["causal window"] = (away >= 0) & (away < local_size)
             plain["full window"] = away.abs() <= local_size
-        kinds = {kind for kind in kinds if bool((seen == plain[kind]).all())}
-    # Of a few tokens several may hold: what sees no more than "causal" is that.
-    return next((kind.split()[0] for kind in ("full", "causal", "causal window", "full window") if kind in kinds), None)
+        for kind in holds:
+            if tracing:
+                holds[kind] = (seen == plain[kind]).all() & holds[kind]
+            elif holds[kind]:
+                holds[kind] = bool((seen == plain[kind]).all())
+    if tracing:  # values come when the program runs; a cache of fixed size is refused as that of a causal model
+        if q:
+            torch._assert_async(torch.stack(list(holds.values())).any(), _ODD_MASK)
+        return "causal"
+    return next((kind.split()[0] for kind in _KINDS if holds.get(kind)), None)
 
 
 def _stable(pattern):
@@ -191,6 +215,14 @@ def _text_graph(pattern, q, kv, causal, window):
 
 
 def _graph(pattern, q, kv, causal, window):
+    if torch.compiler.is_compiling():
+        if isinstance(pattern, Graph) and not causal and window is None:  # a program for any graph; attention looks at its size
+            return pattern
+        return of_program(_graph_of, pattern, whole(q, "queries"), whole(kv, "keys"), causal, window)
+    return _graph_of(pattern, q, kv, causal, window)
+
+
+def _graph_of(pattern, q, kv, causal, window):
     if isinstance(pattern, str):
         return _text_graph(pattern, q, kv, causal, window)
     if not isinstance(pattern, Graph):
@@ -265,7 +297,7 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
     if getattr(module, "sparsek", None) is not None:
         return sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window)
     settings = {**_registered, **_checked(getattr(getattr(module, "config", None), NAME, None) or {}, "config.manyhop"),
-                **_used.get(), **_checked(kwargs.get(NAME) or {}, NAME)}
+                **_module._around, **_checked(kwargs.get(NAME) or {}, NAME)}
     if not torch.compiler.is_compiling():
         settings = _of_forward(module, settings)
     q, kv = query.shape[2], key.shape[2]

@@ -10,14 +10,13 @@ from typing import List, Optional, Tuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _core, _diffusion, _settings
 from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, make_options, plan_shape
 from ._check import number, numbers as list_of_numbers, real
 from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
-from ._operator import NO_TANGENTS, in_transform, operator
+from ._operator import in_transform, operator, refuse_tangents
 from .errors import BadType, BadValue, Error
 
 _DTYPES = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -67,26 +66,15 @@ def _whole(values, tensor):
     return values if tensor is None else [int(x) for x in tensor.tolist()]
 
 
-def refuse_tangents(*tensors):
-    """Operators of torch.library have no forward mode, and torch would take their tangents for 0."""
-    if getattr(forward_ad, "_current_level", 0) < 0:  # a guard of compiled programs too: they are traced again inside jvp
-        return
-    # A tracer's stand-ins for tensors may have lost their tangents, so that there any surrounding jvp is refused.
-    found = torch.compiler.is_compiling()
-    for x in tensors:  # here and in no function of its own, which would be traced apart
-        try:
-            found = found or isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
-        except RuntimeError:
-            pass  # inside vmap, where the operators refuse it by themselves
-    if found:
-        raise Error(NO_TANGENTS)
-
-
 def tf32_is_wanted():
     """Torch's own switch for its products in float32, by whichever of its names was used."""
     switches = torch.backends.cuda.matmul
     precision = getattr(switches, "fp32_precision", None)  # the older name raises where this one was set
     return switches.allow_tf32 if precision is None else precision == "tf32"
+
+
+# What a block of the pool, by its address, held last: blocks come back of the same size.
+_laid_out = {}
 
 
 class _Call:
@@ -103,6 +91,7 @@ class _Call:
         self.options = make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, self.b, backward,
                                     torch.get_num_threads())
         self.options.stream = stream_of(q)
+        self.laid_out = (tuple(graphs), *sizes, q.dtype, hops, tuple(self.options.lengths), backward, reorder, backend)
         with on_device(q):
             self.plan = self._plan(q, kv, d, hops, train, reorder, backend)
 
@@ -127,6 +116,12 @@ class _Call:
         size = self.plan.state_bytes(self.options) if keep else 0
         if size and pooled:
             state = torch.from_numpy(_core.pooled_array(size))
+            # Between its parts are gaps that nothing writes. They hold zeros, so that equal calls keep equal bytes.
+            if _laid_out.get(state.data_ptr()) != self.laid_out:
+                state.zero_()
+                if len(_laid_out) == 4096:  # blocks that the pool has given up are forgotten with the others
+                    _laid_out.clear()
+                _laid_out[state.data_ptr()] = self.laid_out
         else:
             state = q.new_empty((size,), dtype=torch.uint8)
         return out, lse, weights, state
@@ -157,6 +152,11 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
 @_attention.register_fake
 def _(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
       hop_dropout_p, seed, layout, want_lse, want_weights, keep, backward, reorder, backend):
+    if not want_weights and any(isinstance(number, torch.SymInt) for number in graphs):  # a program for any graph
+        out = _empty_like_layout(q, (*q.shape[:3], v.shape[3]), layout)
+        lse = q.new_empty(q.shape[:3] if want_lse else (0,), dtype=_real(q.dtype))
+        kept = torch.library.get_ctx().new_dynamic_size() if keep and hops and backward == "stored" else 0
+        return out, lse, q.new_empty((0,), dtype=lse.dtype), q.new_empty((kept,), dtype=torch.uint8)
     # The size of the state does not depend on the teleport or the seed; beside a tensor of lengths there is none.
     call = _Call(q, k, v, graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend,
                  keep)
@@ -199,19 +199,21 @@ _attention_backward.refuse_autograd("attention")
 
 def _setup(ctx, inputs, output):
     (q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, hops, teleport, scale, lengths, dropout_p,
-     hop_dropout_p, seed, _, _, _, _, backward, reorder, backend) = inputs
+     hop_dropout_p, seed, _, ctx.has_lse, _, _, backward, reorder, backend) = inputs
     _, _, weights, state = output
     ctx.mark_non_differentiable(weights, state)
     ctx.set_materialize_grads(False)  # or autograd makes zeros as large as the state
     ctx.save_for_backward(q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state)
     ctx.given = (graphs, hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed, backward, reorder, backend)
     # The graphs live as long as something that may still run backward through them.
-    ctx.alive = [_by_number.get(int(number)) for number in graphs]
+    ctx.alive = [_by_number.get(number) for number in graphs if isinstance(number, int)]  # else a symbol of a program
 
 
 def _backward(ctx, g, g_lse, _weights, _state):
     refuse_tangents(g, g_lse)
     q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, state = ctx.saved_tensors
+    if not ctx.has_lse:
+        g_lse = None  # of an empty lse, which AOTAutograd hands on
     if g is None and g_lse is None:
         return (None,) * 22
     if g is None:  # only lse was used
@@ -409,7 +411,7 @@ def _setup_diffuse(ctx, inputs, output):
     ctx.save_for_backward(x, weights, numbers, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.given = (graph, *given)
-    ctx.alive = _by_number.get(int(graph))
+    ctx.alive = _by_number.get(graph) if isinstance(graph, int) else None
 
 
 def _backward_diffuse(ctx, g, _):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from . import _core, _settings
-from ._operator import operator
+from ._operator import operator, refuse_tangents
 from ._check import number, real
 from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, refuse_tangents, same_types, stream_of
+from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, same_types, stream_of
 
 
 @operator("manyhop::sparsek")

@@ -12,7 +12,7 @@ from .. import _core
 from .._attention import BACKWARD
 from .._check import choice, is_compiling, number, shown, whole
 from .._graph import Graph, graph as make_graph, of_program
-from .._operator import in_transform
+from .._operator import in_transform, operator
 from ..errors import BadType, BadValue, FileError
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
@@ -105,8 +105,9 @@ def graph_of(pattern, n, causal=False):
     9
     """
     if is_compiling():
+        # A program for any graph; attention looks at its size. (torch 2.5 takes no object for a constant of a program.)
         if isinstance(pattern, Graph) and not causal:
-            return pattern  # attention compares sizes; torch 2.5 takes no object for a program's constant
+            return pattern
         return of_program(_graph_of, pattern, whole(n, "n"), causal)
     return _graph_of(pattern, whole(n, "n"), causal)
 
@@ -123,8 +124,8 @@ def _graph_of(pattern, n, causal):
 def lengths_of(attention_mask):
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
-    BadValue where padding comes before or between tokens, and for numbers that are neither. It looks at the numbers, which cuts a
-    program of torch.compile in two: with fullgraph=True give a model `lengths` (a list or a tensor) instead of the mask.
+    BadValue where padding comes before or between tokens, and for numbers that are neither. While torch.compile traces it is a
+    tensor, also without padding; backward then makes again what else is kept for it.
 
     >>> import torch, manyhop as mh
     >>> mh.nn.lengths_of(torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]]))
@@ -136,7 +137,12 @@ def lengths_of(attention_mask):
         raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
     if attention_mask.dim() != 2:
         raise BadValue(f"attention_mask: {attention_mask.dim()} axes, [batch, tokens] is wanted")
-    mask = attention_mask.detach()
+    if is_compiling():
+        return _lengths_when_run(attention_mask.detach())
+    return _lengths(attention_mask.detach())
+
+
+def _lengths(mask):
     tokens = mask == 1
     if not bool((tokens | (mask == 0)).all()):
         raise BadValue("attention_mask: 1 (token) and 0 (padding) are wanted, it has other numbers")
@@ -146,6 +152,17 @@ def lengths_of(attention_mask):
     if not bool((tokens == (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])).all()):
         raise BadValue("attention_mask: padding before or between tokens, it has to come after them: pad on the right")
     return lengths.tolist()
+
+
+@operator("manyhop::lengths_of")
+def _lengths_when_run(mask: torch.Tensor) -> torch.Tensor:
+    found = _lengths(mask)
+    return torch.tensor([mask.shape[1]] * mask.shape[0] if found is None else found, dtype=torch.int64, device=mask.device)
+
+
+@_lengths_when_run.register_fake
+def _(mask):
+    return mask.new_empty(mask.shape[:1], dtype=torch.int64)
 
 
 @dataclass
