@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _core, _settings
-from ._check import choice, flag, integer, is_compiling, is_torch, number, real, string, to_numpy, whole
+from ._check import choice, flag, integer, is_compiling, is_torch, laid_out, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -124,7 +124,7 @@ def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
 
 
 def weight_shape(graphs, b, h):
-    """Of attention's weights in CSR edge order: [b, h, m]; [sum of m] for graphs of unequal size."""
+    """Of attention's weights in CSR edge order: [b, h, m]; [sum of m] for graphs with unequally many edges."""
     sizes = {g.nnz for g in graphs}
     if len(sizes) == 1:
         return (b, h, sizes.pop())
@@ -133,19 +133,25 @@ def weight_shape(graphs, b, h):
     return (sum(g.nnz for g in graphs),)
 
 
-def _array(x, name):
-    """A NumPy array of f64, f32 or bf16 (as uint16), and its type's name; float16 is computed in f32."""
+def given_array(x, name):
+    """A NumPy array as it is, whose shape can be looked at before :func:`readable` copies it; and its type's name."""
     array = to_numpy(x, name)
     kind = array.dtype.name
-    if kind == "bfloat16":
-        return array.view(np.uint16), kind
-    if kind == "float16":
-        return array.astype(np.float32), kind
-    if kind not in ("float64", "float32"):
+    if kind not in ("float64", "float32", "bfloat16", "float16"):
         raise BadType(f"{name}: {array.dtype}, expected float64, float32, bfloat16 or float16")
-    if not array.dtype.isnative or any(step % array.itemsize for step in array.strides):
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return array, kind
+
+
+def readable(array, name):
+    """An array of f64, f32 or bf16 (as uint16) that the engine reads, copied only where it is no such; float16 becomes f32."""
+    kind = array.dtype.name
+    if kind == "bfloat16":
+        return array.view(np.uint16)
+    if kind == "float16":
+        return laid_out(array, np.float32, name)
+    if not array.dtype.isnative or any(step % array.itemsize for step in array.strides):
+        return laid_out(array, array.dtype.newbyteorder("="), name)
+    return array
 
 
 def check_edge_axes(count, name):
@@ -153,11 +159,22 @@ def check_edge_axes(count, name):
         raise BadValue(f"{name}: {count} axes, [m], [heads, m] or [batch, heads, m] is wanted")
 
 
-def edge_values(values, dtype, name):
+def check_edge_shape(shape, graphs, b, h, name):
+    """That values of this shape are one for each edge, of all heads and items or of each."""
+    check_edge_axes(len(shape), name)
+    sizes = {g.nnz for g in graphs}
+    total, m = sum(g.nnz for g in graphs), graphs[0].nnz
+    fits = [(total,)] + ([(h, m), (b, h, m)] if len(sizes) == 1 else [])
+    if tuple(shape) not in fits:
+        wanted = " or ".join(str(list(x)) for x in fits)
+        raise BadValue(f"{name}: shape {list(shape)} where {wanted} (batch, heads, edges) is wanted")
+
+
+def edge_values(values, dtype, graphs, b, h, name):
     """Bias [m], [h, m] or [b, h, m] as the arithmetic type; copied only where it has another type or layout."""
-    array = real(values, name, dtype)
-    check_edge_axes(array.ndim, name)
-    return array
+    array = real(values, name)
+    check_edge_shape(array.shape, graphs, b, h, name)
+    return laid_out(array, dtype, name)
 
 
 def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
@@ -218,7 +235,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
                                    reorder=reorder, backend=backend)
     check_call(layout, backward, reorder, backend, return_lse, return_weights)
     *given, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
-    (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
+    (q, kind), (k, k_kind), (v, v_kind) = given_array(q, "q"), given_array(k, "k"), given_array(v, "v")
     for name, other in (("k", k_kind), ("v", v_kind)):
         if other != kind:
             raise BadType(f"{name}: {other} where q is {kind}")
@@ -227,6 +244,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     _, v_shape = as_bhsd(v.shape, layout, "v")
     graphs = _graphs(graph, q_shape[1])
     b, h, kv, d, dv = plan_shape(q_shape, k_shape, v_shape, graphs)
+    real = np.float64 if kind == "float64" else np.float32
+    bias = None if bias is None else edge_values(bias, real, graphs, b, h, "bias")
+    q, k, v = readable(q, "q"), readable(k, "k"), readable(v, "v")
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63)) if dropout_p or hop_dropout_p else 0
     options = make_options(*given, seed, b)
@@ -234,13 +254,12 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
                       dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
                       memory_limit=options.memory_limit)
     _settings.watch(plan)
-    real = np.float64 if kind == "float64" else np.float32
-    out = np.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
-                   (b, h, q.shape[2], dv), dtype=q.dtype)
-    lse = np.empty((b, h, q_shape[2]), dtype=real) if return_lse else None
-    weights = np.empty(weight_shape(graphs, b, h), dtype=real) if return_weights else None
+    out = _settings.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
+                          (b, h, q.shape[2], dv), q.dtype, "the result")
+    lse = _settings.empty((b, h, q_shape[2]), real, "lse") if return_lse else None
+    weights = _settings.empty(weight_shape(graphs, b, h), real, "weights") if return_weights else None
     views = [x.transpose(axes) for x in (q, k, v, out)]
-    _core.attention(plan, *views, None if bias is None else edge_values(bias, real, "bias"), lse, weights, None, options)
+    _core.attention(plan, *views, bias, lse, weights, None, options)
     if kind == "bfloat16":
         import ml_dtypes
 

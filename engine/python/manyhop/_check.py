@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from . import _settings
 from .errors import BadType, BadValue
 
 
@@ -90,7 +91,10 @@ def to_numpy(values, name):
     try:
         if is_torch(values):
             values = values.detach().cpu()
-            return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+            if str(values.dtype) == "torch.bfloat16":
+                with _settings.room(4 * values.numel(), f"a copy of {name}"):
+                    values = values.float()
+            return values.numpy()
         return np.asarray(values)
     except ValueError:
         raise BadValue(f"{name}: parts of unequal length, an array is wanted") from None
@@ -98,19 +102,30 @@ def to_numpy(values, name):
         raise BadType(f"{name}: {type(values).__name__} that NumPy cannot read, an array is wanted") from None
 
 
+def laid_out(array, dtype, name):
+    """The array in that type with its elements in a row; a copy, within the memory limit, only where it is not so."""
+    dtype = np.dtype(dtype)
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    with _settings.room(array.size * dtype.itemsize, f"a copy of {name}"):
+        return np.asarray(array, dtype=dtype, order="C")
+
+
 def real(values, name, dtype=None):
     """An array of real numbers, of that type."""
     found = to_numpy(values, name)
     if found.dtype.kind not in "fiub" and found.dtype.name != "bfloat16":
         raise BadType(f"{name}: {found.dtype}, real numbers are wanted")
-    return found if dtype is None else np.asarray(found, dtype=dtype, order="C")
+    return found if dtype is None else laid_out(found, dtype, name)
 
 
-def vector(values, name, dtype):
-    """One axis of `dtype`: floats are not rounded to integers, numbers that do not fit are refused."""
+def vector(values, name, dtype, length=None, what="entries"):
+    """One axis of `dtype`: floats are not rounded to integers, numbers that do not fit are refused. `length`: how many `what`."""
     found = to_numpy(values, name)
     if found.ndim != 1:
         raise BadValue(f"{name}: {found.ndim} axes, 1 is wanted")
+    if length is not None and len(found) != length:
+        raise BadValue(f"{name}: {len(found)} entries for {length} {what}")
     if found.size == 0:
         return np.zeros(0, dtype)
     if np.dtype(dtype).kind != "i":
@@ -119,7 +134,8 @@ def vector(values, name, dtype):
         raise BadType(f"{name}: {found.dtype}, an integer type is wanted")
     if found.dtype.itemsize > np.dtype(dtype).itemsize or found.dtype.kind == "u":
         info = np.iinfo(dtype)
+        _settings.need_memory(found.size * info.bits // 8, f"a copy of {name}")  # before each of them is looked at
         low, high = int(found.min()), int(found.max())
         if low < info.min or high > info.max:
             raise BadValue(f"{name}: values {low} .. {high} pass the {info.bits} bits of an index")
-    return np.ascontiguousarray(found, dtype=dtype)
+    return laid_out(found, dtype, name)

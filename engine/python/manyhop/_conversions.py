@@ -29,8 +29,8 @@ def two(sizes, name, wanted="(rows, columns)"):
     return whole(sizes[0], f"{name}[0]"), whole(sizes[1], f"{name}[1]")
 
 
-def values_or_none(weights, name="weights"):
-    return None if weights is None else vector(weights, name, np.float64)
+def values_or_none(weights, name="weights", length=None):
+    return None if weights is None else vector(weights, name, np.float64, length, "edges")
 
 
 def _named(weight, names):
@@ -100,7 +100,8 @@ class Conversions:
             n = int(max(senders.max(), receivers.max())) + 1 if pair.size else 0
         n = (n, n) if hasattr(n, "__index__") and not getattr(n, "ndim", 0) else n
         sources, targets = two(n, "n", "one number or (sources, targets)")
-        return cls.from_edges(receivers, senders, values_or_none(edge_weight, "edge_weight"), shape=(targets, sources))
+        weights = values_or_none(edge_weight, "edge_weight", pair.shape[1])
+        return cls.from_edges(receivers, senders, weights, shape=(targets, sources))
 
     def to_edge_index(self):
         """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).

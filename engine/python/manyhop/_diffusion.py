@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _settings
-from ._attention import BACKWARD
+from ._attention import BACKWARD, readable
 from ._check import choice, is_torch, number, numbers, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
@@ -47,13 +47,14 @@ def check_call(kernel, hops, tol, normalization, dangling, backward, backend):
     return None if hops is None else whole(hops, "hops"), None if tol is None else number(tol, "tol")
 
 
-def signal(x):
-    array = to_numpy(x, "x")
-    if array.dtype not in (np.float64, np.float32):
-        raise BadType(f"x: {array.dtype}, float64 or float32 is wanted")
-    if array.ndim not in (1, 2):
-        raise BadValue(f"x: {array.ndim} axes, [n] or [n, channels] is wanted")
-    return array
+def check_signal(shape, dtype, graph):
+    if dtype.removeprefix("torch.") not in ("float64", "float32"):
+        raise BadType(f"x: {dtype}, float64 or float32 is wanted")
+    if len(shape) not in (1, 2):
+        raise BadValue(f"x: {len(shape)} axes, [n] or [n, channels] is wanted")
+    rows, cols = graph.shape
+    if rows == cols != shape[0]:
+        raise BadValue(f"x: {shape[0]} rows for a graph of {rows} x {cols}")
 
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
@@ -100,12 +101,12 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     hops, tol = check_call(kernel, hops, tol, normalization, dangling, backward, backend)
     options = _core.diffuse_options(kernel, number(teleport, "teleport"), number(t, "t"), numbers(coefficients, "coefficients"),
                                     hops, tol, normalization, dangling)
-    array = signal(x)
+    array = to_numpy(x, "x")
+    check_signal(array.shape, str(array.dtype.newbyteorder("=")), graph)
     if weights is not None:
         graph = graph.with_weights(weights)
-    if any(step % array.itemsize for step in array.strides):
-        array = np.ascontiguousarray(array)
+    array = readable(array, "x")
     matrix = array if array.ndim == 2 else array[:, None]
-    value = np.empty(matrix.shape, dtype=array.dtype)
+    value = _settings.empty(matrix.shape, array.dtype, "the result")
     hops, residual, bound, converged = _core.diffuse(graph._core, matrix, value, options, 0, _settings._limit, backend)
     return DiffuseResult(value.reshape(array.shape), hops, residual, bound, converged)

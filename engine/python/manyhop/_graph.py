@@ -179,7 +179,7 @@ class Graph(Conversions):
         """
         if weights is None:
             return Graph(self._core.without_weights())
-        return Graph(self._core.with_weights(values_or_none(weights)))
+        return Graph(self._core.with_weights(values_or_none(weights, length=self.nnz)))
 
     def is_symmetric(self):
         """Whether each edge (i, j) has (j, i) of the same weight beside it.
@@ -304,11 +304,10 @@ class Graph(Conversions):
         >>> mh.Graph.from_csr([0, 2, 3], [0, 1, 1])
         Graph(2 x 2, 3 edges)
         """
+        shape = None if shape is None else two(shape, "shape")
         indptr, indices = vector(indptr, "indptr", np.int64), vector(indices, "indices", np.int32)
-        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else two(shape, "shape")
-        weights = values_or_none(weights)
-        if weights is not None and len(weights) != len(indices):  # below, none at all are no weights
-            raise BadValue(f"weights: {len(weights)} entries for {len(indices)} edges")
+        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else shape
+        weights = values_or_none(weights, length=len(indices))  # below, none at all are no weights
         return cls(_core.Graph.from_csr(*shape, indptr, indices, weights))
 
     @classmethod
@@ -319,8 +318,9 @@ class Graph(Conversions):
         >>> mh.Graph.from_edges([1, 0, 1], [0, 1, 0], [2.0, 5.0, 3.0], shape=(2, 2)).weights.tolist()
         [5.0, 5.0]
         """
-        return cls(_core.Graph.from_edges(*two(shape, "shape"), vector(rows, "rows", np.int32), vector(cols, "cols", np.int32),
-                                          values_or_none(weights)))
+        shape = two(shape, "shape")
+        rows, cols = vector(rows, "rows", np.int32), vector(cols, "cols", np.int32)
+        return cls(_core.Graph.from_edges(*shape, rows, cols, values_or_none(weights, length=len(rows))))
 
     def to_dense(self):
         """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory (LimitError where there is less).

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _settings
-from ._check import flag, number, string, to_numpy, whole
+from ._check import flag, laid_out, number, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -36,9 +36,9 @@ def _vertices(seeds):
         raise BadType(f"seeds: {array.dtype}, vertices as integers are wanted")
     if array.ndim > 1:
         raise BadValue(f"seeds: {array.ndim} axes, one vertex or [seeds] is wanted")
-    if array.dtype.kind == "u" and int(array.max()) >= 2**63:
+    if array.dtype == np.uint64 and int(array.max()) >= 2**63:
         raise BadValue(f"seeds: {int(array.max())} is no vertex")
-    return np.ascontiguousarray(np.atleast_1d(array), dtype=np.int64)
+    return laid_out(np.atleast_1d(array), np.int64, "seeds")
 
 
 def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col", dangling="zero"):
