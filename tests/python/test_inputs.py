@@ -9,6 +9,76 @@ import pytest
 import manyhop as mh
 
 
+def changed(matrix, **parts):
+    """A matrix some of whose arrays have been assigned to, which SciPy does not check."""
+    for name, value in parts.items():
+        setattr(matrix, name, value)
+    return matrix
+
+
+def broken_matrices():
+    sp = pytest.importorskip("scipy.sparse")
+    eye = sp.eye_array(4)
+    far = np.array([10**8, 1, 2, 3])
+    for kind in ("csr", "csc", "bsr"):
+        made = lambda: sp.bsr_array(eye, blocksize=(1, 1)) if kind == "bsr" else eye.asformat(kind)  # noqa: B023
+        yield changed(made(), indices=far), "indices: 100000000, an integer from 0 to 3"
+        yield changed(made(), indices=np.array([0, -7, 2, 3])), "indices: -7"
+        yield changed(made(), indptr=np.array([0, 1, 2, 3, 10**9])), "ends at 1000000000, there are 4 indices and 4 values"
+        yield changed(made(), indptr=np.array([0, 900000, 2, 3, 4])), r"indptr\[2\] is 2 after 900000"
+        yield changed(made(), indptr=np.array([-5, 1, 2, 3, 4])), r"indptr\[0\] is -5"
+        yield changed(made(), indptr=np.array([0, 1])), r"\[2\], integers \[5\]"
+        yield changed(made(), indices=np.array([0.0, 1, 2, 3])), "float64"
+    yield changed(eye.tocsr(), data=np.ones(2)), "4 indices and 2 values"
+    yield changed(eye.tocoo(), coords=(far, np.arange(4))), "rows: 100000000"
+    yield changed(eye.tocoo(), coords=(np.arange(4), far - 10**9)), "columns: -999999999"
+    yield changed(eye.tocoo(), data=np.ones(1)), "4 rows, 4 columns and 1 values"
+    yield changed(sp.dia_array((np.ones((1, 4)), [0]), shape=(4, 4)), offsets=np.arange(9)), r"offsets \[9\] beside data \[1, 4\]"
+    lists = eye.tolil()
+    lists.rows[1] = [0, 1, 2]
+    yield lists, "row 1 has 3 columns and 1 values"
+    lists = eye.tolil()
+    lists.rows[1] = [10**6]
+    yield lists, "1000000"
+    keys = eye.todok()
+    keys._dict[(9, 9)] = 1.0
+    yield keys, "dok matrix that SciPy cannot convert"
+
+
+def test_broken_matrices_are_refused():
+    for matrix, words in broken_matrices():
+        with pytest.raises(mh.errors.BadValue, match=words) as caught:
+            mh.Graph.from_scipy(matrix)
+        assert "\n" not in str(caught.value)
+
+
+def test_whole_matrices_of_all_formats_pass():
+    sp = pytest.importorskip("scipy.sparse")
+    want = sp.random_array((12, 6), density=0.3, rng=np.random.default_rng(0)).toarray()
+    for kind in ("csr", "csc", "coo", "dia", "lil", "dok"):
+        assert np.array_equal(mh.Graph.from_scipy(sp.coo_array(want).asformat(kind)).to_dense(), want)
+    assert np.array_equal(mh.Graph.from_scipy(sp.bsr_array(want, blocksize=(3, 2))).to_dense(), want)
+    roomy = sp.csr_array(np.eye(3))
+    roomy.indices, roomy.data = np.append(roomy.indices, [9, 9]), np.append(roomy.data, [5.0, 5.0])
+    assert mh.Graph.from_scipy(roomy).to_dense().tolist() == np.eye(3).tolist()  # what lies past indptr[-1] does not count
+    for kind in ("csr", "csc", "coo"):
+        assert mh.Graph.from_scipy(sp.coo_array((0, 5)).asformat(kind)).shape == (0, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_broken_sparse_tensors_are_refused():
+    torch = pytest.importorskip("torch")
+    one, far, begin = torch.ones(1), torch.tensor([10**8]), torch.tensor([0, 1, 1])
+    for tensor, words in (
+            (torch.sparse_coo_tensor([[10**8], [0]], one, (2, 2), check_invariants=False), "coo tensor: rows: 100000000"),
+            (torch.sparse_csr_tensor(begin, far, one, (2, 2), check_invariants=False), "csr tensor: indices: 100000000"),
+            (torch.sparse_csc_tensor(begin, far, one, (2, 2), check_invariants=False), "csc tensor: indices: 100000000"),
+            (torch.sparse_csr_tensor(torch.tensor([0, 900000, 1]), begin[:1], one, (2, 2), check_invariants=False),
+             r"indptr\[2\] is 1 after 900000")):
+        with pytest.raises(mh.errors.BadValue, match=words):
+            mh.Graph.from_torch(tensor)
+
+
 # Broadcast arrays: without room for a copy, shapes are refused as shapes and sizes by the limit.
 class Numpy:
     wide = staticmethod(np.broadcast_to)
