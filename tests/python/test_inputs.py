@@ -156,3 +156,50 @@ def test_what_the_system_does_not_give_is_an_error_of_limits():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+class OnlyDlpack:
+    """What exports DLPack and nothing else."""
+
+    def __init__(self, array, device=(1, 0)):
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+def test_dlpack_is_read_where_it_lies(rng):
+    q = rng.standard_normal((1, 2, 1000, 4)).astype(np.float32)
+    x = rng.standard_normal((1000, 3))
+    given, graph = OnlyDlpack(q), GRAPH
+    assert np.array_equal(mh.attention(given, given, given, graph), mh.attention(q, q, q, graph))
+    assert np.array_equal(mh.diffuse(graph, OnlyDlpack(x)).value, mh.diffuse(graph, x).value)
+    assert np.array_equal(mh.sparsek(OnlyDlpack(x), 2), mh.sparsek(x, 2))
+    again = mh.Graph.from_csr(OnlyDlpack(graph.indptr.copy()), OnlyDlpack(graph.indices.copy()), OnlyDlpack(np.ones(graph.nnz)))
+    assert again == graph.with_weights(np.ones(graph.nnz))
+    assert np.shares_memory(mh._check.to_numpy(given, "q"), q)
+
+
+@pytest.mark.parametrize("call", [lambda x: mh.attention(x, x, x, GRAPH), lambda x: mh.diffuse(GRAPH, x),
+                                  lambda x: mh.sparsek(x, 1), lambda x: mh.Graph.from_csr(x, [])])
+def test_dlpack_elsewhere_is_refused(call):
+    with pytest.raises(mh.errors.BadType, match="OnlyDlpack on device 3 of DLPack's kind 2, the CPU"):
+        call(OnlyDlpack(np.zeros(4), (2, 3)))
+
+
+def test_byte_orders_and_arrays_of_one_number(rng):
+    x = rng.standard_normal((1000, 3))
+    want = mh.diffuse(GRAPH, x).value
+    for given in (x.astype(">f8"), np.asfortranarray(x.astype(">f8"))):
+        assert np.array_equal(mh.diffuse(GRAPH, given).value, want)
+    assert np.array_equal(mh.diffuse(GRAPH, x, teleport=np.array(0.1), tol=np.array(1e-6)).value, want)
+    q = rng.standard_normal((1, 1, 1000, 4))
+    assert np.array_equal(mh.attention(q, q, q, GRAPH, hops=np.array(2), teleport=np.array(np.float32(0.25)), scale=np.array(1)),
+                          mh.attention(q, q, q, GRAPH, hops=2, teleport=0.25, scale=1))
+    assert np.array_equal(mh.sparsek(x, np.array(2)), mh.sparsek(x, 2))
+    for wrong in (np.array(True), np.array([0.1]), np.array("a"), np.array(1j)):
+        with pytest.raises(mh.errors.BadType, match="teleport"):
+            mh.diffuse(GRAPH, x, teleport=wrong)

@@ -31,6 +31,8 @@ def shown(value):
 
 def number(value, name, least=None):
     """A float; with `least` a finite one from there, else ranges are the engine's to check."""
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf":
+        value = value[()]
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise BadType(f"{name}: {type(value).__name__}, a number is wanted")
     try:
@@ -88,6 +90,8 @@ def choice(value, name, names):
 
 def to_numpy(values, name):
     """What is given as an array of NumPy. A tensor's gradient ends here, bfloat16 of torch becomes float32."""
+    if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+        return _from_dlpack(values, name)
     try:
         if is_torch(values):
             values = values.detach().cpu()
@@ -100,6 +104,17 @@ def to_numpy(values, name):
         raise BadValue(f"{name}: parts of unequal length, an array is wanted") from None
     except (TypeError, RuntimeError):  # sparse tensors, lists of tensors with gradients
         raise BadType(f"{name}: {type(values).__name__} that NumPy cannot read, an array is wanted") from None
+
+
+def _from_dlpack(values, name):
+    kind, number = (int(x) for x in values.__dlpack_device__())
+    if kind != 1:  # kDLCPU
+        raise BadType(f"{name}: {type(values).__name__} on device {number} of DLPack's kind {kind}, the CPU (kind 1) or a torch "
+                      "tensor is wanted")
+    try:
+        return np.from_dlpack(values)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise BadType(f"{name}: {type(values).__name__} that NumPy cannot read ({error}), an array is wanted") from None
 
 
 def laid_out(array, dtype, name):

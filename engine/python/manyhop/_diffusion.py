@@ -59,7 +59,7 @@ def check_signal(shape, dtype, graph):
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
             dangling="zero", weights=None, backward="stored", backend="cpu"):
-    """Spreads a signal x ([n] or [n, c], float64 or float32, NumPy or torch) over a square graph.
+    """Spreads a signal x ([n] or [n, c], float64 or float32; NumPy, torch or DLPack on the CPU) over a square graph.
 
     kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":
     sum_k c_k A^k X.

@@ -298,7 +298,8 @@ class Graph(Conversions):
     def from_csr(cls, indptr, indices, weights=None, *, shape=None):
         """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square.
 
-        Integers that fit are converted; BadValue names the first row that is not in order.
+        NumPy, torch, lists, or DLPack on the CPU. Integers that fit are converted; BadValue names the first row that is not in
+        order.
 
         >>> import manyhop as mh
         >>> mh.Graph.from_csr([0, 2, 3], [0, 1, 1])

@@ -37,7 +37,7 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     """The projection of scores onto the capped simplex: p = clip(z / temperature - tau, 0, 1), sum p = k, for each row.
 
     A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32, bfloat16
-    or float16 (computed in float32), NumPy or torch. k : a number from 0 (need not be whole), or one for
+    or float16 (computed in float32); NumPy, torch or DLPack on the CPU. k : a number from 0 (need not be whole), or one for
     each row. Scores of -inf are absent; rows with fewer scores than k get ones. torch: gradients reach z, and k given as a
     tensor.
 
@@ -61,7 +61,7 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     offsets = None if offsets is None else ragged(offsets, rows.size)
     count = len(offsets) - 1 if offsets is not None else rows.shape[0]
     row_k, scalar = None, 0.0
-    if isinstance(k, (list, tuple, np.ndarray)):
+    if isinstance(k, (list, tuple, np.ndarray)) and getattr(k, "ndim", 1):
         row_k = real(k, "k", np.float64).reshape(-1)
         if len(row_k) != count:
             raise BadValue(f"k: {len(row_k)} numbers for {count} rows")

@@ -123,6 +123,8 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
         elif offsets.dtype != torch.int64 or offsets.dim() != 1 or not offsets.numel():
             raise BadType(f"offsets: {offsets.dtype} of shape {list(offsets.shape)}, int64 [rows + 1] is wanted")
         count = offsets.numel() - 1
+    if isinstance(k, np.ndarray) and k.ndim == 0:
+        k = number(k, "k", 0)
     if isinstance(k, Tensor):
         check_real(k, "k")
         rows = k.to(torch.float64).reshape(-1)
