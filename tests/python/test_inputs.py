@@ -1,5 +1,6 @@
 """What may be given: broken matrices, broadcast arrays, DLPack, byte orders, arrays of one number, paths."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -203,3 +204,15 @@ def test_byte_orders_and_arrays_of_one_number(rng):
     for wrong in (np.array(True), np.array([0.1]), np.array("a"), np.array(1j)):
         with pytest.raises(mh.errors.BadType, match="teleport"):
             mh.diffuse(GRAPH, x, teleport=wrong)
+
+
+def test_paths_are_names(tmp_path):
+    g = mh.graph("window(1)", 5)
+    for path in (tmp_path / "a.mtx", str(tmp_path / "b.mtx"), str(tmp_path / "c.mtx").encode()):
+        g.save(path)
+        assert mh.Graph.load(path) == g
+    for wrong in (None, 3, [tmp_path], 1.5):
+        for call in (mh.Graph.load, g.save):
+            with pytest.raises(mh.errors.BadType, match="path: .*, a text or a path is wanted"):
+                call(wrong)
+    assert not pathlib.Path("None").exists()

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import os
 import sys
 
 import numpy as np
@@ -154,3 +155,11 @@ def vector(values, name, dtype, length=None, what="entries"):
         if low < info.min or high > info.max:
             raise BadValue(f"{name}: values {low} .. {high} pass the {info.bits} bits of an index")
     return laid_out(found, dtype, name)
+
+
+def path_name(path):
+    """The text of a path, of whichever kind open() takes by name."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise BadType(f"path: {shown(path)}, a text or a path is wanted") from None

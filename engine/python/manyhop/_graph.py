@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _core
-from ._check import flag, is_compiling, vector, whole
+from ._check import flag, is_compiling, path_name, vector, whole
 from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
 from .errors import BadType, BadValue
@@ -276,7 +276,7 @@ class Graph(Conversions):
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
         """
         n = None if n is None else whole(n, "n")
-        found = cls(_core.Graph.load(str(path), n, flag(undirected, "undirected"), flag(compact, "compact"),
+        found = cls(_core.Graph.load(path_name(path), n, flag(undirected, "undirected"), flag(compact, "compact"),
                                      whole(base, "base")))
         if n is not None and found.shape != (n, n):
             raise BadValue(f"n: {n} x {n} does not fit {path}, which is {found.shape[0]} x {found.shape[1]}")
@@ -291,7 +291,7 @@ class Graph(Conversions):
         >>> mh.Graph.load(name) == mh.graph("window(1)", 5)
         True
         """
-        self._core.save(str(path))
+        self._core.save(path_name(path))
 
     # Arrays; the base class has the conversions from and to other libraries
     @classmethod
