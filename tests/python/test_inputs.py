@@ -216,3 +216,20 @@ def test_paths_are_names(tmp_path):
             with pytest.raises(mh.errors.BadType, match="path: .*, a text or a path is wanted"):
                 call(wrong)
     assert not pathlib.Path("None").exists()
+
+
+def test_numbers_of_another_kernel_are_refused():
+    x = np.ones(1000)
+    for given, words in ((dict(t=3.0), "t: 3.0 with kernel ppr, only kernel heat"),
+                         (dict(kernel="heat", teleport=0.3), "teleport: 0.3 with kernel heat, only kernel ppr"),
+                         (dict(kernel="coefficients", coefficients=[1, 2], t=2), "t: 2.0 with kernel coefficients")):
+        with pytest.raises(mh.errors.BadValue, match=words):
+            mh.diffuse(GRAPH, x, **given)
+    torch = pytest.importorskip("torch")
+    with pytest.raises(mh.errors.BadValue, match="t: a tensor with kernel ppr"):
+        mh.diffuse(GRAPH, torch.ones(1000), t=torch.tensor(1.0))
+
+
+def test_without_a_hop_there_is_no_residual():
+    result = mh.diffuse(GRAPH, np.ones(1000), hops=0)
+    assert np.isnan(result.residual) and result.converged and np.array_equal(result.value, np.ones(1000))

@@ -190,7 +190,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch (or what
         has DLPack and lies on the CPU: then NumPy comes back), float64, float32, bfloat16 (sums in float32) or float16 (computed
         in float32); any strides, nothing is copied.
-    graph : one Graph (s rows, s_k columns), or a list of one for each head.
+    graph : one Graph (s rows, s_k columns), or a list of one for each head. Its own weights do not count: give what they are to
+        change as `bias` (their log has them multiply the exponentials).
     hops : an integer from 0. Graphs that are not square take hops=1 and teleport=0 only.
     teleport : in [0, 1]; with torch it may be a tensor of one value.
     scale : of the scores; 1 / sqrt(d) by default.

@@ -489,6 +489,7 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     While torch.compile traces and inside torch.func, hops, residual, bound and converged are tensors.
     """
     hops, tol = _diffusion.check_call(kernel, hops, tol, normalization, dangling, backward, backend)
+    _diffusion.check_given(kernel, teleport, t)
     numbers = {"ppr": _one(teleport, "teleport"), "heat": _one(t, "t"), "coefficients": _coefficients(coefficients)}
     if kernel != "coefficients" and numbers["coefficients"].numel():
         raise BadValue(f"coefficients: {numbers['coefficients'].numel()} are given, only kernel coefficients takes them")
