@@ -233,3 +233,24 @@ def test_numbers_of_another_kernel_are_refused():
 def test_without_a_hop_there_is_no_residual():
     result = mh.diffuse(GRAPH, np.ones(1000), hops=0)
     assert np.isnan(result.residual) and result.converged and np.array_equal(result.value, np.ones(1000))
+
+
+def test_weights_have_the_layout_of_lse(rng):
+    torch = pytest.importorskip("torch")
+    graph = mh.batch([mh.graph("full", 3), mh.graph("window(1)", 5)])
+    q = rng.standard_normal((8, 2, 4))
+    by_tensor = mh.attention(*[torch.from_numpy(q)] * 3, graph, layout="thd", return_lse=True, return_weights=True)
+    for (out, lse, weights) in (mh.attention(q, q, q, graph, layout="thd", return_lse=True, return_weights=True), by_tensor):
+        assert out.shape == (8, 2, 4) and lse.shape == (2, 8) and weights.shape == (2, graph.nnz)
+    unequal = [mh.graph("window(1)", 8), mh.graph("full", 8)]
+    p = q.transpose(1, 0, 2)[None]
+    _, weights = mh.attention(p, p, p, unequal, return_weights=True)
+    out, tensor = mh.attention(*[torch.from_numpy(p).requires_grad_()] * 3, unequal, return_weights=True)
+    assert weights.shape == tensor.shape == (22 + 64,) and np.array_equal(weights, tensor.numpy())
+    out.sum().backward()
+    _, flat = mh.attention(q, q, q, unequal, layout="thd", return_weights=True)
+    assert np.array_equal(flat, weights)
+    two = np.concatenate([p, p])
+    for given in (two, torch.from_numpy(two)):
+        with pytest.raises(mh.errors.BadValue, match="22 to 64 edges with a batch of 2"):
+            mh.attention(given, given, given, unequal, return_weights=True)

@@ -129,7 +129,8 @@ def weight_shape(graphs, b, h):
     if len(sizes) == 1:
         return (b, h, sizes.pop())
     if b > 1:
-        raise BadValue("return_weights: graphs of unequal size want a batch of 1")
+        raise BadValue(f"return_weights: graphs of {min(sizes)} to {max(sizes)} edges with a batch of {b}, equally many edges or "
+                       "a batch of 1 is wanted")
     return (sum(g.nnz for g in graphs),)
 
 
@@ -201,7 +202,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : an integer, taken modulo 2^64; None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m] (no gradient
-        goes through A).
+        goes through A); [h, s] and [h, m] with ``layout="thd"``. Of graphs for each head with unequally many edges A is one
+        axis, head after head, and the batch is 1.
     backward : torch: "stored" keeps A and all Z of all heads, "checkpointed" keeps nothing and makes them again head by
         head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point (wrong by what `hops`
         are short of it, (1 - teleport)^hops).
@@ -268,8 +270,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         out = out.view(ml_dtypes.bfloat16)
     elif kind == "float16":
         out = out.astype(np.float16)
-    if layout == "thd" and lse is not None:
-        lse = lse[0]
+    if layout == "thd":
+        lse = lse if lse is None else lse[0]
+        weights = weights if weights is None or weights.ndim == 1 else weights[0]
     found = (out,) + ((lse,) if return_lse else ()) + ((weights,) if return_weights else ())
     return found[0] if len(found) == 1 else found
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _core, _diffusion, _settings
-from ._attention import (_graphs, as_bhsd, check_call, check_edge_axes, check_edge_shape, check_numbers, make_options, plan_shape)
+from ._attention import (_graphs, as_bhsd, check_call, check_edge_axes, check_edge_shape, check_numbers, make_options, plan_shape,
+                         weight_shape)
 from ._check import number, numbers as list_of_numbers, real, to_numpy
 from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
@@ -136,17 +137,11 @@ class _Call:
                           dtype=_DTYPES[q.dtype], hops=hops, backward=train, reorder=reorder, backend=backend, tf32=tf32,
                           threads=self.options.threads, memory_limit=self.options.memory_limit)
 
-    def edges(self):
-        sizes = {g.nnz for g in self.cores}
-        if len(sizes) > 1:
-            raise BadValue("return_weights: with torch tensors the graphs of all heads want equally many edges")
-        return sizes.pop()
-
     def outputs(self, q, layout, want_lse, want_weights, keep, pooled=False):
         out = _empty_like_layout(q, (self.b, self.h, self.n, self.dv), layout)
         real = _real(q.dtype)
         lse = q.new_empty((self.b, self.h, self.n) if want_lse else (0,), dtype=real)
-        shape = (self.b, self.h, self.edges()) if want_weights else (0,)
+        shape = weight_shape(self.cores, self.b, self.h) if want_weights else (0,)
         with room(q, shape, real, "weights"):
             weights = q.new_empty(shape, dtype=real)
         size = self.plan.state_bytes(self.options) if keep else 0
@@ -374,6 +369,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         bool(return_weights), keep, backward, reorder, backend)
     if layout == "thd":
         out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse
+        weights = weights.squeeze(0) if weights.dim() == 3 else weights
     elif layout == "bshd":
         out = out.transpose(1, 2)
     if given == torch.float16:
