@@ -286,8 +286,7 @@ class Conversions:
         [(0, 1), (0, 2), (1, 2)]
         """
         networkx = _need("networkx", "to_networkx")
-        if self.shape[0] != self.shape[1]:
-            raise BadValue(f"to_networkx: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
+        self._want_square("to_networkx")
         result = networkx.DiGraph()
         result.add_nodes_from(range(self.shape[0]))
         senders, receivers = self.to_edge_index().tolist()
@@ -316,6 +315,26 @@ class Conversions:
         shape = graph.num_dst_nodes(destination), graph.num_src_nodes(source)
         return cls.from_edges(receivers, senders, weights, shape=shape)
 
+    def to_dgl(self):
+        """dgl.DGLGraph with an arc from sender to receiver for each edge, in CSR order; edata["weight"] (float64) where weighted.
+
+        A rectangle has the node types "sender" and "receiver", with edges of type "sends".
+
+        >>> import manyhop as mh, dgl
+        >>> [ends.tolist() for ends in mh.graph("causal - self", 3).to_dgl().edges(order="eid")]   # 0 sends to 1 and 2
+        [[0, 0, 1], [1, 2, 2]]
+        """
+        dgl, torch = _need("dgl", "to_dgl"), _need("torch", "to_dgl")
+        rows, cols = self.shape
+        arcs = tuple(torch.from_numpy(self.to_edge_index()))
+        if rows == cols:
+            result = dgl.graph(arcs, num_nodes=rows)
+        else:
+            result = dgl.heterograph({("sender", "sends", "receiver"): arcs}, num_nodes_dict={"sender": cols, "receiver": rows})
+        if self.weights is not None:
+            result.edata["weight"] = torch.from_numpy(self.weights.copy())
+        return result
+
     @classmethod
     def from_igraph(cls, graph, *, weight=None):
         """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions. `weight` names the
@@ -329,6 +348,18 @@ class Conversions:
         pairs = np.asarray(graph.get_edgelist(), dtype=np.int64).reshape(-1, 2)
         weights = None if weight is None else real(graph.es[_named(weight, graph.es.attributes())], "weight")
         return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
+
+    def to_igraph(self):
+        """Directed igraph.Graph with an arc from sender to receiver for each edge, in CSR order, attribute "weight" where weighted.
+
+        >>> import manyhop as mh, igraph
+        >>> mh.graph("causal - self", 3).to_igraph().successors(0)   # 0 sends to 1 and 2
+        [1, 2]
+        """
+        igraph = _need("igraph", "to_igraph")
+        self._want_square("to_igraph")
+        attributes = {} if self.weights is None else {"weight": self.weights.tolist()}
+        return igraph.Graph(self.shape[0], self.to_edge_index().T.tolist(), directed=True, edge_attrs=attributes)
 
     @classmethod
     def from_networkit(cls, graph):
@@ -349,6 +380,25 @@ class Conversions:
             weights.append(w)
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, len(number), graph.isDirected())
+
+    def to_networkit(self):
+        """Directed networkit.Graph with an arc from sender to receiver for each edge, weighted where this graph is.
+
+        >>> import manyhop as mh, networkit
+        >>> list(mh.graph("causal - self", 3).to_networkit().iterNeighbors(0))   # 0 sends to 1 and 2
+        [1, 2]
+        """
+        networkit = _need("networkit", "to_networkit")
+        self._want_square("to_networkit")
+        senders, receivers = self.to_edge_index()
+        weighted = self.weights is not None
+        result = networkit.Graph(self.shape[0], weighted=weighted, directed=True)
+        result.addEdges((self.weights.copy(), (senders, receivers)) if weighted else (senders, receivers))
+        return result
+
+    def _want_square(self, name):
+        if self.shape[0] != self.shape[1]:
+            raise BadValue(f"{name}: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
 
     @classmethod
     def _from_arcs(cls, pairs, weights, n, directed):
