@@ -274,3 +274,41 @@ def test_given_weights_do_not_count_where_they_are_not_asked_for():
     graph = mh.graph("window(1)", 4).with_weights(np.arange(1, 11.0))
     plain = mh.spectral.gap(mh.graph("window(1)", 4)).gap
     assert mh.spectral.gap(graph).gap == pytest.approx(plain) and mh.spectral.gap(graph, weighted=True).gap != pytest.approx(plain)
+
+
+@pytest.mark.parametrize("name", ["networkx", "dgl", "igraph", "networkit"])
+@pytest.mark.parametrize("n", [0, 1, 40])
+def test_round_trips_through_other_libraries(name, n):
+    pytest.importorskip(name)
+    plain = mh.graph("random(3, 2)" if n > 3 else "self", n)
+    back = getattr(mh.Graph, f"from_{name}")
+    assert back(getattr(plain, f"to_{name}")()) == plain
+    weighted = plain.with_weights(np.linspace(0.5, 2, plain.nnz))
+    given = {} if name == "networkit" else {"weight": "weight"}
+    assert n == 0 or back(getattr(weighted, f"to_{name}")(), **given) == weighted
+
+
+def test_arcs_of_other_libraries_are_those_of_networkx():
+    g = mh.graph("random(3, 2) - self", 20)
+    want = sorted(g.to_networkx().edges)
+    for name, arcs in (("igraph", lambda x: x.get_edgelist()), ("networkit", lambda x: list(x.iterEdges())),
+                       ("dgl", lambda x: list(zip(*(ends.tolist() for ends in x.edges()))))):
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+        assert sorted(arcs(getattr(g, f"to_{name}")())) == want
+
+
+def test_rectangles_go_to_dgl_alone():
+    wide = mh.graph("random(2, 1)", 3, 7)
+    for name in ("networkx", "igraph", "networkit"):
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+        with pytest.raises(mh.errors.BadValue, match=f"to_{name}: 3 x 7, a square graph"):
+            getattr(wide, f"to_{name}")()
+    pytest.importorskip("dgl")
+    weighted = wide.with_weights(np.arange(1.0, 7))
+    assert mh.Graph.from_dgl(wide.to_dgl()) == wide and mh.Graph.from_dgl(weighted.to_dgl(), weight="weight") == weighted

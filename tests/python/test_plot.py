@@ -74,3 +74,20 @@ def test_attention_over_text(rng):
         mh.plot.reach(graph, hops="a")
     with pytest.raises(mh.errors.BadType, match="Graph"):
         mh.plot.reach(3)
+
+
+@pytest.mark.parametrize("text", ["full", "causal", "full - window(2)", "causal - window(3)"])
+@pytest.mark.parametrize("shape", [(512, 512), (400, 700), (700, 400)])
+def test_implicit_graphs_are_counted_by_their_runs(text, shape):
+    g = mh.graph(text, *shape)
+    assert g._core.implicit
+    plain = mh.Graph.from_csr(g.indptr, g.indices, shape=shape)
+    for cells in (8, 70, 700):
+        images = [mh.plot.spy(x, cells=cells).images[0].get_array() for x in (g, plain)]
+        assert np.array_equal(*images)
+    assert np.array_equal(mh.plot._column_degrees(g), mh.plot._column_degrees(plain))
+
+
+def test_large_implicit_graphs_are_drawn_without_their_edges():
+    assert drawn(mh.plot.spy(mh.graph("full", 10**6))).std() > 0
+    assert drawn(mh.plot.degree(mh.graph("causal", 10**5))).std() > 0

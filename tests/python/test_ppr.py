@@ -87,3 +87,58 @@ def test_gdc_of_weights_and_rectangles():
         mh.gdc(mh.graph("full", 2, 3))
     with pytest.raises(mh.errors.BadType, match="self_loops: 'no'"):
         mh.gdc(graph, self_loops="no")
+
+
+@pytest.mark.parametrize("kind", ["sym", "row", "col"])
+@pytest.mark.parametrize("directed", [False, True])
+def test_gdc_by_heat_keeps_the_largest_entries(kind, directed):
+    graph = mh.graph("random(4, 1)" if directed else "smallworld(4, 0.2, 3)", 150)
+    a = normalised(graph.to_dense() + np.eye(150), kind)
+    values, vectors = np.linalg.eig(np.eye(150) - a)
+    whole = (vectors * np.exp(-2.5 * values) @ np.linalg.inv(vectors)).real
+    for given in (dict(topk=6), dict(topk=None, eps=0.02), dict(topk=6, eps=0.02), dict(topk=None)):
+        found = mh.gdc(graph, tol=1e-12, kernel="heat", t=2.5, normalization=kind, **given).to_dense()
+        rows, kept = (whole.T, found.T) if kind == "col" else (whole, found)
+        least = max(given.get("eps", 1e-11), 1e-11)
+        want = np.where(rows >= least, rows, 0)
+        if given["topk"]:
+            want[want < np.sort(want, 1)[:, -6:-5]] = 0
+        assert np.allclose(kept, want, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["sym", "row", "col"])
+def test_gdc_keeps_what_is_large_enough(kind):
+    graph = mh.graph("smallworld(4, 0.2, 3)", 60)
+    whole = 0.15 * np.linalg.inv(np.eye(60) - 0.85 * normalised(graph.to_dense() + np.eye(60), kind))
+    found = mh.gdc(graph, None, 1e-12, eps=0.01, normalization=kind).to_dense()
+    assert np.allclose(found, np.where(whole >= 0.01, whole, 0), atol=1e-9)
+    assert mh.gdc(graph, eps=2.0).nnz == mh.gdc(graph, kernel="heat", eps=2.0).nnz == 0
+
+
+def test_gdc_of_equal_weights_takes_the_first():
+    largest = mh._ppr._largest
+    assert largest(np.array([0.5, 1, 0, 0.5, 0.5]), 3, None).tolist() == [0, 1, 3]
+    assert largest(np.array([0.5, 1, 0, 0.5, 0.5]), 2, 0.7).tolist() == [1] and largest(np.zeros(3), 2, 0.0).tolist() == []
+    assert mh.gdc(mh.graph("self", 0), kernel="heat").shape == (0, 0)
+
+
+def test_gdc_as_a_transform_of_data():
+    torch = pytest.importorskip("torch")
+    from types import SimpleNamespace
+
+    graph = mh.graph("smallworld(4, 0.2, 3)", 40)
+    transform = mh.nn.GDC(topk=6, kernel="heat", t=2.0)
+    want = mh.gdc(graph, 6, kernel="heat", t=2.0)
+    assert transform(graph) == want and "topk=6" in repr(transform)
+    data = SimpleNamespace(edge_index=torch.from_numpy(graph.to_edge_index()), num_nodes=40, edge_attr=None)
+    found = transform(data)
+    assert mh.Graph.from_edge_index(found.edge_index, 40) == want.with_weights(None)
+    assert np.allclose(found.edge_attr.numpy(), want.weights) and data.edge_attr is None
+    with pytest.raises(mh.errors.BadType, match="graph: int"):
+        transform(3)
+    for given, words in ((dict(kernel="x"), "kernel: 'x'"), (dict(t=1.0), "t: 1.0 with kernel ppr"), (dict(eps=-1), "eps"),
+                         (dict(kernel="heat", teleport=0.1), "teleport: 0.1 with kernel heat"), (dict(tol=0), "tol: 0"),
+                         (dict(normalization="none"), "normalization: 'none'")):
+        for make in (mh.nn.GDC, lambda **given: mh.gdc(graph, **given)):
+            with pytest.raises(mh.errors.BadValue, match=words):
+                make(**given)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import _core, _settings
-from ._check import choice, flag, integer, is_compiling, is_torch, number, real, string, to_numpy, whole
+from ._check import choice, flag, integer, is_compiling, is_torch, laid_out, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -124,28 +124,35 @@ def make_options(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed,
 
 
 def weight_shape(graphs, b, h):
-    """Of attention's weights in CSR edge order: [b, h, m]; [sum of m] for graphs of unequal size."""
+    """Of attention's weights in CSR edge order: [b, h, m]; [sum of m] for graphs with unequally many edges."""
     sizes = {g.nnz for g in graphs}
     if len(sizes) == 1:
         return (b, h, sizes.pop())
     if b > 1:
-        raise BadValue("return_weights: graphs of unequal size want a batch of 1")
+        raise BadValue(f"return_weights: graphs of {min(sizes)} to {max(sizes)} edges with a batch of {b}, equally many edges or "
+                       "a batch of 1 is wanted")
     return (sum(g.nnz for g in graphs),)
 
 
-def _array(x, name):
-    """A NumPy array of f64, f32 or bf16 (as uint16), and its type's name; float16 is computed in f32."""
+def given_array(x, name):
+    """A NumPy array as it is, whose shape can be looked at before :func:`readable` copies it; and its type's name."""
     array = to_numpy(x, name)
     kind = array.dtype.name
-    if kind == "bfloat16":
-        return array.view(np.uint16), kind
-    if kind == "float16":
-        return array.astype(np.float32), kind
-    if kind not in ("float64", "float32"):
+    if kind not in ("float64", "float32", "bfloat16", "float16"):
         raise BadType(f"{name}: {array.dtype}, expected float64, float32, bfloat16 or float16")
-    if not array.dtype.isnative or any(step % array.itemsize for step in array.strides):
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return array, kind
+
+
+def readable(array, name):
+    """An array of f64, f32 or bf16 (as uint16) that the engine reads, copied only where it is no such; float16 becomes f32."""
+    kind = array.dtype.name
+    if kind == "bfloat16":
+        return array.view(np.uint16)
+    if kind == "float16":
+        return laid_out(array, np.float32, name)
+    if not array.dtype.isnative or any(step % array.itemsize for step in array.strides):
+        return laid_out(array, array.dtype.newbyteorder("="), name)
+    return array
 
 
 def check_edge_axes(count, name):
@@ -153,11 +160,22 @@ def check_edge_axes(count, name):
         raise BadValue(f"{name}: {count} axes, [m], [heads, m] or [batch, heads, m] is wanted")
 
 
-def edge_values(values, dtype, name):
+def check_edge_shape(shape, graphs, b, h, name):
+    """That values of this shape are one for each edge, of all heads and items or of each."""
+    check_edge_axes(len(shape), name)
+    sizes = {g.nnz for g in graphs}
+    total, m = sum(g.nnz for g in graphs), graphs[0].nnz
+    fits = [(total,)] + ([(h, m), (b, h, m)] if len(sizes) == 1 else [])
+    if tuple(shape) not in fits:
+        wanted = " or ".join(str(list(x)) for x in fits)
+        raise BadValue(f"{name}: shape {list(shape)} where {wanted} (batch, heads, edges) is wanted")
+
+
+def edge_values(values, dtype, graphs, b, h, name):
     """Bias [m], [h, m] or [b, h, m] as the arithmetic type; copied only where it has another type or layout."""
-    array = real(values, name, dtype)
-    check_edge_axes(array.ndim, name)
-    return array
+    array = real(values, name)
+    check_edge_shape(array.shape, graphs, b, h, name)
+    return laid_out(array, dtype, name)
 
 
 def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
@@ -170,9 +188,11 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     teleport V, 0 by default (and log-sum-exp -inf).
 
     q : [b, h, s, d]; k : [b, h_kv, s_k, d]; v : [b, h_kv, s_k, d_v], h_kv a divisor of h. ``layout="bshd"`` swaps heads
-        and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch, float64,
-        float32, bfloat16 (sums in float32) or float16 (computed in float32); any strides, nothing is copied.
-    graph : one Graph (s rows, s_k columns), or a list of one for each head.
+        and tokens; ``layout="thd"`` is [tokens, h, d] without a batch, for graphs of :func:`batch`. NumPy or torch (or what
+        has DLPack and lies on the CPU: then NumPy comes back), float64, float32, bfloat16 (sums in float32) or float16 (computed
+        in float32); any strides, nothing is copied.
+    graph : one Graph (s rows, s_k columns), or a list of one for each head. Its own weights do not count: give what they are to
+        change as `bias` (their log has them multiply the exponentials).
     hops : an integer from 0. Graphs that are not square take hops=1 and teleport=0 only.
     teleport : in [0, 1]; with torch it may be a tensor of one value.
     scale : of the scores; 1 / sqrt(d) by default.
@@ -182,7 +202,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     dropout_p, hop_dropout_p : in [0, 1), on A once, and on Z in every hop; masks follow from `seed` alone.
     seed : an integer, taken modulo 2^64; None draws one.
     return_lse, return_weights : also the log of the softmax sums [b, h, s], and A in CSR edge order [b, h, m] (no gradient
-        goes through A).
+        goes through A); [h, s] and [h, m] with ``layout="thd"``. Of graphs for each head with unequally many edges A is one
+        axis, head after head, and the batch is 1.
     backward : torch: "stored" keeps A and all Z of all heads, "checkpointed" keeps nothing and makes them again head by
         head (a third more time, a fraction of the memory), "implicit" differentiates the fixed point (wrong by what `hops`
         are short of it, (1 - teleport)^hops).
@@ -218,7 +239,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
                                    reorder=reorder, backend=backend)
     check_call(layout, backward, reorder, backend, return_lse, return_weights)
     *given, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
-    (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
+    (q, kind), (k, k_kind), (v, v_kind) = given_array(q, "q"), given_array(k, "k"), given_array(v, "v")
     for name, other in (("k", k_kind), ("v", v_kind)):
         if other != kind:
             raise BadType(f"{name}: {other} where q is {kind}")
@@ -227,6 +248,9 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     _, v_shape = as_bhsd(v.shape, layout, "v")
     graphs = _graphs(graph, q_shape[1])
     b, h, kv, d, dv = plan_shape(q_shape, k_shape, v_shape, graphs)
+    real = np.float64 if kind == "float64" else np.float32
+    bias = None if bias is None else edge_values(bias, real, graphs, b, h, "bias")
+    q, k, v = readable(q, "q"), readable(k, "k"), readable(v, "v")
     if seed is None:
         seed = int(np.random.default_rng().integers(2**63)) if dropout_p or hop_dropout_p else 0
     options = make_options(*given, seed, b)
@@ -234,21 +258,21 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
                       dtype=_DTYPES.get(kind, "f32"), hops=options.hops, reorder=reorder, backend=backend,
                       memory_limit=options.memory_limit)
     _settings.watch(plan)
-    real = np.float64 if kind == "float64" else np.float32
-    out = np.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
-                   (b, h, q.shape[2], dv), dtype=q.dtype)
-    lse = np.empty((b, h, q_shape[2]), dtype=real) if return_lse else None
-    weights = np.empty(weight_shape(graphs, b, h), dtype=real) if return_weights else None
+    out = _settings.empty(v.shape[:1] + (q.shape[1], h, dv) if layout == "bshd" else (q.shape[0], h, dv) if layout == "thd" else
+                          (b, h, q.shape[2], dv), q.dtype, "the result")
+    lse = _settings.empty((b, h, q_shape[2]), real, "lse") if return_lse else None
+    weights = _settings.empty(weight_shape(graphs, b, h), real, "weights") if return_weights else None
     views = [x.transpose(axes) for x in (q, k, v, out)]
-    _core.attention(plan, *views, None if bias is None else edge_values(bias, real, "bias"), lse, weights, None, options)
+    _core.attention(plan, *views, bias, lse, weights, None, options)
     if kind == "bfloat16":
         import ml_dtypes
 
         out = out.view(ml_dtypes.bfloat16)
     elif kind == "float16":
         out = out.astype(np.float16)
-    if layout == "thd" and lse is not None:
-        lse = lse[0]
+    if layout == "thd":
+        lse = lse if lse is None else lse[0]
+        weights = weights if weights is None or weights.ndim == 1 else weights[0]
     found = (out,) + ((lse,) if return_lse else ()) + ((weights,) if return_weights else ())
     return found[0] if len(found) == 1 else found
 

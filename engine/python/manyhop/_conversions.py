@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from ._check import flag, real, shown, string, to_numpy, vector, whole
-from ._settings import need_memory
+from ._settings import need_memory, room
 from .errors import BadType, BadValue, Error
 
 
@@ -29,8 +29,8 @@ def two(sizes, name, wanted="(rows, columns)"):
     return whole(sizes[0], f"{name}[0]"), whole(sizes[1], f"{name}[1]")
 
 
-def values_or_none(weights, name="weights"):
-    return None if weights is None else vector(weights, name, np.float64)
+def values_or_none(weights, name="weights", length=None):
+    return None if weights is None else vector(weights, name, np.float64, length, "edges")
 
 
 def _named(weight, names):
@@ -38,6 +38,95 @@ def _named(weight, names):
     if string(weight, "weight") not in names:
         raise BadValue(f"weight: {weight!r}, the edges have {', '.join(map(repr, names)) or 'none'}")
     return weight
+
+
+def _check_numbers(values, most, name):
+    """Integers 0 .. most - 1."""
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        raise BadValue(f"{name}: {values.dtype} with {values.ndim} axes, one axis of integers is wanted")
+    if values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= most:
+            raise BadValue(f"{name}: {low if low < 0 else high}, an integer from 0 to {most - 1} is wanted")
+
+
+def _check_compressed(indptr, indices, values, shape, place):
+    """Of a matrix compressed along the first axis of `shape`; what converts it trusts the offsets and numbers."""
+    indptr, indices = np.asarray(indptr), np.asarray(indices)
+    held = min(len(indices), len(values))
+    if indptr.ndim != 1 or indptr.dtype.kind not in "iu" or len(indptr) != shape[0] + 1:
+        raise BadValue(f"{place}: indptr is {indptr.dtype} {list(indptr.shape)}, integers [{shape[0] + 1}] are wanted")
+    if indptr[0] != 0:
+        raise BadValue(f"{place}: indptr[0] is {indptr[0]}, 0 is wanted")
+    if (falls := indptr[1:] < indptr[:-1]).any():
+        at = int(falls.argmax()) + 1
+        raise BadValue(f"{place}: indptr[{at}] is {indptr[at]} after {indptr[at - 1]}, offsets that do not fall are wanted")
+    if indptr[-1] > held:
+        raise BadValue(f"{place}: indptr ends at {indptr[-1]}, there are {len(indices)} indices and {len(values)} values")
+    _check_numbers(indices[:int(indptr[-1])], shape[1], f"{place}: indices")
+
+
+def _check_coordinates(rows, cols, values, shape, place):
+    rows, cols = np.asarray(rows), np.asarray(cols)
+    if not len(rows) == len(cols) == len(values):
+        raise BadValue(f"{place}: {len(rows)} rows, {len(cols)} columns and {len(values)} values, equal numbers are wanted")
+    _check_numbers(rows, shape[0], f"{place}: rows")
+    _check_numbers(cols, shape[1], f"{place}: columns")
+
+
+def _check_scipy(matrix):
+    """SciPy's conversions write where a matrix says, and its arrays may be assigned to without any check."""
+    place = f"from_scipy: {matrix.format} matrix"
+    rows, cols = matrix.shape
+    if matrix.format in ("csr", "csc"):
+        shape = (rows, cols) if matrix.format == "csr" else (cols, rows)
+        _check_compressed(matrix.indptr, matrix.indices, matrix.data, shape, place)
+    elif matrix.format == "bsr":
+        _, height, width = matrix.data.shape
+        if height < 1 or width < 1 or rows % height or cols % width:
+            raise BadValue(f"{place}: blocks of {height} x {width}, divisors of {rows} x {cols} are wanted")
+        _check_compressed(matrix.indptr, matrix.indices, matrix.data, (rows // height, cols // width), place)
+    elif matrix.format == "coo":
+        _check_coordinates(matrix.row, matrix.col, matrix.data, matrix.shape, place)
+    elif matrix.format == "dia":
+        if matrix.data.ndim != 2 or matrix.offsets.shape != matrix.data.shape[:1]:
+            raise BadValue(f"{place}: offsets {list(matrix.offsets.shape)} beside data {list(matrix.data.shape)}, "
+                           "one for each row of it are wanted")
+    elif matrix.format == "lil":
+        if not len(matrix.rows) == len(matrix.data) == rows:
+            raise BadValue(f"{place}: lists of {len(matrix.rows)} rows and {len(matrix.data)} values, {rows} are wanted")
+        for i, (columns, values) in enumerate(zip(matrix.rows, matrix.data)):
+            if len(columns) != len(values):
+                raise BadValue(f"{place}: row {i} has {len(columns)} columns and {len(values)} values, equal numbers are wanted")
+
+
+def _check_torch(tensor):
+    """As torch does where check_invariants is on, which it is not by default; but duplicates and any order pass."""
+    kind = str(tensor.layout).removeprefix("torch.sparse_")
+    place = f"from_torch: {kind} tensor"
+    if kind == "coo":
+        rows, cols = tensor._indices().numpy()
+        return _check_coordinates(rows, cols, tensor._values(), tensor.shape, place)
+    if kind in ("csr", "bsr"):
+        outer, inner, shape = tensor.crow_indices(), tensor.col_indices(), tuple(tensor.shape)
+    else:
+        outer, inner, shape = tensor.ccol_indices(), tensor.row_indices(), tuple(tensor.shape)[::-1]
+    values = tensor.values()
+    if values.dim() == 3:
+        height, width = values.shape[1:] if kind == "bsr" else tuple(values.shape[1:])[::-1]
+        shape = (shape[0] // max(height, 1), shape[1] // max(width, 1))
+    _check_compressed(outer.numpy(), inner.numpy(), values, shape, place)
+
+
+def _canonical(matrix):
+    """A CSR matrix without duplicates, which may be the matrix itself."""
+    if matrix.dtype.kind in "biuf" and not (matrix.format == "csr" and matrix.has_canonical_format):
+        matrix = matrix.astype(np.float64)  # sums of duplicates may pass what a narrow type holds
+    csr = matrix.tocsr()
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
 
 
 class Conversions:
@@ -49,6 +138,8 @@ class Conversions:
     def from_scipy(cls, matrix, *, weights=True):
         """From a SciPy sparse matrix or array: entry (i, j) is an edge, i receives. Duplicates add; stored zeros stay edges.
 
+        BadValue where the matrix's own arrays contradict each other, which SciPy does not look for.
+
         >>> import manyhop as mh, numpy as np, scipy.sparse
         >>> mask = np.tri(4, dtype=bool)
         >>> mh.Graph.from_scipy(scipy.sparse.csr_array(mask), weights=False) == mh.graph("causal", 4)
@@ -59,13 +150,17 @@ class Conversions:
             raise BadType(f"from_scipy: {type(matrix).__name__}, a SciPy sparse matrix is wanted")
         if matrix.ndim != 2:
             raise BadValue(f"from_scipy: {matrix.ndim} axes, 2 are wanted")
-        if matrix.dtype.kind in "biuf" and not (matrix.format == "csr" and matrix.has_canonical_format):
-            matrix = matrix.astype(np.float64)  # sums of duplicates may pass what a narrow type holds
-        csr = matrix.tocsr()
-        if not csr.has_canonical_format:
-            csr = csr.copy()
-            csr.sum_duplicates()
-        return cls.from_csr(csr.indptr, csr.indices, csr.data if flag(weights, "weights") else None, shape=csr.shape)
+        flag(weights, "weights")
+        try:
+            _check_scipy(matrix)
+            with room(12 * matrix.nnz, f"a matrix of {matrix.nnz} edges"):
+                csr = _canonical(matrix)
+        except Error:
+            raise
+        except (ValueError, TypeError, IndexError, AttributeError) as error:  # its parts are none of a matrix
+            raise BadValue(f"from_scipy: {matrix.format} matrix that SciPy cannot convert: {error}") from None
+        edges = int(csr.indptr[-1])  # spare room may follow them
+        return cls.from_csr(csr.indptr, csr.indices[:edges], csr.data[:edges] if weights else None, shape=csr.shape)
 
     def to_scipy(self):
         """scipy.sparse.csr_array of weights, or ones (float64); a copy.
@@ -100,7 +195,8 @@ class Conversions:
             n = int(max(senders.max(), receivers.max())) + 1 if pair.size else 0
         n = (n, n) if hasattr(n, "__index__") and not getattr(n, "ndim", 0) else n
         sources, targets = two(n, "n", "one number or (sources, targets)")
-        return cls.from_edges(receivers, senders, values_or_none(edge_weight, "edge_weight"), shape=(targets, sources))
+        weights = values_or_none(edge_weight, "edge_weight", pair.shape[1])
+        return cls.from_edges(receivers, senders, weights, shape=(targets, sources))
 
     def to_edge_index(self):
         """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).
@@ -126,10 +222,12 @@ class Conversions:
             raise BadType(f"from_torch: {getattr(tensor, 'layout', type(tensor).__name__)}, a sparse torch tensor is wanted")
         if tensor.dim() != 2 or tensor.dense_dim() != 0:
             raise BadValue(f"from_torch: {tensor.dim()} axes, {tensor.dense_dim()} of them dense, 2 sparse ones are wanted")
-        coo = tensor.detach().to_sparse_coo()
+        tensor = tensor.detach().cpu()
+        _check_torch(tensor)
+        coo = tensor.to_sparse_coo()
         if not (coo.is_coalesced() or coo.dtype.is_complex):
             coo = torch.sparse_coo_tensor(coo._indices(), coo._values().to(torch.float64), coo.shape)
-        coo = coo.coalesce().cpu()
+        coo = coo.coalesce()
         rows, cols = coo.indices().numpy()
         return cls.from_edges(rows, cols, coo.values() if flag(weights, "weights") else None, shape=tuple(tensor.shape))
 
@@ -188,8 +286,7 @@ class Conversions:
         [(0, 1), (0, 2), (1, 2)]
         """
         networkx = _need("networkx", "to_networkx")
-        if self.shape[0] != self.shape[1]:
-            raise BadValue(f"to_networkx: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
+        self._want_square("to_networkx")
         result = networkx.DiGraph()
         result.add_nodes_from(range(self.shape[0]))
         senders, receivers = self.to_edge_index().tolist()
@@ -218,6 +315,26 @@ class Conversions:
         shape = graph.num_dst_nodes(destination), graph.num_src_nodes(source)
         return cls.from_edges(receivers, senders, weights, shape=shape)
 
+    def to_dgl(self):
+        """dgl.DGLGraph with an arc from sender to receiver for each edge, in CSR order; edata["weight"] (float64) where weighted.
+
+        A rectangle has the node types "sender" and "receiver", with edges of type "sends".
+
+        >>> import manyhop as mh, dgl
+        >>> [ends.tolist() for ends in mh.graph("causal - self", 3).to_dgl().edges(order="eid")]   # 0 sends to 1 and 2
+        [[0, 0, 1], [1, 2, 2]]
+        """
+        dgl, torch = _need("dgl", "to_dgl"), _need("torch", "to_dgl")
+        rows, cols = self.shape
+        arcs = tuple(torch.from_numpy(self.to_edge_index()))
+        if rows == cols:
+            result = dgl.graph(arcs, num_nodes=rows)
+        else:
+            result = dgl.heterograph({("sender", "sends", "receiver"): arcs}, num_nodes_dict={"sender": cols, "receiver": rows})
+        if self.weights is not None:
+            result.edata["weight"] = torch.from_numpy(self.weights.copy())
+        return result
+
     @classmethod
     def from_igraph(cls, graph, *, weight=None):
         """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions. `weight` names the
@@ -231,6 +348,18 @@ class Conversions:
         pairs = np.asarray(graph.get_edgelist(), dtype=np.int64).reshape(-1, 2)
         weights = None if weight is None else real(graph.es[_named(weight, graph.es.attributes())], "weight")
         return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
+
+    def to_igraph(self):
+        """Directed igraph.Graph with an arc from sender to receiver for each edge, in CSR order, attribute "weight" where weighted.
+
+        >>> import manyhop as mh, igraph
+        >>> mh.graph("causal - self", 3).to_igraph().successors(0)   # 0 sends to 1 and 2
+        [1, 2]
+        """
+        igraph = _need("igraph", "to_igraph")
+        self._want_square("to_igraph")
+        attributes = {} if self.weights is None else {"weight": self.weights.tolist()}
+        return igraph.Graph(self.shape[0], self.to_edge_index().T.tolist(), directed=True, edge_attrs=attributes)
 
     @classmethod
     def from_networkit(cls, graph):
@@ -251,6 +380,25 @@ class Conversions:
             weights.append(w)
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, len(number), graph.isDirected())
+
+    def to_networkit(self):
+        """Directed networkit.Graph with an arc from sender to receiver for each edge, weighted where this graph is.
+
+        >>> import manyhop as mh, networkit
+        >>> list(mh.graph("causal - self", 3).to_networkit().iterNeighbors(0))   # 0 sends to 1 and 2
+        [1, 2]
+        """
+        networkit = _need("networkit", "to_networkit")
+        self._want_square("to_networkit")
+        senders, receivers = self.to_edge_index()
+        weighted = self.weights is not None
+        result = networkit.Graph(self.shape[0], weighted=weighted, directed=True)
+        result.addEdges((self.weights.copy(), (senders, receivers)) if weighted else (senders, receivers))
+        return result
+
+    def _want_square(self, name):
+        if self.shape[0] != self.shape[1]:
+            raise BadValue(f"{name}: {self.shape[0]} x {self.shape[1]}, a square graph is wanted")
 
     @classmethod
     def _from_arcs(cls, pairs, weights, n, directed):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _core, _settings
-from ._attention import BACKWARD
+from ._attention import BACKWARD, readable
 from ._check import choice, is_torch, number, numbers, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
@@ -17,7 +17,9 @@ class DiffuseResult(NamedTuple):
     value : the diffused signal, in shape and type of x.
     hops : K, how many products with A it took.
     residual : ||Z_K - Z_{K-1}||, bound : one on ||Z_K - Z_inf||, both of the worst column relative to ||x|| (absolute where x is
-        0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1.
+        0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1. Without a hop there is no residual: nan.
+        The bound is that of exact arithmetic and may fall to 0; what rounding adds, about 1e-16 a hop (float32: 1e-7), is not
+        in it.
     converged : whether bound <= tol; True for a fixed number of hops.
 
     While torch.compile traces and inside torch.func the last four are tensors.
@@ -47,25 +49,36 @@ def check_call(kernel, hops, tol, normalization, dangling, backward, backend):
     return None if hops is None else whole(hops, "hops"), None if tol is None else number(tol, "tol")
 
 
-def signal(x):
-    array = to_numpy(x, "x")
-    if array.dtype not in (np.float64, np.float32):
-        raise BadType(f"x: {array.dtype}, float64 or float32 is wanted")
-    if array.ndim not in (1, 2):
-        raise BadValue(f"x: {array.ndim} axes, [n] or [n, channels] is wanted")
-    return array
+def check_given(kernel, teleport, t):
+    """What another kernel reads is a mistake; it was given where it is not the default."""
+    for name, value, default, owner in (("teleport", teleport, 0.1, "ppr"), ("t", t, 1.0, "heat")):
+        if kernel == owner:
+            continue
+        given = "a tensor" if is_torch(value) else number(value, name)
+        if given != default:
+            raise BadValue(f"{name}: {given} with kernel {kernel}, only kernel {owner} takes it")
+
+
+def check_signal(shape, dtype, graph):
+    if dtype.removeprefix("torch.") not in ("float64", "float32"):
+        raise BadType(f"x: {dtype}, float64 or float32 is wanted")
+    if len(shape) not in (1, 2):
+        raise BadValue(f"x: {len(shape)} axes, [n] or [n, channels] is wanted")
+    rows, cols = graph.shape
+    if rows == cols != shape[0]:
+        raise BadValue(f"x: {shape[0]} rows for a graph of {rows} x {cols}")
 
 
 def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
             dangling="zero", weights=None, backward="stored", backend="cpu"):
-    """Spreads a signal x ([n] or [n, c], float64 or float32, NumPy or torch) over a square graph.
+    """Spreads a signal x ([n] or [n, c], float64 or float32; NumPy, torch or DLPack on the CPU) over a square graph.
 
     kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":
     sum_k c_k A^k X.
 
-    teleport : in [0, 1], for "ppr".
-    t : from 0, for "heat".
-    coefficients : c_0, c_1, ... for "coefficients".
+    teleport : in [0, 1], for "ppr" alone.
+    t : from 0, for "heat" alone.
+    coefficients : c_0, c_1, ... for "coefficients" alone.
     hops, tol : a fixed number of hops, or as many as bring the error bound to tol; 1e-6 when neither is given, both is an error.
     normalization : A_ij of the weights W_ij with row sums r_i and column sums c_j: "sym" W_ij / sqrt(r_i c_j), "row" W_ij / r_i,
         "col" W_ij / c_j (keeps the sum of x), "none" W_ij.
@@ -98,14 +111,15 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
         return torch_ops.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
                                  normalization=normalization, dangling=dangling, weights=weights, backward=backward, backend=backend)
     hops, tol = check_call(kernel, hops, tol, normalization, dangling, backward, backend)
+    check_given(kernel, teleport, t)
     options = _core.diffuse_options(kernel, number(teleport, "teleport"), number(t, "t"), numbers(coefficients, "coefficients"),
                                     hops, tol, normalization, dangling)
-    array = signal(x)
+    array = to_numpy(x, "x")
+    check_signal(array.shape, str(array.dtype.newbyteorder("=")), graph)
     if weights is not None:
         graph = graph.with_weights(weights)
-    if any(step % array.itemsize for step in array.strides):
-        array = np.ascontiguousarray(array)
+    array = readable(array, "x")
     matrix = array if array.ndim == 2 else array[:, None]
-    value = np.empty(matrix.shape, dtype=array.dtype)
+    value = _settings.empty(matrix.shape, array.dtype, "the result")
     hops, residual, bound, converged = _core.diffuse(graph._core, matrix, value, options, 0, _settings._limit, backend)
     return DiffuseResult(value.reshape(array.shape), hops, residual, bound, converged)

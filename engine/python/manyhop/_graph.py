@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _core
-from ._check import flag, is_compiling, vector, whole
+from ._check import flag, is_compiling, path_name, vector, whole
 from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
 from .errors import BadType, BadValue
@@ -183,7 +183,7 @@ class Graph(Conversions):
         """
         if weights is None:
             return Graph(self._core.without_weights())
-        return Graph(self._core.with_weights(values_or_none(weights)))
+        return Graph(self._core.with_weights(values_or_none(weights, length=self.nnz)))
 
     def is_symmetric(self):
         """Whether each edge (i, j) has (j, i) of the same weight beside it.
@@ -277,7 +277,7 @@ class Graph(Conversions):
         [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
         """
         n = None if n is None else whole(n, "n")
-        found = cls(_core.Graph.load(str(path), n, flag(undirected, "undirected"), flag(compact, "compact"),
+        found = cls(_core.Graph.load(path_name(path), n, flag(undirected, "undirected"), flag(compact, "compact"),
                                      whole(base, "base")))
         if n is not None and found.shape != (n, n):
             raise BadValue(f"n: {n} x {n} does not fit {path}, which is {found.shape[0]} x {found.shape[1]}")
@@ -292,24 +292,24 @@ class Graph(Conversions):
         >>> mh.Graph.load(name) == mh.graph("window(1)", 5)
         True
         """
-        self._core.save(str(path))
+        self._core.save(path_name(path))
 
     # Arrays; the base class has the conversions from and to other libraries
     @classmethod
     def from_csr(cls, indptr, indices, weights=None, *, shape=None):
         """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square.
 
-        Integers that fit are converted; BadValue names the first row that is not in order.
+        NumPy, torch, lists, or DLPack on the CPU. Integers that fit are converted; BadValue names the first row that is not in
+        order.
 
         >>> import manyhop as mh
         >>> mh.Graph.from_csr([0, 2, 3], [0, 1, 1])
         Graph(2 x 2, 3 edges)
         """
+        shape = None if shape is None else two(shape, "shape")
         indptr, indices = vector(indptr, "indptr", np.int64), vector(indices, "indices", np.int32)
-        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else two(shape, "shape")
-        weights = values_or_none(weights)
-        if weights is not None and len(weights) != len(indices):  # below, none at all are no weights
-            raise BadValue(f"weights: {len(weights)} entries for {len(indices)} edges")
+        shape = (max(len(indptr) - 1, 0),) * 2 if shape is None else shape
+        weights = values_or_none(weights, length=len(indices))  # below, none at all are no weights
         return cls(_core.Graph.from_csr(*shape, indptr, indices, weights))
 
     @classmethod
@@ -320,8 +320,9 @@ class Graph(Conversions):
         >>> mh.Graph.from_edges([1, 0, 1], [0, 1, 0], [2.0, 5.0, 3.0], shape=(2, 2)).weights.tolist()
         [5.0, 5.0]
         """
-        return cls(_core.Graph.from_edges(*two(shape, "shape"), vector(rows, "rows", np.int32), vector(cols, "cols", np.int32),
-                                          values_or_none(weights)))
+        shape = two(shape, "shape")
+        rows, cols = vector(rows, "rows", np.int32), vector(cols, "cols", np.int32)
+        return cls(_core.Graph.from_edges(*shape, rows, cols, values_or_none(weights, length=len(rows))))
 
     def to_dense(self):
         """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory (LimitError where there is less).

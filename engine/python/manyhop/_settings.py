@@ -1,11 +1,13 @@
 """Threads and memory limit of this process."""
 
 import contextvars
+import math
 import os
 from contextlib import contextmanager
 
-from . import _core
-from ._check import whole
+import numpy as np
+
+from . import _check, _core
 from .errors import LimitError
 
 _limit = 0
@@ -38,7 +40,7 @@ def set_threads(count):
     1
     >>> mh.set_threads(0)
     """
-    _core.set_threads(whole(count, "threads", 0, 4096))
+    _core.set_threads(_check.whole(count, "threads", 0, 4096))
 
 
 def get_threads():
@@ -61,7 +63,7 @@ def set_memory_limit(nbytes):
     >>> mh.set_memory_limit(0)
     """
     global _limit
-    _limit = whole(nbytes, "memory limit", 0, 2**63 - 1)
+    _limit = _check.whole(nbytes, "memory limit", 0, 2**63 - 1)
     _core.set_memory_limit(_limit)
 
 
@@ -99,6 +101,24 @@ def need_memory(nbytes, what):
     limit = _limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if nbytes > limit:
         raise LimitError(f"memory limit: {what} takes {nbytes} bytes, the limit is {limit}")
+
+
+@contextmanager
+def room(nbytes, what):
+    """LimitError where what the ``with`` makes passes the limit, or the system has no room for it."""
+    need_memory(nbytes, what)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):  # torch has no type of its own for it
+            raise
+        raise LimitError(f"out of memory: {what} takes {nbytes} bytes, which the system does not give") from None
+
+
+def empty(shape, dtype, what):
+    """np.empty within the memory limit."""
+    with room(math.prod(shape) * np.dtype(dtype).itemsize, what):
+        return np.empty(shape, dtype)
 
 
 def release_memory():

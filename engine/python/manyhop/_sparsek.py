@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from . import _core, _settings
-from ._attention import _DTYPES, _array, as_bhsd, dtype_name
-from ._check import choice, flag, is_torch, number, real, to_numpy, vector, whole
+from ._attention import _DTYPES, as_bhsd, dtype_name, given_array, readable
+from ._check import choice, flag, is_torch, laid_out, number, real, to_numpy, vector, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
@@ -22,12 +22,24 @@ def ragged(offsets, total):
     return found
 
 
+def _rows(array, name, flat=False):
+    """[rows, scores] as the engine reads it, or one axis of all; copied only where the axes cannot be joined."""
+    if array.ndim < 1:
+        raise BadValue(f"{name}: a single number, at least one axis is wanted")
+    array = readable(array, name)
+    shape = (array.size,) if flat else (math.prod(array.shape[:-1]), array.shape[-1])
+    if array.ndim <= len(shape) and array.shape[-1] == shape[-1]:
+        return array.reshape(shape)
+    return laid_out(array, array.dtype, name).reshape(shape)
+
+
 def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
     """The projection of scores onto the capped simplex: p = clip(z / temperature - tau, 0, 1), sum p = k, for each row.
 
     A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32, bfloat16
-    or float16 (computed in float32), NumPy or torch. k : a number from 0 (need not be whole), or one for each row. Scores of
-    -inf are absent; rows with fewer scores than k get ones. torch: gradients reach z, and k given as a tensor.
+    or float16 (computed in float32); NumPy, torch or DLPack on the CPU. k : a number from 0 (need not be whole), or one for
+    each row. Scores of -inf are absent; rows with fewer scores than k get ones. torch: gradients reach z, and k given as a
+    tensor.
 
     Source: Lou et al., Sparser is Faster and Less is More, 2024 (arXiv 2406.16747).
 
@@ -44,23 +56,18 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
         from . import torch_sparsek
 
         return torch_sparsek.sparsek(z, k, temperature=temperature, offsets=offsets, method=method, return_tau=return_tau)
-    array, kind = _array(z, "z")
-    if array.ndim < 1:
-        raise BadValue("z: a single number, at least one axis is wanted")
-    if offsets is not None:
-        rows = array.reshape(-1)
-        offsets = ragged(offsets, rows.size)
-    else:
-        rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    array, kind = given_array(z, "z")
+    rows = _rows(array, "z", offsets is not None)
+    offsets = None if offsets is None else ragged(offsets, rows.size)
     count = len(offsets) - 1 if offsets is not None else rows.shape[0]
     row_k, scalar = None, 0.0
-    if isinstance(k, (list, tuple, np.ndarray)):
+    if isinstance(k, (list, tuple, np.ndarray)) and getattr(k, "ndim", 1):
         row_k = real(k, "k", np.float64).reshape(-1)
         if len(row_k) != count:
             raise BadValue(f"k: {len(row_k)} numbers for {count} rows")
     else:
         scalar = number(k, "k", 0)
-    p = np.empty(rows.shape, dtype=rows.dtype)
+    p = _settings.empty(rows.shape, rows.dtype, "the result")
     tau = np.empty(count)
     _core.sparsek(rows, scalar, p, row_k, offsets, temperature, tau, method == "sorted", 0)
     p = p.reshape(array.shape)
@@ -93,15 +100,14 @@ def sparsek_jvp(p, dz, *, dk=None, temperature=1.0, offsets=None):
         from . import torch_sparsek
 
         return torch_sparsek.sparsek_jvp(p, dz, dk, temperature, offsets)
-    gates, kind = _array(p, "p")
-    change, other = _array(dz, "dz")
+    gates, kind = given_array(p, "p")
+    change, other = given_array(dz, "dz")
     if gates.shape != change.shape or gates.dtype != change.dtype or kind != other or gates.ndim < 1:
         raise BadValue(f"dz: {change.dtype} {list(change.shape)} where p is {gates.dtype} {list(gates.shape)}")
-    width = gates.size if offsets is not None else gates.shape[-1]
-    rows = gates.reshape(-1) if offsets is not None else gates.reshape(math.prod(gates.shape[:-1]), width)
-    offsets = None if offsets is None else ragged(offsets, width)
-    out = np.empty(rows.shape, dtype=rows.dtype)
-    _core.sparsek_jvp(rows, change.reshape(rows.shape), out, jvp_of_k(dk, rows, offsets), offsets, temperature, 0)
+    rows, change = _rows(gates, "p", offsets is not None), _rows(change, "dz", offsets is not None)
+    offsets = None if offsets is None else ragged(offsets, rows.size)
+    out = _settings.empty(rows.shape, rows.dtype, "the result")
+    _core.sparsek_jvp(rows, change, out, jvp_of_k(dk, rows, offsets), offsets, temperature, 0)
     out = out.reshape(gates.shape)
     if kind == "bfloat16":
         return out.view(np.asarray(p).dtype)
@@ -137,12 +143,10 @@ def topk(z, k):
 
         array = torch_array(known(z, "z").cpu())
     else:
-        array, _ = _array(z, "z")
-    if array.ndim < 1:
-        raise BadValue("z: a single number, at least one axis is wanted")
-    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+        array, _ = given_array(z, "z")
+    rows = _rows(array, "z")
     width = min(count, rows.shape[1])  # no row has more
-    indices = np.empty((rows.shape[0], width), dtype=np.int32)
+    indices = _settings.empty((rows.shape[0], width), np.int32, "the result")
     _core.topk(rows, width, indices, 0)
     if count > width:
         if rows.shape[0] * count > 2**31:
@@ -256,18 +260,20 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
 
         return torch_sparsek.sparsek_attention(q, k, v, scores, keys=keys, cap=cap, window=window, sinks=sinks, gate=gate,
                                                temperature=temperature, hops=hops, teleport=teleport, scale=scale)
-    (q, kind), (k, k_kind), (v, v_kind) = _array(q, "q"), _array(k, "k"), _array(v, "v")
+    (q, kind), (k, k_kind), (v, v_kind) = given_array(q, "q"), given_array(k, "k"), given_array(v, "v")
     for name, other in (("k", k_kind), ("v", v_kind)):
         if other != kind:
             raise BadType(f"{name}: {other} where q is {kind}")
     for name, x in (("q", q), ("k", k), ("v", v)):
         as_bhsd(x.shape, "bhsd", name)
-    scores = real(scores, "scores", np.float64 if kind == "float64" else np.float32)
+    scores = real(scores, "scores")
     if scores.ndim != 3:
         raise BadValue(f"scores: {scores.ndim} axes, 3 (batch, heads, tokens) are wanted")
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
+    scores = laid_out(scores, np.float64 if kind == "float64" else np.float32, "scores")
+    q, k, v = readable(q, "q"), readable(k, "k"), readable(v, "v")
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    out = np.empty((*q.shape[:3], v.shape[3]), dtype=q.dtype)
+    out = _settings.empty((*q.shape[:3], v.shape[3]), q.dtype, "the result")
     _core.sparsek_attention(q, k, v, scores, out, options, 0, _settings._limit)
     if kind == "bfloat16":
         import ml_dtypes

@@ -52,12 +52,9 @@ def spy(graph, ax=None, *, cells=256):
     rows, cols = graph.shape
     block = max(1, -(-max(rows, cols) // cells))
     height, width = max(1, -(-rows // block)), max(1, -(-cols // block))
-    counts = np.zeros(height * width, dtype=np.int64)
-    for low in range(0, rows, block):
-        part = graph.rows(low, min(low + block, rows))
-        counts[low // block * width:][:width] += np.bincount(part.indices // block, minlength=width)
+    counts = _counts(graph, block, height, width)
     pairs = np.outer(np.minimum(block, rows - np.arange(height) * block), np.minimum(block, cols - np.arange(width) * block))
-    share = counts.reshape(height, width) / np.maximum(pairs, 1)
+    share = counts / np.maximum(pairs, 1)
     # Square roots keep single edges of a large graph visible.
     ax.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
               extent=(-0.5, max(cols, 1) - 0.5, max(rows, 1) - 0.5, -0.5))
@@ -65,6 +62,34 @@ def spy(graph, ax=None, *, cells=256):
     ax.set_ylabel("row (receives)")
     _title(ax, graph)
     return ax
+
+
+def _counts(graph, block, height, width):
+    """Edges of each `block` x `block` pairs. The runs of ``full`` and its like are counted by their ends, whatever their length."""
+    rows = graph.shape[0]
+    if not graph._core.implicit:
+        counts = np.zeros((height, width), dtype=np.int64)
+        for y in range(-(-rows // block)):
+            part = graph.rows(y * block, min(y * block + block, rows))
+            counts[y] = np.bincount(part.indices // block, minlength=width)
+        return counts
+    offsets, ends = graph._core.runs()
+    y = np.repeat(np.arange(rows), np.diff(offsets)) // block
+    below = np.zeros((height, width + 1), dtype=np.int64)  # whole blocks: how many runs cover them, as steps
+    counts = np.zeros((height, width + 1), dtype=np.int64)
+    for end, sign in ((ends[1::2], 1), (ends[::2], -1)):  # a run is what lies below its end, without what lies below its begin
+        np.add.at(below, (y, 0), sign)
+        np.add.at(below, (y, end // block), -sign)
+        np.add.at(counts, (y, end // block), sign * (end % block).astype(np.int64))
+    return (counts + block * np.cumsum(below, axis=1))[:, :width]
+
+
+def _column_degrees(graph):
+    if not graph._core.implicit:
+        return np.bincount(graph.indices, minlength=graph.shape[1])
+    _, ends = graph._core.runs()
+    steps = np.bincount(ends[::2], minlength=graph.shape[1] + 1) - np.bincount(ends[1::2], minlength=graph.shape[1] + 1)
+    return np.cumsum(steps)[:-1]
 
 
 def degree(graph, ax=None):
@@ -77,7 +102,7 @@ def degree(graph, ax=None):
     _want_graph(graph)
     ax = _axes(ax, (5, 3.2))
     rows = graph.degrees()
-    cols = np.bincount(graph.indices, minlength=graph.shape[1])
+    cols = _column_degrees(graph)
     most = int(max(rows.max(initial=0), cols.max(initial=0)))
     wide = most > 50 * max(1.0, float(np.median(rows)) if len(rows) else 1.0)
     edges = np.unique(np.geomspace(1, most + 1, 40).astype(int)) if wide else np.arange(most + 2)

@@ -5,6 +5,7 @@ The operators ``torch.ops.manyhop.*`` name graphs by number, since operators tak
 """
 
 import contextlib
+import math
 from typing import List, Optional, Tuple
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from . import _core, _diffusion, _settings
-from ._attention import as_bhsd, check_call, check_edge_axes, check_numbers, make_options, plan_shape
-from ._check import number, numbers as list_of_numbers, real
+from ._attention import (_graphs, as_bhsd, check_call, check_edge_axes, check_edge_shape, check_numbers, make_options, plan_shape,
+                         weight_shape)
+from ._check import number, numbers as list_of_numbers, real, to_numpy
 from ._diffusion import DiffuseResult
 from ._graph import Graph, _by_number
 from ._operator import in_transform, operator, refuse_tangents
@@ -52,6 +54,29 @@ def on_device(tensor):
 def stream_of(tensor):
     """What a call on a GPU's tensors is queued on; None on the CPU."""
     return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
+
+
+def room(like, shape, dtype, what):
+    """As of _settings, for a tensor beside one on the CPU; a tracer's takes none."""
+    if torch.compiler.is_compiling() or type(like) not in (Tensor, torch.nn.Parameter) or like.device.type != "cpu":
+        return contextlib.nullcontext()
+    return _settings.room(math.prod(shape) * dtype.itemsize, what)
+
+
+def cast(x, dtype, name):
+    """The tensor in that type, its copy within the memory limit."""
+    if torch.compiler.is_compiling() or x.dtype == dtype:
+        return x.to(dtype)
+    with room(x, x.shape, dtype, f"a copy of {name}"):
+        return x.to(dtype)
+
+
+def in_a_row(x, name):
+    """The tensor contiguous, its copy within the memory limit."""
+    if torch.compiler.is_compiling() or x.is_contiguous():
+        return x.contiguous()
+    with room(x, x.shape, x.dtype, f"a copy of {name}"):
+        return x.contiguous()
 
 
 def _optional(tensor):
@@ -102,17 +127,13 @@ class _Call:
                           deterministic=backend == "cuda" and torch.are_deterministic_algorithms_enabled(),
                           threads=self.options.threads, memory_limit=self.options.memory_limit)
 
-    def edges(self):
-        sizes = {g.nnz for g in self.cores}
-        if len(sizes) > 1:
-            raise BadValue("return_weights: with torch tensors the graphs of all heads want equally many edges")
-        return sizes.pop()
-
     def outputs(self, q, layout, want_lse, want_weights, keep, pooled=False):
         out = _empty_like_layout(q, (self.b, self.h, self.n, self.dv), layout)
         real = _real(q.dtype)
         lse = q.new_empty((self.b, self.h, self.n) if want_lse else (0,), dtype=real)
-        weights = q.new_empty((self.b, self.h, self.edges()) if want_weights else (0,), dtype=real)
+        shape = weight_shape(self.cores, self.b, self.h) if want_weights else (0,)
+        with room(q, shape, real, "weights"):
+            weights = q.new_empty(shape, dtype=real)
         size = self.plan.state_bytes(self.options) if keep else 0
         if size and pooled:
             state = torch.from_numpy(_core.pooled_array(size))
@@ -246,11 +267,15 @@ def _tensor(x, name, like=None, cuda=False):
     return x
 
 
-def _reals(values, name, like):
-    """A dense tensor of real numbers, moved to where `like` is; other kinds are copied."""
+def _reals(values, name, like, check):
+    """A dense tensor of real numbers, moved to where `like` is; other kinds are copied after check(shape)."""
     if not isinstance(values, Tensor):
         found = real(values, name)
-        values = torch.from_numpy(np.array(found, dtype=np.float32 if found.dtype == np.float32 else np.float64))
+        check(found.shape)
+        dtype = np.dtype(np.float32 if found.dtype == np.float32 else np.float64)
+        with _settings.room(found.size * dtype.itemsize, f"a copy of {name}"):
+            values = torch.from_numpy(np.array(found, dtype=dtype))
+    check(values.shape)
     if values.layout != torch.strided or values.is_complex():
         raise BadType(f"{name}: {values.dtype} of layout {values.layout}, a dense tensor of real numbers is wanted")
     return values.to(like.device)
@@ -261,8 +286,8 @@ def autocast(*tensors):
     kind = "cuda" if tensors[0].is_cuda else "cpu"
     if not torch.is_autocast_enabled(kind):
         return tensors
-    cast = torch.get_autocast_dtype(kind)
-    return tuple(x.to(cast) if x.dtype != torch.float64 and x.is_floating_point() else x for x in tensors)
+    lower = torch.get_autocast_dtype(kind)
+    return tuple(cast(x, lower, "an input") if x.dtype != torch.float64 and x.is_floating_point() else x for x in tensors)
 
 
 def same_types(q, k, v):
@@ -272,7 +297,7 @@ def same_types(q, k, v):
             raise BadType(f"{name}: {x.dtype} where q is {q.dtype}")
     given = q.dtype
     if given == torch.float16:
-        q, k, v = q.float(), k.float(), v.float()
+        q, k, v = (cast(x, torch.float32, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     if q.dtype not in _DTYPES:
         raise BadType(f"q: {q.dtype}, expected float64, float32, bfloat16 or float16")
     return q, k, v, given
@@ -309,9 +334,10 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         lengths_tensor, lengths = _lengths(lengths), None
     *settings, seed = check_numbers(hops, teleport, scale, lengths, dropout_p, hop_dropout_p, seed)
     refuse_tangents(q, k, v, bias, teleport_tensor)
+    q_shape, k_shape, v_shape = (as_bhsd(x.shape, layout, name)[1] for name, x in (("q", q), ("k", k), ("v", v)))
+    if not torch.compiler.is_compiling():
+        plan_shape(q_shape, k_shape, v_shape, _graphs(graph, q_shape[1]))
     q, k, v, given = same_types(*autocast(q, k, v))
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        as_bhsd(x.shape, layout, name)
     if layout == "thd":
         q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
     elif layout == "bshd":
@@ -325,8 +351,12 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     else:
         raise BadType(f"graph: {type(graph).__name__}, a Graph or a list of one for each head is wanted")
     if bias is not None:
-        bias = _reals(bias, "bias", q).to(_real(q.dtype)).contiguous()
-        check_edge_axes(bias.dim(), "bias")
+        def check(shape):
+            check_edge_axes(len(shape), "bias")
+            if not torch.compiler.is_compiling():  # where the operator's own check has to do
+                check_edge_shape(shape, _graphs(graph, q_shape[1]), q_shape[0], q_shape[1], "bias")
+
+        bias = in_a_row(cast(_reals(bias, "bias", q, check), _real(q.dtype), "bias"), "bias")
     seed_tensor = None
     if seed is None:
         seed = 0
@@ -342,6 +372,7 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
         bool(return_weights), keep, backward, reorder, backend)
     if layout == "thd":
         out, lse = out.squeeze(0).transpose(0, 1), lse.squeeze(0) if return_lse else lse
+        weights = weights.squeeze(0) if weights.dim() == 3 else weights
     elif layout == "bshd":
         out = out.transpose(1, 2)
     if given == torch.float16:
@@ -366,7 +397,8 @@ def _weighted(number, weights):
 def _diffuse(x: Tensor, weights: Optional[Tensor], numbers: Tensor, graph: int, kernel: str, hops: Optional[int],
              tol: Optional[float], normalization: str, dangling: str, backward: str, backend: str) -> Tuple[Tensor, Tensor]:
     options = _diffuse_options(kernel, numbers.tolist(), hops, tol, normalization, dangling)
-    z = torch.empty(x.shape, dtype=x.dtype)
+    with room(x, x.shape, x.dtype, "the result"):
+        z = torch.empty(x.shape, dtype=x.dtype)
     told = _core.diffuse(_weighted(graph, weights), _array(x), _array(z), options, torch.get_num_threads(), _settings._limit,
                          backend)
     return z, torch.tensor([float(value) for value in told], dtype=torch.float64)
@@ -456,25 +488,39 @@ def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hop
     While torch.compile traces and inside torch.func, hops, residual, bound and converged are tensors.
     """
     hops, tol = _diffusion.check_call(kernel, hops, tol, normalization, dangling, backward, backend)
+    _diffusion.check_given(kernel, teleport, t)
     numbers = {"ppr": _one(teleport, "teleport"), "heat": _one(t, "t"), "coefficients": _coefficients(coefficients)}
     if kernel != "coefficients" and numbers["coefficients"].numel():
         raise BadValue(f"coefficients: {numbers['coefficients'].numel()} are given, only kernel coefficients takes them")
     numbers = numbers[kernel].reshape(-1).cpu()
-    x = _tensor(x if isinstance(x, Tensor) else torch.from_numpy(np.array(_diffusion.signal(x))), "x", cuda=True)
-    if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()
+    if not isinstance(x, Tensor):
+        array = to_numpy(x, "x")
+        _diffusion.check_signal(array.shape, str(array.dtype.newbyteorder("=")), graph)
+        with _settings.room(array.size * array.itemsize, "a copy of x"):
+            x = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    x = _tensor(x, "x", cuda=True)
+    lower = torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and x.dtype in (torch.bfloat16, torch.float16)
+    if torch.compiler.is_compiling():
+        if x.dtype not in (torch.float64, torch.float32) and not lower:
+            raise BadType(f"x: {x.dtype}, float64 or float32 is wanted")
+        if x.dim() not in (1, 2):
+            raise BadValue(f"x: {x.dim()} axes, [n] or [n, channels] is wanted")
+    else:
+        _diffusion.check_signal(tuple(x.shape), "float32" if lower else str(x.dtype), graph)
+    if lower:
+        x = cast(x, torch.float32, "x")
     refuse_tangents(x, weights, numbers)
     given = x
     if x.is_cuda:  # the device has the graph; signals travel
         backend, x = "cuda", x.cpu()
-    if x.dtype not in (torch.float64, torch.float32):
-        raise BadType(f"x: {x.dtype}, float64 or float32 is wanted")
-    if x.dim() not in (1, 2):
-        raise BadValue(f"x: {x.dim()} axes, [n] or [n, channels] is wanted")
     if weights is not None:
-        weights = _reals(weights, "weights", x).to(torch.float64)
-        if weights.dim() != 1:
-            raise BadValue(f"weights: {weights.dim()} axes, 1 is wanted")
+        def check(shape):
+            if len(shape) != 1:
+                raise BadValue(f"weights: {len(shape)} axes, 1 is wanted")
+            if not torch.compiler.is_compiling() and shape[0] != graph.nnz:
+                raise BadValue(f"weights: {shape[0]} entries for {graph.nnz} edges")
+
+        weights = cast(_reals(weights, "weights", x, check), torch.float64, "weights")
     shape = x.shape
     with on_device(given):
         z, told = _diffuse(x.reshape(-1, 1) if x.dim() == 1 else x, weights, numbers, graph._number, kernel, hops,

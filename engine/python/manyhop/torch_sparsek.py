@@ -11,12 +11,13 @@ from ._operator import operator, refuse_tangents
 from ._check import number, real
 from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, on_device, same_types, stream_of
+from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, cast, on_device, room, same_types, stream_of
 
 
 @operator("manyhop::sparsek")
 def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
-    p = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    with room(z, z.shape, z.dtype, "the result"):
+        p = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     tau = torch.empty(k.shape, dtype=torch.float64, device=z.device)
     cuts = None if offsets is None else ragged(offsets.cpu().numpy(), z.numel())
     with on_device(z):  # k of each row is read on the host
@@ -72,11 +73,13 @@ def sparsek_jvp(p, dz, dk, temperature, offsets):
     if gates.shape != change.shape or p.dtype != dz.dtype or gates.device != change.device or gates.dim() < 1:
         raise BadValue(f"dz: {dz.dtype} {list(dz.shape)} on {dz.device} where p is {p.dtype} {list(p.shape)} on {p.device}")
     shape = gates.shape
-    rows = gates.reshape(-1) if offsets is not None else gates.reshape(shape[:-1].numel(), shape[-1])
+    flat = (gates.numel(),) if offsets is not None else (shape[:-1].numel(), shape[-1])
+    rows, change = rows_of(gates, flat, "p"), rows_of(change, flat, "dz")
     cuts = None if offsets is None else ragged(offsets, rows.numel())
-    out = torch.empty_like(rows)
+    with room(rows, flat, rows.dtype, "the result"):
+        out = torch.empty(flat, dtype=rows.dtype, device=rows.device)
     with on_device(rows):
-        _core.sparsek_jvp(_array(rows), _array(change.reshape(rows.shape)), _array(out), jvp_of_k(dk, rows, cuts), cuts,
+        _core.sparsek_jvp(_array(rows), _array(change), _array(out), jvp_of_k(dk, rows, cuts), cuts,
                           temperature, torch.get_num_threads(), stream_of(rows))
     return out.reshape(shape).to(p.dtype)
 
@@ -85,10 +88,18 @@ def known(z, name):
     """Of a type that is computed in; float16 as float32."""
     z = _tensor(z, name, cuda=True)
     if z.dtype == torch.float16:
-        return z.float()
+        return cast(z, torch.float32, name)
     if z.dtype not in _DTYPES:
         raise BadType(f"{name}: {z.dtype}, expected float64, float32, bfloat16 or float16")
     return z
+
+
+def rows_of(z, shape, name):
+    """z in that shape; what a copy takes, where the axes cannot be joined, is within the memory limit."""
+    if torch.compiler.is_compiling() or z.is_contiguous():
+        return z.reshape(shape)
+    with room(z, z.shape, z.dtype, f"a copy of {name}"):
+        return z.reshape(shape)
 
 
 def check_real(x, name):
@@ -103,15 +114,17 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
         raise BadValue("z: a single number, at least one axis is wanted")
     shape = z.shape
     if offsets is None:
-        flat = z.reshape(shape[:-1].numel(), shape[-1])
+        flat = rows_of(z, (shape[:-1].numel(), shape[-1]), "z")
         count = flat.shape[0]
     else:
-        flat = z.reshape(-1)
+        flat = rows_of(z, (z.numel(),), "z")
         if not isinstance(offsets, Tensor):
             offsets = torch.from_numpy(ragged(offsets, flat.shape[0]))
         elif offsets.dtype != torch.int64 or offsets.dim() != 1 or not offsets.numel():
             raise BadType(f"offsets: {offsets.dtype} of shape {list(offsets.shape)}, int64 [rows + 1] is wanted")
         count = offsets.numel() - 1
+    if isinstance(k, np.ndarray) and k.ndim == 0:
+        k = number(k, "k", 0)
     if isinstance(k, Tensor):
         check_real(k, "k")
         rows = k.to(torch.float64).reshape(-1)
@@ -137,7 +150,7 @@ def causal_sparsek(scores, k, cap, temperature):
     if scores.dim() not in (1, 2):
         raise BadValue(f"scores: {scores.dim()} axes, 1 or 2 are wanted")
     kind = _real(scores.dtype) if scores.is_floating_point() else torch.float64
-    rows = scores.to(kind).reshape(scores.shape[0] if scores.dim() == 2 else 1, scores.shape[-1])
+    rows = cast(scores, kind, "scores").reshape(scores.shape[0] if scores.dim() == 2 else 1, scores.shape[-1])
     with on_device(rows):
         found = _core.causal_selections(_array(rows), k, cap, temperature, torch.get_num_threads(), stream_of(rows))
     found = [Selection(core) for core in found]
@@ -149,7 +162,9 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap
                sinks: int, gate: str, hops: int, teleport: float, scale: Optional[float]) -> Tensor:
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    shape = (*q.shape[:3], v.shape[3])
+    with room(q, shape, q.dtype, "the result"):
+        out = q.new_empty(shape)
     with on_device(q):
         _core.sparsek_attention(_array(q), _array(k), _array(v), _array(scores), _array(out), options, torch.get_num_threads(),
                                 _settings._limit, stream_of(q))
@@ -204,10 +219,11 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
     q = _tensor(q, "q", cuda=True)
     k, v, scores = (_tensor(x, name, q, cuda=True) for name, x in (("k", k), ("v", v), ("scores", scores)))
     refuse_tangents(q, k, v, scores)
-    q, k, v, kind = same_types(*autocast(q, k, v))
     check_real(scores, "scores")
     for name, x, axes in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("scores", scores, 3)):
         if x.dim() != axes:
             raise BadValue(f"{name}: {x.dim()} axes, {axes} are wanted")
+    check_shapes(q.shape, k.shape, v.shape, scores.shape)
+    q, k, v, kind = same_types(*autocast(q, k, v))
     given = attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    return _attention(q, k, v, scores.to(_real(q.dtype)), *given).to(kind)
+    return _attention(q, k, v, cast(scores, _real(q.dtype), "scores"), *given).to(kind)

@@ -23,9 +23,9 @@ from ._config import DiffuserConfig, graph_of, lengths_of
 from ._layers import DiffuserAttention, DiffuserEmbeddings, DiffuserEncoder, DiffuserLayer, DiffuserSelfAttention
 from ._models import (DiffuserForCausalLM, DiffuserForMaskedLM, DiffuserForSequenceClassification, DiffuserModel,
                       DiffuserOutput)
-from ._propagation import APPNP
+from ._propagation import APPNP, GDC
 from ._sparsek import SparseKAttention, SparseKScores
 
 __all__ = ["APPNP", "DiffuserAttention", "DiffuserConfig", "DiffuserEmbeddings", "DiffuserEncoder", "DiffuserForCausalLM",
            "DiffuserForMaskedLM", "DiffuserForSequenceClassification", "DiffuserLayer", "DiffuserModel", "DiffuserOutput",
-           "DiffuserSelfAttention", "SparseKAttention", "SparseKScores", "graph_of", "lengths_of"]
+           "DiffuserSelfAttention", "GDC", "SparseKAttention", "SparseKScores", "graph_of", "lengths_of"]

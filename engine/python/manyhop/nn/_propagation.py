@@ -1,4 +1,6 @@
-"""Diffusion over a graph as a layer."""
+"""Diffusion over a graph as a layer, and as a transform of the graph."""
+
+import copy
 
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,8 @@ from torch import nn
 
 from .._check import flag, number
 from .._diffusion import check_call, diffuse
+from .._graph import Graph
+from .._ppr import check_gdc, gdc
 from ..errors import BadType, BadValue
 from ._config import check_teleport, share
 
@@ -51,3 +55,36 @@ class APPNP(nn.Module):
 
     def extra_repr(self):
         return f"hops={self.hops}, tol={self.tol}, teleport={float(self.teleport):.4g}, normalization={self.normalization!r}"
+
+
+class GDC:
+    """:func:`manyhop.gdc` as a transform with its settings held: of a Graph, or of PyTorch Geometric's data, as its transforms are.
+
+    Of data it makes a shallow copy whose ``edge_index`` and ``edge_weight`` (or ``edge_attr``, where the data has no edge_weight)
+    are those of the diffused graph: [m] float32, u sends to v.
+
+    >>> import manyhop as mh
+    >>> mh.nn.GDC(topk=5)(mh.graph("window(1)", 50)).nnz
+    250
+    """
+
+    def __init__(self, topk=64, tol=1e-4, *, kernel="ppr", teleport=0.15, t=5.0, eps=None, normalization="sym", self_loops=True):
+        self.settings = {"topk": topk, "tol": tol, "kernel": kernel, "teleport": teleport, "t": t, "eps": eps,
+                         "normalization": normalization, "self_loops": self_loops}
+        check_gdc(**self.settings)
+
+    def __call__(self, graph):
+        if isinstance(graph, Graph):
+            return gdc(graph, **self.settings)
+        if not isinstance(getattr(graph, "edge_index", None), torch.Tensor):
+            raise BadType(f"graph: {type(graph).__name__}, a Graph or data with an edge_index is wanted")
+        data = copy.copy(graph)
+        name = "edge_weight" if getattr(data, "edge_weight", None) is not None else "edge_attr"
+        found = gdc(Graph.from_edge_index(data.edge_index, data.num_nodes, getattr(data, name, None)), **self.settings)
+        device = data.edge_index.device
+        data.edge_index = torch.from_numpy(found.to_edge_index()).to(device)
+        setattr(data, name, torch.from_numpy(found.weights.copy()).to(device, torch.float32))
+        return data
+
+    def __repr__(self):
+        return f"GDC({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
