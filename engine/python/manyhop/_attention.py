@@ -1,11 +1,20 @@
 """Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_ops."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
 import numpy as np
 
 from . import _core, _settings
 from ._check import choice, flag, integer, is_compiling, is_torch, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._types import A, ArrayLike, AttentionOptions, Backward, Graphs, Int, Layout, Lengths, Real, Tensor
 
 BACKWARD = ("stored", "checkpointed", "implicit")
 _DTYPES = {"float64": "f64", "float32": "f32", "bfloat16": "bf16"}
@@ -160,9 +169,25 @@ def edge_values(values, dtype, name):
     return array
 
 
-def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
-              hop_dropout_p=0.0, seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored",
-              reorder="none", backend="cpu"):
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[False] = ..., return_weights: Literal[False] = ...,
+              **options: Unpack[AttentionOptions]) -> A: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[True], return_weights: Literal[False] = ...,
+              **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[False] = ..., return_weights: Literal[True],
+              **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[True], return_weights: Literal[True],
+              **options: Unpack[AttentionOptions]) -> tuple[A, A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: bool = ..., return_weights: bool = ...,
+              **options: Unpack[AttentionOptions]) -> A | tuple[A, ...]: ...
+def attention(q: Any, k: Any, v: Any, graph: Graphs, *, hops: Int = 1, teleport: Real | Tensor = 0.0, scale: Real | None = None,
+              bias: ArrayLike | None = None, lengths: Lengths | None = None, dropout_p: Real = 0.0, hop_dropout_p: Real = 0.0,
+              seed: Int | None = None, layout: Layout = "bhsd", return_lse: bool = False, return_weights: bool = False,
+              backward: Backward = "stored", reorder: str = "none", backend: str = "cpu") -> Any:
     """Attention over the edges of a graph, then K hops of diffusion.
 
     A = softmax over the edges of a row of (scale q.k + bias); Z_0 = V, Z_{t+1} = (1 - teleport) A Z_t + teleport V; the
@@ -263,13 +288,28 @@ class Plan:
     (True, ['graph', 'inputs', 'total', 'workspace'])
     """
 
-    def __init__(self, core, graph, settings):
+    def __init__(self, core: _core.Plan, graph: Graphs, settings: dict[str, Any]) -> None:
         self._core = core
         self._graph = graph
         self._settings = settings
         self._ran = core
 
-    def run(self, q, k, v, **options):
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[False] = ..., return_weights: Literal[False] = ...,
+            **options: Unpack[AttentionOptions]) -> A: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[True], return_weights: Literal[False] = ...,
+            **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[False] = ..., return_weights: Literal[True],
+            **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[True], return_weights: Literal[True],
+            **options: Unpack[AttentionOptions]) -> tuple[A, A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: bool = ..., return_weights: bool = ...,
+            **options: Unpack[AttentionOptions]) -> A | tuple[A, ...]: ...
+    def run(self, q: Any, k: Any, v: Any, **options: Any) -> Any:
         """:func:`attention` with this plan's graph and hops; q, k, v of its shape and type. Takes what attention takes.
 
         >>> import numpy as np, manyhop as mh
@@ -300,7 +340,7 @@ class Plan:
         """
         return "\n".join(self._ran.explain())
 
-    def memory(self):
+    def memory(self) -> dict[str, int]:
         """Bytes: {"inputs", "graph", "workspace", "total"}; inputs are q, k, v and the result.
 
         >>> import manyhop as mh
@@ -309,7 +349,7 @@ class Plan:
         """
         return self._core.memory()
 
-    def predicted_seconds(self):
+    def predicted_seconds(self) -> float:
         """Time of one run on the CPU by rates that are measured on first use.
 
         >>> import manyhop as mh
@@ -318,13 +358,13 @@ class Plan:
         """
         return self._core.predicted_seconds()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
         return f"Plan({given})"
 
 
-def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1, kv_heads=None, value_dim=None,
-         reorder="none", backward=False):
+def plan(graph: Graphs, *, heads: Int, head_dim: Int, dtype: Any = "f32", hops: Int = 1, backend: str = "cpu", batch: Int = 1,
+         kv_heads: Int | None = None, value_dim: Int | None = None, reorder: str = "none", backward: bool = False) -> Plan:
     """Plans attention for a graph (or one for each head) and a shape; :func:`attention` finds the same plan by itself.
 
     heads, kv_heads : of q, and of k and v (the same by default). head_dim, value_dim : widths of q and k, and of v.

@@ -1,6 +1,9 @@
 """SparseK attention in pretrained causal language models, and a cache of constant memory for generation."""
 
+from __future__ import annotations
+
 import threading
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,6 +12,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from ._check import whole
 from .errors import BadType, BadValue
 from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._types import Float64, Gate, Int, Int32, Real
 
 
 class SparseK(nn.Module):
@@ -21,7 +29,7 @@ class SparseK(nn.Module):
         self.seen = {}  # by thread: (hidden states, layer of the cache) of the call that is running
 
 
-def attention_modules(model):
+def attention_modules(model: nn.Module) -> list[nn.Module]:
     """Decoder attention modules in order of their layers.
 
     >>> import transformers, manyhop as mh
@@ -36,7 +44,9 @@ def attention_modules(model):
     return sorted(found, key=lambda m: m.layer_idx)
 
 
-def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", temperature=1.0, layers=None, score_heads=None):
+def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 0, cap: Int | None = None,
+            gate: Gate = "scores", temperature: Real = 1.0, layers: Iterable[Int] | None = None,
+            score_heads: Int | None = None) -> nn.ModuleList:
     """Puts SparseK attention into a causal language model and returns the scores of its layers, a ModuleList to train.
 
     Each query then sees `keys` keys by SparseK (of at most `cap` that are held), the last `window` tokens and the first
@@ -99,7 +109,7 @@ def _unplug(module):
         del module.sparsek, module._sparsek_hook
 
 
-def unplug(model):
+def unplug(model: nn.Module) -> None:
     """Takes SparseK attention out of a model; it attends as :func:`register` says again.
 
     >>> import transformers, manyhop as mh
@@ -238,7 +248,7 @@ class SparseKCache(Cache):
     >>> model.generate(ids, past_key_values=mh.hf.SparseKCache(model), max_new_tokens=100)       # doctest: +SKIP
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module) -> None:
         modules = attention_modules(model)
         if not any(getattr(m, "sparsek", None) is not None for m in modules):
             raise BadValue("SparseKCache: the model has no SparseK layer, mh.hf.sparsek(model, ...) comes first")

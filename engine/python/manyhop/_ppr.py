@@ -1,6 +1,8 @@
 """Personalised PageRank of single vertices, and graphs rewired by it."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -8,6 +10,11 @@ from . import _core, _settings
 from ._check import flag, number, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._types import Array, Float64, Int, Int64, Real, Tensor
 
 
 class PprResult(NamedTuple):
@@ -24,8 +31,8 @@ class PprResult(NamedTuple):
     """
 
     scores: Graph  #: [seeds x n], a row of scores (``scores.weights``) for each seed
-    bound: np.ndarray  #: [seeds], on ||exact - row|| in the 1-norm (sym: 2-norm), what `topk` left out included
-    visited: np.ndarray  #: [seeds], arcs that were looked at
+    bound: Float64  #: [seeds], on ||exact - row|| in the 1-norm (sym: 2-norm), what `topk` left out included
+    visited: Int64  #: [seeds], arcs that were looked at
 
 
 def _vertices(seeds):
@@ -41,7 +48,9 @@ def _vertices(seeds):
     return np.ascontiguousarray(np.atleast_1d(array), dtype=np.int64)
 
 
-def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col", dangling="zero"):
+def ppr(graph: Graph, seeds: Int | Sequence[int] | Array | Tensor, tol: Real = 1e-4, topk: Int | None = None, *,
+        teleport: Real = 0.1, normalization: Literal["col", "row", "sym"] = "col",
+        dangling: Literal["zero", "self", "restart"] = "zero") -> PprResult:
     """Personalised PageRank of each seed by forward push: cost at most degree + 1 / (teleport tol) arcs of a seed, whatever n.
 
     Row s of ``scores`` is a sum_k (1-a)^k P^k e_seed, a = teleport. ``"col"`` walks along arcs, from a column to the rows that
@@ -74,7 +83,8 @@ def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col",
     return PprResult(Graph(scores), bound, visited)
 
 
-def gdc(graph, topk=64, tol=1e-4, *, teleport=0.15, normalization="sym", self_loops=True):
+def gdc(graph: Graph, topk: Int | None = 64, tol: Real = 1e-4, *, teleport: Real = 0.15,
+        normalization: Literal["col", "row", "sym"] = "sym", self_loops: bool = True) -> Graph:
     """Graph diffusion convolution: the graph of the largest personalised PageRank scores of every vertex.
 
     Row i of the result holds the `topk` columns that matter most to i ("col": column j the rows that j matters most to), with

@@ -12,11 +12,14 @@ pattern and hops from, later ones winning: what register() was given, ``model.co
 :func:`sparsek` puts SparseK attention into a causal language model, :class:`SparseKCache` decodes it in constant memory.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import functools
 import re
 import sys
+from typing import TYPE_CHECKING, Any
 
 try:
     import torch
@@ -39,8 +42,8 @@ __all__ = ["SparseKCache", "attention_modules", "register", "sparsek", "unplug",
 
 NAME = "manyhop"
 _DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
-_registered = dict(_DEFAULTS)
-_used = contextvars.ContextVar("manyhop_hf", default={})
+_registered: dict[str, Any] = dict(_DEFAULTS)
+_used: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("manyhop_hf", default={})
 _ever_used = False
 # Patterns of which graph(n)[:m, :m] = graph(m): token by token they are what they are at once.
 _PREFIX_STABLE = {"window", "strided", "logsparse", "block", "self", "full", "causal", "global", "random"}

@@ -1,9 +1,12 @@
 """What a Diffuser model is made of: sizes, options, the graph of a layer, the lengths of a batch."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,11 @@ from .._check import choice, is_compiling, number, shown, whole
 from .._graph import Graph, graph as make_graph, of_program
 from .._operator import in_transform
 from ..errors import BadType, BadValue, FileError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .._types import Backward, Int, Pattern, Patterns, Pooling
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
 
@@ -94,7 +102,7 @@ def _cached_graph(text, n):
     return make_graph(text, n)
 
 
-def graph_of(pattern, n, causal=False):
+def graph_of(pattern: Pattern, n: Int, causal: bool = False) -> Graph:
     """The graph on n tokens of a pattern text (made once and kept), or a Graph of n tokens as it is.
 
     `causal` keeps the edges to the token itself and to earlier ones. BadValue for a Graph of another size.
@@ -117,7 +125,7 @@ def _graph_of(pattern, n, causal):
     return pattern & _cached_graph("causal", n) if causal else pattern
 
 
-def lengths_of(attention_mask):
+def lengths_of(attention_mask: torch.Tensor | None) -> list[int] | None:
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
     BadValue where padding comes before or between tokens, and for numbers that are neither. It looks at the numbers, which cuts a
@@ -174,13 +182,13 @@ class DiffuserConfig:
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     num_labels: int = 2
-    pattern: object = "diffuser(64, 64, 64)"
+    pattern: Patterns = "diffuser(64, 64, 64)"
     hops: int = 5
-    teleport: float = 0.1
-    pooling: str = "first"
-    backward: str = "stored"
+    teleport: float | torch.Tensor = 0.1
+    pooling: Pooling = "first"
+    backward: Backward = "stored"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocab_size", "intermediate_size", "type_vocab_size", "num_labels"):
             setattr(self, name, whole(getattr(self, name), name, 1))
         self.hidden_size, self.num_attention_heads = check_heads(self.hidden_size, self.num_attention_heads,
@@ -203,7 +211,7 @@ class DiffuserConfig:
             check_pattern(pattern)
 
     @classmethod
-    def from_dict(cls, values, **changes):
+    def from_dict(cls, values: dict[str, Any], **changes: Any) -> DiffuserConfig:
         """From a dictionary such as the reference code's config.json; keys that mean nothing here are left out.
 
         A configuration of the reference code (``attention_mode`` "diffuser") gets the pattern ``diffuser_ref``.
@@ -221,7 +229,7 @@ class DiffuserConfig:
         return cls(**{**found, **changes})
 
     @classmethod
-    def from_json(cls, path, **changes):
+    def from_json(cls, path: str | PathLike[str], **changes: Any) -> DiffuserConfig:
         """:meth:`from_dict` of a JSON file.
 
         >>> import manyhop as mh, os, tempfile

@@ -1,9 +1,12 @@
 """Layers of a Diffuser: attention with hops, feed-forward, embeddings."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._attention import BACKWARD, attention
 from .._check import choice, flag, number, whole
@@ -11,8 +14,12 @@ from ..errors import BadValue
 from ._config import (ACTIVATIONS, HIDDEN, check_heads, check_ids, check_pattern, check_teleport, check_tensor, config_of, graph_of,
                       share)
 
+if TYPE_CHECKING:
+    from .._types import Backward, Int, Lengths, Pattern, Real, like
+    from ._config import DiffuserConfig
 
-def initialise(module, std):
+
+def initialise(module: nn.Module, std: float) -> None:
     """Normal weights of deviation `std`, as the reference code draws them."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)
@@ -37,8 +44,9 @@ class DiffuserSelfAttention(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
-                 causal=False, backward="stored"):
+    def __init__(self, hidden_size: Int = 768, num_heads: Int = 12, pattern: Pattern = "diffuser(64, 64, 64)", *, hops: Int = 5,
+                 teleport: Real | Tensor = 0.1, dropout: Real = 0.1, causal: bool = False,
+                 backward: Backward = "stored") -> None:
         super().__init__()
         self.hidden_size, self.num_heads = hidden_size, _ = check_heads(hidden_size, num_heads)
         self.query = nn.Linear(hidden_size, hidden_size)
@@ -60,7 +68,11 @@ class DiffuserSelfAttention(nn.Module):
                         hop_dropout_p=p, layout="bshd", backward=self.backward)
         return out.reshape(b, n, width)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
+    def extra_repr(self) -> str:
         return f"pattern={self.pattern!r}, heads={self.num_heads}, hops={self.hops}, teleport={self.teleport}"
 
 
@@ -86,8 +98,9 @@ class DiffuserAttention(nn.Module):
     (torch.Size([2, 10, 32]), 'output.LayerNorm.bias')
     """
 
-    def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
-                 hidden_dropout=0.1, layer_norm_eps=1e-5, causal=False, backward="stored"):
+    def __init__(self, hidden_size: Int = 768, num_heads: Int = 12, pattern: Pattern = "diffuser(64, 64, 64)", *, hops: Int = 5,
+                 teleport: Real | Tensor = 0.1, dropout: Real = 0.1, hidden_dropout: Real = 0.1, layer_norm_eps: Real = 1e-5,
+                 causal: bool = False, backward: Backward = "stored") -> None:
         super().__init__()
         self.self = DiffuserSelfAttention(hidden_size, num_heads, pattern, hops=hops, teleport=teleport, dropout=dropout,
                                           causal=causal, backward=backward)
@@ -97,6 +110,10 @@ class DiffuserAttention(nn.Module):
     def forward(self, hidden, graph=None, lengths=None):
         """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
         return self.output(self.self(hidden, graph, lengths), hidden)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class _Intermediate(nn.Module):
@@ -119,7 +136,7 @@ class DiffuserLayer(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, config, layer=0, causal=False):
+    def __init__(self, config: DiffuserConfig, layer: Int = 0, causal: bool = False) -> None:
         super().__init__()
         config = config_of(config)
         self.attention = DiffuserAttention(config.hidden_size, config.num_attention_heads, config.pattern_of(layer),
@@ -135,6 +152,10 @@ class DiffuserLayer(nn.Module):
         hidden = self.attention(hidden, graph, lengths)
         return self.output(self.intermediate(hidden), hidden)
 
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
 
 class DiffuserEncoder(nn.Module):
     """The layers of a Diffuser: [b, n, hidden_size] -> [b, n, hidden_size]. :class:`DiffuserModel` puts embeddings before it.
@@ -148,7 +169,7 @@ class DiffuserEncoder(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, config=None, *, causal=False, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, *, causal: bool = False, **fields: Any) -> None:
         super().__init__()
         config = config_of(config, fields)
         self.config = config
@@ -160,6 +181,10 @@ class DiffuserEncoder(nn.Module):
         for layer in self.layer:
             hidden = layer(hidden, graph, lengths)
         return hidden
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class DiffuserEmbeddings(nn.Module):
@@ -174,7 +199,7 @@ class DiffuserEmbeddings(nn.Module):
     torch.Size([1, 4, 32])
     """
 
-    def __init__(self, config):
+    def __init__(self, config: DiffuserConfig) -> None:
         super().__init__()
         config = config_of(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
@@ -202,3 +227,7 @@ class DiffuserEmbeddings(nn.Module):
         summed = (self.word_embeddings(input_ids) + self.position_embeddings(position_ids) +
                   self.token_type_embeddings(token_type_ids))
         return self.dropout(self.LayerNorm(summed))
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...

@@ -1,7 +1,9 @@
 """Diffuser models: ids to hidden states, classes or words."""
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,12 @@ from torch import Tensor, nn
 from ..errors import BadType, BadValue
 from ._config import check_ids, config_of, lengths_of
 from ._layers import DiffuserEmbeddings, DiffuserEncoder, initialise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._types import Lengths, ModelInputs, Pattern, like
+    from ._config import DiffuserConfig
 
 
 class DiffuserOutput(NamedTuple):
@@ -65,7 +73,8 @@ class DiffuserModel(nn.Module):
     'encoder.layer.0.attention.self.query.weight'
     """
 
-    def __init__(self, config=None, *, add_pooling_layer=False, causal=False, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, *, add_pooling_layer: bool = False, causal: bool = False,
+                 **fields: Any) -> None:
         super().__init__()
         config = config_of(config, fields)
         self.config = config
@@ -78,6 +87,10 @@ class DiffuserModel(nn.Module):
         """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern."""
         lengths = _lengths(input_ids, attention_mask, lengths)
         return self.encoder(self.embeddings(input_ids, token_type_ids, position_ids), graph, lengths)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class _ClassificationHead(nn.Module):
@@ -106,7 +119,7 @@ class _LMHead(nn.Module):
 class _WithHead(nn.Module):
     causal = False
 
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__()
         self.config = config_of(config, fields)
         self.diffuser = DiffuserModel(self.config, causal=self.causal)
@@ -127,7 +140,7 @@ class DiffuserForSequenceClassification(_WithHead):
     (torch.Size([2, 2]), 0)
     """
 
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__(config, **fields)
         self.classifier = self._initialise_head(_ClassificationHead(self.config))
 
@@ -151,9 +164,13 @@ class DiffuserForSequenceClassification(_WithHead):
         return DiffuserOutput(None if labels is None else F.cross_entropy(logits, labels if shares else labels.long()),
                               logits, hidden)
 
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
 
 class _WithLMHead(_WithHead):
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__(config, **fields)
         self.lm_head = self._initialise_head(_LMHead(self.config))
 
@@ -163,6 +180,10 @@ class _WithLMHead(_WithHead):
         hidden = self.diffuser(input_ids, attention_mask, **given)
         logits = self.lm_head(hidden)
         return DiffuserOutput(None if labels is None else self._loss(logits, labels), logits, hidden)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class DiffuserForMaskedLM(_WithLMHead):

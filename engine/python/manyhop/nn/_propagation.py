@@ -1,5 +1,9 @@
 """Diffusion over a graph as a layer."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -8,6 +12,10 @@ from .._check import flag, number
 from .._diffusion import check_call, diffuse
 from ..errors import BadType, BadValue
 from ._config import check_teleport, share
+
+if TYPE_CHECKING:
+    from .._graph import Graph
+    from .._types import Int, Normalization, Real, like
 
 
 class APPNP(nn.Module):
@@ -23,7 +31,8 @@ class APPNP(nn.Module):
     torch.Size([6, 6])
     """
 
-    def __init__(self, hops=None, teleport=0.1, *, tol=None, dropout=0.0, normalization="sym", learn=False):
+    def __init__(self, hops: Int | None = None, teleport: Real | torch.Tensor = 0.1, *, tol: Real | None = None,
+                 dropout: Real = 0.0, normalization: Normalization = "sym", learn: bool = False) -> None:
         super().__init__()
         self.hops, self.tol = check_call("ppr", hops, tol, normalization, "zero", "stored", "cpu")
         if hops is not None and tol is not None:
@@ -49,5 +58,9 @@ class APPNP(nn.Module):
         return diffuse(graph, x, "ppr", teleport=self.teleport, hops=self.hops, tol=self.tol,
                        normalization=self.normalization).value
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
+    def extra_repr(self) -> str:
         return f"hops={self.hops}, tol={self.tol}, teleport={float(self.teleport):.4g}, normalization={self.normalization!r}"
