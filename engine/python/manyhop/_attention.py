@@ -318,6 +318,7 @@ class Plan:
         >>> lse.round(4).tolist()
         [[[1.3863, 1.3863, 1.3863, 1.3863]]]
         """
+        self._check(q, k, v, options.get("layout", "bhsd"))
         options.setdefault("hops", self._settings["hops"])
         options.setdefault("reorder", self._settings["reorder"])
         options.setdefault("backend", self._settings["backend"])
@@ -328,7 +329,28 @@ class Plan:
         self._ran = plans[0] if plans else self._ran
         return found
 
-    def explain(self):
+    def _check(self, q, k, v, layout):
+        """BadValue and BadType for what was not planned for; other faults are for attention to find."""
+        choice(layout, "layout", ("bhsd", "bshd", "thd"))
+        if len({is_torch(x) for x in (q, k, v)}) > 1 or any(getattr(x, "is_nested", False) for x in (q, k, v)):
+            return
+        tensors = [x if is_torch(x) else to_numpy(x, name) for x, name in zip((q, k, v), "qkv")]
+        (b, h, _, d), (_, kv, _, _), (_, _, _, dv) = (as_bhsd(x.shape, layout, name)[1] for x, name in zip(tensors, "qkv"))
+        found = {"batch": b, "heads": h, "kv_heads": kv, "head_dim": d, "value_dim": dv}
+        wanted = {name: self._settings[name] for name in found}
+        if found != wanted:
+            here, there = (", ".join(f"{name}={size}" for name, size in sizes.items()) for sizes in (found, wanted))
+            raise BadValue(f"q, k, v: {here} where the plan has {there}")
+        if is_torch(q):
+            from .torch_ops import autocast
+
+            tensors = autocast(*tensors)
+        kinds = [str(x.dtype).removeprefix("torch.") for x in tensors]
+        for name, kind in zip("qkv", kinds):
+            if _DTYPES.get("float32" if kind == "float16" else kind, kind) != self._settings["dtype"]:
+                raise BadType(f"{name}: {kind} where the plan is {self._settings['dtype']}")
+
+    def explain(self) -> str:
         """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time.
 
         After a run they are of the plan that it took: tensors of torch take torch's number of threads, those with gradients
