@@ -214,7 +214,9 @@ class DiffuserConfig:
     def from_dict(cls, values: dict[str, Any], **changes: Any) -> DiffuserConfig:
         """From a dictionary such as the reference code's config.json; keys that mean nothing here are left out.
 
-        A configuration of the reference code (``attention_mode`` "diffuser") gets the pattern ``diffuser_ref``.
+        A configuration of the reference code (``attention_mode`` "diffuser", or ``num_rand``, ``num_glob``) gets the pattern
+        ``diffuser_ref``, which has blocks of 64 tokens, 64 random cells a row and 64 global tokens. BadValue for other numbers:
+        give `pattern`.
 
         >>> import manyhop as mh
         >>> mh.nn.DiffuserConfig.from_dict({"attention_mode": "diffuser", "gradient_checkpointing": False}, hops=3).pattern
@@ -224,8 +226,8 @@ class DiffuserConfig:
             raise BadType(f"config: {type(values).__name__}, a dictionary is wanted")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
-        if "pattern" not in values and values.get("attention_mode") == "diffuser":
-            found["pattern"] = "diffuser_ref(4096)"
+        if "pattern" not in {**values, **changes} and _is_reference(values):
+            found["pattern"] = _reference_pattern(values)
         return cls(**{**found, **changes})
 
     @classmethod
@@ -250,6 +252,21 @@ class DiffuserConfig:
         if not isinstance(self.pattern, (list, tuple)):
             return self.pattern
         return self.pattern[whole(layer, "layer", 0, len(self.pattern) - 1)]
+
+
+def _is_reference(values):
+    return values.get("attention_mode") == "diffuser" or "num_rand" in values or "num_glob" in values
+
+
+def _reference_pattern(values):
+    """What the reference code draws: blocks of the largest attention_window, num_rand cells a row, num_glob tokens."""
+    window = values.get("attention_window", 64)
+    window = max(window, default=64) if isinstance(window, (list, tuple)) else window
+    counts = window, values.get("num_rand", 64), values.get("num_glob", 64)
+    if counts != (64, 64, 64):
+        raise BadValue("config: attention_window {}, num_rand {}, num_glob {}, diffuser_ref has 64 of each; give a pattern, such "
+                       "as pattern='diffuser({}, {}, {})'".format(*counts, *counts))
+    return "diffuser_ref(4096)"
 
 
 def config_of(config, fields=()):

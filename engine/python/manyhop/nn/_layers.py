@@ -210,7 +210,19 @@ class DiffuserEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.padding_idx = config.pad_token_id
 
-    def forward(self, input_ids, token_type_ids=None, position_ids=None):
+    def _load_from_state_dict(self, state_dict, prefix, *given):
+        state_dict.pop(prefix + "position_ids", None)  # older checkpoints hold the numbers 0, 1, ...
+        super()._load_from_state_dict(state_dict, prefix, *given)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None, position_ids: Tensor | None = None) -> Tensor:
+        """All three [b, n]; without types they are 0, without positions tokens are counted.
+
+        >>> import torch, manyhop as mh
+        >>> embed = mh.nn.DiffuserEmbeddings(mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_attention_heads=4)).eval()
+        >>> ids = torch.tensor([[2, 3, 4]])
+        >>> torch.equal(embed(ids), embed(ids, torch.zeros_like(ids), torch.tensor([[2, 3, 4]])))
+        True
+        """
         check_ids(input_ids, "input_ids", self.word_embeddings.num_embeddings)
         if token_type_ids is not None:
             check_ids(token_type_ids, "token_type_ids", self.token_type_embeddings.num_embeddings, input_ids.shape)

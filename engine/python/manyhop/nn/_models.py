@@ -61,7 +61,8 @@ class _Pooler(nn.Module):
 class DiffuserModel(nn.Module):
     """Embeddings and encoder: ids [b, n] -> [b, n, hidden_size]. Takes a :class:`DiffuserConfig`, or its fields.
 
-    Its state dictionary has the names of the reference code.
+    Its state dictionary has the names of the reference code; ``pooler`` and ``position_ids`` of a checkpoint are left out where
+    the model has none.
 
     >>> import torch, manyhop as mh
     >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -83,8 +84,25 @@ class DiffuserModel(nn.Module):
         self.pooler = _Pooler(config) if add_pooling_layer else None
         self.apply(functools.partial(initialise, std=config.initializer_range))
 
-    def forward(self, input_ids, attention_mask=None, *, lengths=None, token_type_ids=None, position_ids=None, graph=None):
-        """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern."""
+    def _load_from_state_dict(self, state_dict, prefix, *given):
+        if self.pooler is None:  # as the reference code does: its heads use none
+            for name in [name for name in state_dict if name.startswith(prefix + "pooler.")]:
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *given)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, lengths: Lengths | None = None,
+                token_type_ids: Tensor | None = None, position_ids: Tensor | None = None,
+                graph: Pattern | None = None) -> Tensor:
+        """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> model = mh.nn.DiffuserModel(config).eval()
+        >>> ids, mask = torch.tensor([[2, 3, 4, 5], [6, 7, 1, 1]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+        >>> torch.equal(model(ids, mask), model(ids, lengths=[4, 2]))
+        True
+        """
         lengths = _lengths(input_ids, attention_mask, lengths)
         return self.encoder(self.embeddings(input_ids, token_type_ids, position_ids), graph, lengths)
 
