@@ -71,6 +71,7 @@ def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 
     if not modules:
         raise BadType(f"model: {type(model).__name__} has no causal attention with k_proj and layer_idx (Llama, Mistral, Qwen2, "
                       "SmolLM and their like have)")
+    hf.want_interface(model)
     numbers = {m.layer_idx for m in modules}
     if isinstance(layers, int):
         raise BadType(f"layers: {layers}, a list of numbers is wanted")

@@ -32,11 +32,20 @@ except ImportError as error:  # pragma: no cover
                 ) from error
 
 from . import _core
-from ._attention import attention
+from ._attention import BACKWARD, attention
+from ._check import choice, whole
 from ._graph import Graph, graph as make_graph
 from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
 from .errors import BadType, BadValue, Error
 from .nn import lengths_of
+from .nn._config import check_pattern, check_teleport, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Unpack
+
+    from ._types import Backward, Int, Patterns, Real, Settings
 
 __all__ = ["SparseKCache", "attention_modules", "register", "sparsek", "unplug", "use"]
 
@@ -61,7 +70,35 @@ def _checked(settings, where):
     return settings
 
 
-def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward="stored"):
+def _check_values(pattern="full", hops=1, teleport=0.0, hop_dropout=0.0, backward="stored"):
+    for one in pattern if isinstance(pattern, (list, tuple)) else [pattern]:
+        check_pattern(one)
+    whole(hops, "hops")
+    check_teleport(teleport)
+    share(hop_dropout, "hop_dropout", below=True)
+    choice(backward, "backward", BACKWARD)
+
+
+def want_interface(model):
+    """BadType for a model none of whose layers asks transformers for its attention function: "manyhop" would change nothing."""
+    if not isinstance(model, torch.nn.Module):
+        raise BadType(f"model: {type(model).__name__}, a model of transformers is wanted")
+    names = {"ALL_ATTENTION_FUNCTIONS", "AttentionInterface"}
+    for module in model.modules():
+        if getattr(module, "_supports_attention_backend", False):
+            return
+        for kind in type(module).__mro__:
+            if kind.__module__ == "transformers.modeling_utils" or kind.__module__.startswith("torch."):
+                continue  # all models descend from these
+            code = getattr(vars(kind).get("forward"), "__code__", None)
+            if names & {*vars(sys.modules.get(kind.__module__, sys)), *getattr(code, "co_names", ())}:
+                return
+    raise BadType(f"model: {type(model).__name__} computes its attention by itself and asks transformers for no other, so that "
+                  "attn_implementation='manyhop' does nothing to it")
+
+
+def register(pattern: Patterns = "full", hops: Int = 1, teleport: Real | torch.Tensor = 0.0, *, hop_dropout: Real = 0.0,
+             backward: Backward = "stored") -> None:
     """Makes ``attn_implementation="manyhop"`` known to transformers; the arguments are what models fall back to.
 
     pattern : a pattern text, a Graph (for one length), or a list of one for each layer. Decoders keep its causal part.
@@ -70,7 +107,9 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     hop_dropout : on Z in every hop, where the model drops attention weights too.
     backward : as in :func:`manyhop.attention`.
 
-    Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed.
+    Errors: BadValue and BadType for arguments, at once; from the model's call BadValue for a mask, a cache or an option of the
+    model that cannot be followed. Models that compute attention by themselves (MPNet, DebertaV2) never call it and stay as they
+    are: :func:`use` says so where it is given the model.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -81,17 +120,20 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     >>> model(torch.arange(20)[None]).last_hidden_state.shape
     torch.Size([1, 20, 32])
     """
+    _check_values(pattern, hops, teleport, hop_dropout, backward)
     _registered.update(pattern=pattern, hops=hops, teleport=teleport, hop_dropout=hop_dropout, backward=backward)
     AttentionInterface.register(NAME, attention_forward)
     AttentionMaskInterface.register(NAME, mask)
 
 
 @contextlib.contextmanager
-def use(**settings):
+def use(model: torch.nn.Module | None = None, /, **settings: Unpack[Settings]) -> Iterator[None]:
     """Other settings for the calls of models inside a ``with``: pattern, hops, teleport, hop_dropout, backward.
 
-    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names. Layers that
-    torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
+    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names and values. `model` is
+    only looked at: BadType where it computes attention by itself, BadValue where its ``attn_implementation`` is another.
+
+    Layers that torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
     They hold in this thread (and asyncio task) alone: ``threading.Thread(target=contextvars.copy_context().run, args=(work,))``
     takes them along.
 
@@ -100,13 +142,20 @@ def use(**settings):
     >>> config = transformers.BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
     ...                                  intermediate_size=64, attn_implementation="manyhop")
     >>> model, ids = transformers.BertModel(config).eval(), torch.arange(20)[None]
-    >>> with mh.hf.use(pattern="window(2)"):
+    >>> with mh.hf.use(model, pattern="window(2)"):
     ...     sparse = model(ids).last_hidden_state
     >>> torch.equal(sparse, model(ids).last_hidden_state)
     False
     """
     global _ever_used
-    token, _ever_used = _used.set({**_used.get(), **_checked(settings, "use")}), True
+    _check_values(**_checked(settings, "use"))
+    if model is not None:
+        want_interface(model)
+        kinds = [getattr(getattr(m, "config", None), "_attn_implementation", None) for m in model.modules()]
+        if NAME not in kinds:
+            raise BadValue(f"model: {type(model).__name__} has attn_implementation {kinds[0]!r}; "
+                           f"model.set_attn_implementation({NAME!r}) comes first")
+    token, _ever_used = _used.set({**_used.get(), **settings}), True
     try:
         yield
     finally:
