@@ -266,6 +266,7 @@ def test_bad_fields(field, value, kind, part):
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[0]), ValueError, "hidden: 2 axes, [batch, tokens, width]"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[..., :16]), ValueError, "width 16, the module has 32"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.long()), TypeError, "hidden: torch.int64"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(torch.nested.nested_tensor(list(HIDDEN))), TypeError, "hidden: a nested tensor"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.double()), TypeError, "torch.float64, the weights are torch.float32"),
     (lambda: nn.DiffuserAttention(32, 4, "self")(HIDDEN.numpy()), TypeError, "hidden: ndarray"),
     (lambda: nn.DiffuserAttention(32, 4, "self", hidden_dropout=2), ValueError, "hidden_dropout: 2.0"),

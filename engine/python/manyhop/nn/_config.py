@@ -57,11 +57,17 @@ def check_heads(hidden_size, heads, name="num_heads"):
     return hidden_size, heads
 
 
+def check_dense(x, name):
+    if not isinstance(x, torch.Tensor):
+        raise BadType(f"{name}: {type(x).__name__}, a tensor is wanted")
+    if x.is_nested or x.layout != torch.strided:
+        raise BadType(f"{name}: {'a nested tensor' if x.is_nested else f'layout {x.layout}'}, a dense tensor is wanted")
+
+
 def check_tensor(x, name, axes, width=None, module=None):
     """A tensor of real numbers with as many axes as are named, the last of them `width` wide, of the type that the weights of
     `module` have."""
-    if not isinstance(x, torch.Tensor):
-        raise BadType(f"{name}: {type(x).__name__}, a tensor is wanted")
+    check_dense(x, name)
     if x.dim() != len(axes):
         raise BadValue(f"{name}: {x.dim()} axes, [{', '.join(axes)}] is wanted")
     if not x.is_floating_point():
@@ -79,8 +85,7 @@ HIDDEN = ("batch", "tokens", "width")
 
 def check_ids(ids, name, count, shape=None, ignored=None):
     """Integers [batch, tokens] from 0 to count - 1, or as `shape` says."""
-    if not isinstance(ids, torch.Tensor):
-        raise BadType(f"{name}: {type(ids).__name__}, a tensor is wanted")
+    check_dense(ids, name)
     if shape is None and ids.dim() != 2:
         raise BadValue(f"{name}: {ids.dim()} axes, [batch, tokens] is wanted")
     if shape is not None and ids.shape != shape:
@@ -137,8 +142,7 @@ def lengths_of(attention_mask: torch.Tensor | None) -> list[int] | None:
     """
     if attention_mask is None:
         return None
-    if not isinstance(attention_mask, torch.Tensor):
-        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
+    check_dense(attention_mask, "attention_mask")
     if attention_mask.dim() != 2:
         raise BadValue(f"attention_mask: {attention_mask.dim()} axes, [batch, tokens] is wanted")
     mask = attention_mask.detach()

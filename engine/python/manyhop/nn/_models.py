@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import BadType, BadValue
-from ._config import check_ids, config_of, lengths_of
+from ..errors import BadValue
+from ._config import check_dense, check_ids, config_of, lengths_of
 from ._layers import DiffuserEmbeddings, DiffuserEncoder, initialise
 
 if TYPE_CHECKING:
@@ -34,16 +34,14 @@ class DiffuserOutput(NamedTuple):
 
 
 def _lengths(input_ids, attention_mask, lengths):
-    if not isinstance(input_ids, Tensor):
-        raise BadType(f"input_ids: {type(input_ids).__name__}, a tensor is wanted")
+    check_dense(input_ids, "input_ids")
     if input_ids.dim() != 2:
         raise BadValue(f"input_ids: {input_ids.dim()} axes, [batch, tokens] is wanted")
     if attention_mask is None:
         return lengths
     if lengths is not None:
         raise BadValue("attention_mask and lengths both say where padding begins, give one")
-    if not isinstance(attention_mask, Tensor):
-        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
+    check_dense(attention_mask, "attention_mask")
     if attention_mask.shape != input_ids.shape:
         raise BadValue(f"attention_mask: shape {list(attention_mask.shape)} for input_ids of {list(input_ids.shape)}")
     return lengths_of(attention_mask)
