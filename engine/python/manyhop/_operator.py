@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from .errors import Error
+from .errors import BadValue, Error
 
 NO_TANGENTS = ("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and mh.sparsek_jvp for the "
                "projection")
@@ -89,6 +89,8 @@ class Operator:
 
     def _one_by_one(self, info, in_dims, *args):
         """torch.func.vmap: a call for each item, and results along a first axis."""
+        if info.batch_size == 0:
+            raise BadValue(f"{self.name}: vmap over 0 items, at least 1 is wanted")
         found = [self(*(x if axis is None or isinstance(x, list) else x.select(axis, i) for x, axis in zip(args, in_dims)))
                  for i in range(info.batch_size)]
         if isinstance(found[0], torch.Tensor):
