@@ -257,8 +257,21 @@ class SparseKCache(Cache):
                                  for m in modules])
 
     @property
-    def bytes(self):
-        """Memory of keys and values (of the layers with SparseK: constant once they have begun)."""
+    def bytes(self) -> int:
+        """Memory of keys and values (of the layers with SparseK: constant once they have begun).
+
+        >>> import torch, transformers, manyhop as mh
+        >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        ...                                   vocab_size=32)
+        >>> model = transformers.LlamaForCausalLM(config)
+        >>> _ = mh.hf.sparsek(model, 2, window=2)
+        >>> cache = mh.hf.SparseKCache(model)
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> before = cache.bytes
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> cache.bytes == before
+        True
+        """
         total = 0
         for layer in self.layers:
             if isinstance(layer, SparseKCacheLayer):
@@ -267,8 +280,20 @@ class SparseKCache(Cache):
                 total += sum(x.numel() * x.element_size() for x in (layer.keys, layer.values))
         return total
 
-    def kept(self, layer, item=0, score_head=0):
-        """(positions, gates) of the keys that a layer holds beside window and sinks. BadValue before the first token."""
+    def kept(self, layer: Int, item: Int = 0, score_head: Int = 0) -> tuple[Int32, Float64]:
+        """(positions, gates) of the keys that a layer holds beside window and sinks. BadValue before the first token.
+
+        >>> import torch, transformers, manyhop as mh
+        >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        ...                                   vocab_size=32)
+        >>> model = transformers.LlamaForCausalLM(config)
+        >>> _ = mh.hf.sparsek(model, 2, window=2)
+        >>> cache = mh.hf.SparseKCache(model)
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> positions, gates = cache.kept(0)
+        >>> len(positions) == len(gates), round(float(gates.sum()), 6)
+        (True, 2.0)
+        """
         if not 0 <= whole(layer, "layer") < len(self.layers):
             raise BadValue(f"layer: {layer} of {len(self.layers)}")
         caches = getattr(self.layers[layer], "caches", None)

@@ -231,14 +231,63 @@ class Selection:
     def __init__(self, core: _core.Selection) -> None:
         self._core = core
 
-    tau = property(lambda self: self._core.tau, doc="Threshold of each row [n].")
-    until = property(lambda self: self._core.until, doc="Key j is kept in rows j .. until[j] - 1 [n].")
-    score = property(lambda self: self._core.score, doc="Scores over the temperature [n].")
-    edges = property(lambda self: self._core.edges, doc="Keys of all rows together.")
-    capped_rows = property(lambda self: self._core.capped_rows, doc="Rows that the cap has changed.")
+    @property
+    def tau(self) -> Float64:
+        """Threshold of each row [n].
 
-    def to_graph(self, window=0, sinks=0):
-        """A Graph whose weights are the gates; 1 for the window and the sinks."""
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).tau.tolist()
+        [-inf, 0.1, 0.2, 2.25]
+        """
+        return self._core.tau
+
+    @property
+    def until(self) -> Int32:
+        """Key j is kept in rows j .. until[j] - 1 [n]; 2^31 - 1 where it has not left.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).until.tolist()
+        [1, 2147483647, 2, 2147483647]
+        """
+        return self._core.until
+
+    @property
+    def score(self) -> Float64:
+        """Scores over the temperature [n].
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).score.tolist()
+        [0.1, 3.0, 0.2, 2.5]
+        """
+        return self._core.score
+
+    @property
+    def edges(self) -> int:
+        """Keys of all rows together.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).edges
+        5
+        """
+        return self._core.edges
+
+    @property
+    def capped_rows(self) -> int:
+        """Rows that the cap has changed.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).capped_rows
+        0
+        """
+        return self._core.capped_rows
+
+    def to_graph(self, window: Int = 0, sinks: Int = 0) -> Graph:
+        """A Graph whose weights are the gates; 1 for the window and the sinks.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).to_graph(window=1).nnz
+        6
+        """
         return Graph(self._core.to_graph(whole(window, "window"), whole(sinks, "sinks")))
 
     def __repr__(self) -> str:
@@ -337,10 +386,27 @@ class SparseKCache:
                                               attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
         self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)
 
-    tokens = property(lambda self: self._core.tokens, doc="Tokens taken so far.")
-    bytes = property(lambda self: self._core.bytes, doc="Memory held; does not grow with the tokens.")
+    @property
+    def tokens(self) -> int:
+        """Tokens taken so far.
 
-    def __copy__(self):
+        >>> import manyhop as mh
+        >>> mh.SparseKCache(2).tokens
+        0
+        """
+        return self._core.tokens
+
+    @property
+    def bytes(self) -> int:
+        """Memory held; does not grow with the tokens.
+
+        >>> import manyhop as mh
+        >>> mh.SparseKCache(2, keys=4).bytes < mh.SparseKCache(2, keys=8).bytes
+        True
+        """
+        return self._core.bytes
+
+    def __copy__(self) -> SparseKCache:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _core=self._core.__copy__())
         return other
@@ -348,20 +414,40 @@ class SparseKCache:
     def __deepcopy__(self, memo: Any) -> SparseKCache:
         return self.__copy__()
 
-    def kept(self, score_head=0):
-        """(positions, gates) of the keys that a score head holds, in order of position."""
+    def kept(self, score_head: Int = 0) -> tuple[Int32, Float64]:
+        """(positions, gates) of the keys that a score head holds, in order of position.
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.extend(x, x, np.float32([[0.1, 3.0, 0.2, 2.5]]))
+        >>> [part.tolist() for part in cache.kept()]
+        [[1, 3], [0.75, 0.25]]
+        """
         if not 0 <= whole(score_head, "score_head") < self.score_heads:
             raise BadValue(f"score_head: {score_head} of {self.score_heads}")
         positions, gates = self._core.kept(score_head)
         order = np.argsort(positions)
         return positions[order], gates[order]
 
-    def extend(self, k, v, scores):
-        """Takes tokens: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n]."""
+    def extend(self, k: A, v: A, scores: A) -> None:
+        """Takes tokens: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n].
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.extend(x, x, x[..., 0])
+        >>> cache.tokens
+        4
+        """
         self._step(None, k, v, scores)
 
-    def step(self, q, k, v, scores):
-        """Takes tokens one after another and attends from each: q [h, n, d] -> [h, n, d_v]."""
+    def step(self, q: A, k: A, v: A, scores: A) -> A:
+        """Takes tokens one after another and attends from each: q [h, n, d] -> [h, n, d_v].
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.step(x, x, x, x[..., 0]).shape
+        (1, 4, 2)
+        """
         return self._step(q, k, v, scores)
 
     def _step(self, q, k, v, scores):

@@ -251,8 +251,13 @@ class DiffuserConfig:
             raise FileError(f"{path}: {error}") from error
         return cls.from_dict(values, **changes)
 
-    def pattern_of(self, layer):
-        """The pattern of a layer, counted from 0."""
+    def pattern_of(self, layer: Int) -> Pattern:
+        """The pattern of a layer, counted from 0.
+
+        >>> import manyhop as mh
+        >>> mh.nn.DiffuserConfig(num_hidden_layers=2, pattern=["window(64)", "regular(64)"]).pattern_of(0)
+        'window(64)'
+        """
         if not isinstance(self.pattern, (list, tuple)):
             return self.pattern
         return self.pattern[whole(layer, "layer", 0, len(self.pattern) - 1)]

@@ -56,8 +56,14 @@ class DiffuserSelfAttention(nn.Module):
         self.dropout, self.causal = share(dropout, "dropout", below=True), flag(causal, "causal")
         self.backward = choice(backward, "backward", BACKWARD)
 
-    def forward(self, hidden, graph=None, lengths=None):
-        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right.
+
+        >>> import torch, manyhop as mh
+        >>> layer = mh.nn.DiffuserSelfAttention(32, 4, "window(2)").eval()
+        >>> layer(torch.ones(2, 10, 32), lengths=[10, 7])[1, 7:].abs().sum().item()
+        0.0
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.hidden_size, self.query)
         b, n, width = hidden.shape
         graph = graph_of(self.pattern if graph is None else graph, n, self.causal)
@@ -107,8 +113,14 @@ class DiffuserAttention(nn.Module):
         self.output = _Residual(hidden_size, hidden_size, share(hidden_dropout, "hidden_dropout"),
                                 number(layer_norm_eps, "layer_norm_eps", 0))
 
-    def forward(self, hidden, graph=None, lengths=None):
-        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right.
+
+        >>> import torch, manyhop as mh
+        >>> block = mh.nn.DiffuserAttention(32, 4)
+        >>> block(torch.zeros(2, 10, 32), mh.graph("window(2)", 10), lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         return self.output(self.self(hidden, graph, lengths), hidden)
 
     if TYPE_CHECKING:
@@ -148,7 +160,14 @@ class DiffuserLayer(nn.Module):
         self.output = _Residual(config.intermediate_size, config.hidden_size, config.hidden_dropout_prob,
                                 config.layer_norm_eps)
 
-    def forward(self, hidden, graph=None, lengths=None):
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` and `lengths` as in :class:`DiffuserAttention`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(hidden_size=32, num_attention_heads=4, intermediate_size=64, pattern="window(4)")
+        >>> mh.nn.DiffuserLayer(config)(torch.zeros(2, 10, 32), lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         hidden = self.attention(hidden, graph, lengths)
         return self.output(self.intermediate(hidden), hidden)
 
@@ -176,7 +195,14 @@ class DiffuserEncoder(nn.Module):
         self.layer = nn.ModuleList([DiffuserLayer(config, i, causal) for i in range(config.num_hidden_layers)])
         self.apply(functools.partial(initialise, std=config.initializer_range))
 
-    def forward(self, hidden, graph=None, lengths=None):
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` and `lengths` as in :class:`DiffuserAttention`, for all layers.
+
+        >>> import torch, manyhop as mh
+        >>> encoder = mh.nn.DiffuserEncoder(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+        >>> encoder(torch.zeros(2, 10, 32), "window(4)", lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         check_tensor(hidden, "hidden", HIDDEN)
         for layer in self.layer:
             hidden = layer(hidden, graph, lengths)

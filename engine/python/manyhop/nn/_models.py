@@ -160,7 +160,17 @@ class DiffuserForSequenceClassification(_WithHead):
         super().__init__(config, **fields)
         self.classifier = self._initialise_head(_ClassificationHead(self.config))
 
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None,
+                **given: Unpack[ModelInputs]) -> DiffuserOutput:
+        """`labels` [b] of classes, or [b, num_labels] of their shares; the rest as in :class:`DiffuserModel`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> model = mh.nn.DiffuserForSequenceClassification(config)
+        >>> model(torch.arange(2, 18).reshape(2, 8), labels=torch.tensor([0, 1]), lengths=[8, 5]).loss.ndim
+        0
+        """
         lengths = _lengths(input_ids, attention_mask, given.pop("lengths", None))
         shares = isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() == 2  # of each class
         if labels is not None and not shares:
@@ -190,7 +200,17 @@ class _WithLMHead(_WithHead):
         super().__init__(config, **fields)
         self.lm_head = self._initialise_head(_LMHead(self.config))
 
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None,
+                **given: Unpack[ModelInputs]) -> DiffuserOutput:
+        """`labels` [b, n], -100 where nothing is asked; the rest as in :class:`DiffuserModel`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> ids = torch.arange(2, 18).reshape(2, 8)
+        >>> mh.nn.DiffuserForCausalLM(config)(ids, labels=ids).loss.ndim
+        0
+        """
         if labels is not None:
             check_ids(labels, "labels", self.config.vocab_size, getattr(input_ids, "shape", None), -100)
         hidden = self.diffuser(input_ids, attention_mask, **given)

@@ -47,11 +47,23 @@ class APPNP(nn.Module):
             self.fixed = check_teleport(teleport)
 
     @property
-    def teleport(self):
-        """A number, or a tensor where it is learned."""
+    def teleport(self) -> float | torch.Tensor:
+        """A number, or a tensor where it is learned.
+
+        >>> import manyhop as mh
+        >>> mh.nn.APPNP(teleport=0.2).teleport, mh.nn.APPNP(teleport=0.2, learn=True).teleport.requires_grad
+        (0.2, True)
+        """
         return self.fixed if self.logit is None else torch.sigmoid(self.logit)
 
-    def forward(self, x, graph):
+    def forward(self, x: torch.Tensor, graph: Graph) -> torch.Tensor:
+        """x [n, c] over a graph of n vertices.
+
+        >>> import torch, manyhop as mh
+        >>> mh.nn.APPNP(hops=1, teleport=0.5)(torch.tensor([[4.0], [0.0]]), mh.graph("full", 2)).round(decimals=3)
+        tensor([[3.],
+                [1.]])
+        """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             raise BadType(f"x: {getattr(x, 'dtype', type(x).__name__)}, a tensor of a floating-point type is wanted")
         x = F.dropout(x, self.dropout, self.training)

@@ -36,7 +36,13 @@ class SparseKScores(nn.Module):
         self.slope = nn.Parameter(torch.zeros(heads))
 
     def forward(self, hidden: Tensor, first: int = 0) -> Tensor:
-        """`first` is the position of the first token."""
+        """`first` is the position of the first token.
+
+        >>> import torch, manyhop as mh
+        >>> scores, x = mh.nn.SparseKScores(16, heads=2), torch.zeros(1, 5, 16)
+        >>> torch.equal(scores(x)[..., 3:], scores(x[:, 3:], first=3))
+        True
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.weight.shape[1])
         first = whole(first, "first")
         kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32  # bfloat16 has too few places
@@ -172,7 +178,15 @@ class SparseKAttention(nn.Module):
         nn.init.normal_(self.scores.weight, std=hidden_size**-0.5)
         self.settings = SparseKSettings(keys, cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
 
-    def forward(self, hidden, caches=None):
+    def forward(self, hidden: Tensor, caches: list[SparseKCache] | None = None) -> Tensor:
+        """`caches`, an empty list at first, is filled and carried on while tokens are decoded.
+
+        >>> import torch, manyhop as mh
+        >>> layer, caches = mh.nn.SparseKAttention(32, 4, keys=4, window=4), []
+        >>> _ = layer(torch.zeros(2, 5, 32), caches)
+        >>> layer(torch.zeros(2, 1, 32), caches).shape, caches[0].tokens
+        (torch.Size([2, 1, 32]), 6)
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.scores.weight.shape[1], self.query)
         if caches is not None and not isinstance(caches, list):
             raise BadType(f"caches: {type(caches).__name__}, a list is wanted, empty before the first tokens")
