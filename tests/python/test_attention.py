@@ -180,6 +180,14 @@ def test_plans_run_and_explain(rng):
     assert np.array_equal(p.run(q, k, v, teleport=0.1), mh.attention(q, k, v, g, hops=3, teleport=0.1))
     assert "predicted" in p.explain() and p.memory()["total"] > 3 * q.nbytes
     assert p.predicted_seconds() > 0
+    with pytest.raises(mh.errors.BadValue, match="batch=2, heads=2, .* where the plan has batch=1, heads=2"):
+        p.run(*tensors(rng, 2, 2, 128, 16))
+    with pytest.raises(mh.errors.BadValue, match="head_dim=8, .*head_dim=16"):
+        p.run(q[..., :8], k[..., :8], v)
+    with pytest.raises(mh.errors.BadType, match="k: float64 where the plan is f32"):
+        p.run(q, k.astype(float), v)
+    assert p.run(*(x.transpose(0, 2, 1, 3) for x in (q, k, v)), layout="bshd").shape == (1, 128, 2, 16)
+    assert p.run(*(x.astype(np.float16) for x in (q, k, v))).dtype == np.float16  # computed in float32
 
 
 @pytest.mark.parametrize("change, kind, words", [

@@ -264,6 +264,25 @@ def test_threads_take_settings_along_in_a_copied_context():
 
 
 @torch.no_grad()
+def test_use_looks_at_the_model_it_is_given():
+    small = dict(vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=40)
+    for name in ("MPNet", "DebertaV2"):
+        model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**small))
+        model.set_attn_implementation("manyhop")  # which changes nothing
+        with pytest.raises(mh.errors.BadType, match=f"model: {name}Model computes its attention by itself"):
+            with hf.use(model):
+                pass
+    with pytest.raises(mh.errors.BadValue, match="attn_implementation 'sdpa'.*set_attn_implementation"):
+        with hf.use(bert("sdpa")):
+            pass
+    with pytest.raises(mh.errors.BadType, match="model: str"):
+        with hf.use("window(2)"):
+            pass
+    for model in (bert("manyhop"), llama("manyhop"), torch.nn.Sequential(bert("manyhop"))):
+        with hf.use(model, pattern="window(2)"):
+            pass
+
+
 def test_refuses_what_it_cannot_mask():
     x = ids()
     left = torch.ones(2, 20, dtype=torch.int64)
@@ -295,6 +314,13 @@ def test_refuses_what_it_cannot_mask():
     with pytest.raises(mh.Error, match="expected one of"):
         with hf.use(patern="full"):
             pass
+    for wrong, part in (({"hops": -1}, "hops: -1"), ({"pattern": "windw(1)"}, "windw"), ({"pattern": ["full", 3]}, "pattern: 3"),
+                        ({"teleport": 2}, "teleport: 2"), ({"hop_dropout": 1.0}, "hop_dropout: 1"), ({"backward": "x"}, "backward: 'x'")):
+        with pytest.raises(mh.Error, match=part):
+            hf.register(**wrong)
+        with pytest.raises(mh.Error, match=part):
+            with hf.use(**wrong):
+                pass
     with hf.use(pattern="full", hops=2):  # without a cache hops are fine
         llama("manyhop")(x, use_cache=False)
 

@@ -98,6 +98,28 @@ def test_a_configuration_of_the_reference_code(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(given))
     config = nn.DiffuserConfig.from_json(tmp_path / "config.json", num_labels=5)
     assert (config.pattern, config.hops, config.teleport, config.num_labels) == ("diffuser_ref(4096)", 5, 0.1, 5)
+    for other in ({"num_rand": 32}, {"num_glob": 0}, {"attention_window": [64] * 11 + [128]}):
+        with pytest.raises(mh.errors.BadValue, match="diffuser_ref has 64 of each"):
+            nn.DiffuserConfig.from_dict({**given, **other})
+        assert nn.DiffuserConfig.from_dict({**given, **other}, pattern="full").pattern == "full"
+
+
+def test_checkpoints_of_the_reference_code():
+    """They may hold the positions as a buffer, and a pooler that its heads do not use."""
+    for kind, name in ((nn.DiffuserForSequenceClassification, "diffuser."), (nn.DiffuserForCausalLM, "diffuser."),
+                       (nn.DiffuserModel, "")):
+        model = kind(**SMALL)
+        held = {key: torch.full_like(x, 0.5) for key, x in model.state_dict().items()}
+        extra = {f"{name}embeddings.position_ids": torch.arange(SMALL["max_position_embeddings"])[None],
+                 f"{name}pooler.dense.weight": torch.zeros(8, 8), f"{name}pooler.dense.bias": torch.zeros(8)}
+        given = {**held, **extra}
+        model.load_state_dict(given)
+        assert all(bool((x == 0.5).all()) for x in model.state_dict().values()) and set(given) == {*held, *extra}
+        with pytest.raises(RuntimeError, match="Unexpected key"):
+            model.load_state_dict({**held, f"{name}embeddings.other": torch.zeros(1)})
+    pooled = nn.DiffuserModel(**SMALL, add_pooling_layer=True)
+    with pytest.raises(RuntimeError, match="pooler.dense.weight"):
+        pooled.load_state_dict(nn.DiffuserModel(**SMALL).state_dict())
 
 
 def test_full_pattern_with_one_hop_is_a_transformer():
@@ -281,6 +303,7 @@ def test_bad_fields(field, value, kind, part):
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[0]), ValueError, "hidden: 2 axes, [batch, tokens, width]"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN[..., :16]), ValueError, "width 16, the module has 32"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.long()), TypeError, "hidden: torch.int64"),
+    (lambda: nn.DiffuserSelfAttention(32, 4, "self")(torch.nested.nested_tensor(list(HIDDEN))), TypeError, "hidden: a nested tensor"),
     (lambda: nn.DiffuserSelfAttention(32, 4, "self")(HIDDEN.double()), TypeError, "torch.float64, the weights are torch.float32"),
     (lambda: nn.DiffuserAttention(32, 4, "self")(HIDDEN.numpy()), TypeError, "hidden: ndarray"),
     (lambda: nn.DiffuserAttention(32, 4, "self", hidden_dropout=2), ValueError, "hidden_dropout: 2.0"),

@@ -375,6 +375,7 @@ def test_sparse_tensors_both_ways():
     (lambda q, g: mh.attention(q, q, q, [g]), ValueError, "list of 1 for 2 heads"),
     (lambda q, g: mh.attention(q, q, q, g, teleport=torch.zeros(2)), ValueError, "teleport: 2 values"),
     (lambda q, g: mh.attention(q.to_sparse(), q, q, g), TypeError, "layout"),
+    (lambda q, g: mh.attention(*[torch.nested.nested_tensor(list(q))] * 3, g), TypeError, "q: a nested tensor"),
     (lambda q, g: mh.diffuse(g, q[0, 0].int()), TypeError, "int32"),
     (lambda q, g: mh.diffuse(g, q[0, 0], "cold"), ValueError, "ppr"),
     (lambda q, g: mh.attention(q, q, q, g, teleport=torch.tensor(1j)), TypeError, "teleport: torch.complex64"),

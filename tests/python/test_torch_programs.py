@@ -105,6 +105,8 @@ def test_batches_of_what_is_no_tensor_of_theirs():
     same, other = (func.vmap(drop, randomness=how)(x[:1].expand(4, *x[:1].shape)) for how in ("same", "different"))
     assert torch.equal(same[0], same[1]) and not torch.equal(other[0], other[1])
     assert torch.equal(func.functionalize(drop)(x[:1]).isfinite().all(), torch.tensor(True))
+    with pytest.raises(mh.errors.BadValue, match="vmap over 0 items"):
+        func.vmap(lambda x: mh.attention(x, x, x, g))(x[:, None][:0])
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

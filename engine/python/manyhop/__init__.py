@@ -7,6 +7,10 @@
 (1, 2, 16, 8)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from . import _core, errors, spectral
 from ._attention import Plan, attention, plan
 from ._diffusion import DiffuseResult, diffuse
@@ -16,7 +20,10 @@ from ._settings import get_memory_limit, get_threads, memory_limit, release_memo
 from ._sparsek import (Selection, SparseKCache, causal_sparsek, select, sparsek, sparsek_attention, sparsek_jvp, topk)
 from .errors import Error
 
-__version__ = _core.version()
+if TYPE_CHECKING:
+    from . import hf as hf, nn as nn, plot as plot
+
+__version__: str = _core.version()
 
 __all__ = ["DiffuseResult", "Error", "Graph", "Plan", "PprResult", "Selection", "SparseKCache", "attention", "batch",
            "causal_sparsek", "diffuse", "errors", "gdc", "get_memory_limit", "get_threads", "graph", "memory_limit",
@@ -26,13 +33,14 @@ __all__ = ["DiffuseResult", "Error", "Graph", "Plan", "PprResult", "Selection", 
 _LAZY = ("hf", "nn", "plot")  # want torch, transformers or matplotlib
 
 
-def __getattr__(name):
-    if name in _LAZY:
-        import importlib
+if not TYPE_CHECKING:  # which would allow any name
+    def __getattr__(name):
+        if name in _LAZY:
+            import importlib
 
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*globals(), *_LAZY])

@@ -1,11 +1,13 @@
 """``python -m manyhop VERB``: the command line, the same program as ``manyhop``."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
 
 
-def main():
+def main() -> int:
     program = Path(__file__).with_name("bin") / "manyhop"
     if not program.is_file():
         print(f"manyhop: this installation has no command line ({program} is missing)", file=sys.stderr)

@@ -1,11 +1,20 @@
 """Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_ops."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
 import numpy as np
 
 from . import _core, _settings
 from ._check import choice, flag, integer, is_compiling, is_torch, laid_out, number, real, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._types import A, ArrayLike, AttentionOptions, Backward, Graphs, Int, Layout, Lengths, Real, Tensor
 
 BACKWARD = ("stored", "checkpointed", "implicit")
 _DTYPES = {"float64": "f64", "float32": "f32", "bfloat16": "bf16"}
@@ -178,9 +187,25 @@ def edge_values(values, dtype, graphs, b, h, name):
     return laid_out(array, dtype, name)
 
 
-def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, lengths=None, dropout_p=0.0,
-              hop_dropout_p=0.0, seed=None, layout="bhsd", return_lse=False, return_weights=False, backward="stored",
-              reorder="none", backend="cpu"):
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[False] = ..., return_weights: Literal[False] = ...,
+              **options: Unpack[AttentionOptions]) -> A: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[True], return_weights: Literal[False] = ...,
+              **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[False] = ..., return_weights: Literal[True],
+              **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: Literal[True], return_weights: Literal[True],
+              **options: Unpack[AttentionOptions]) -> tuple[A, A, A]: ...
+@overload
+def attention(q: A, k: A, v: A, graph: Graphs, *, return_lse: bool = ..., return_weights: bool = ...,
+              **options: Unpack[AttentionOptions]) -> A | tuple[A, ...]: ...
+def attention(q: Any, k: Any, v: Any, graph: Graphs, *, hops: Int = 1, teleport: Real | Tensor = 0.0, scale: Real | None = None,
+              bias: ArrayLike | None = None, lengths: Lengths | None = None, dropout_p: Real = 0.0, hop_dropout_p: Real = 0.0,
+              seed: Int | None = None, layout: Layout = "bhsd", return_lse: bool = False, return_weights: bool = False,
+              backward: Backward = "stored", reorder: str = "none", backend: str = "cpu") -> Any:
     """Attention over the edges of a graph, then K hops of diffusion.
 
     A = softmax over the edges of a row of (scale q.k + bias); Z_0 = V, Z_{t+1} = (1 - teleport) A Z_t + teleport V; the
@@ -287,13 +312,28 @@ class Plan:
     (True, ['graph', 'inputs', 'total', 'workspace'])
     """
 
-    def __init__(self, core, graph, settings):
+    def __init__(self, core: _core.Plan, graph: Graphs, settings: dict[str, Any]) -> None:
         self._core = core
         self._graph = graph
         self._settings = settings
         self._ran = core
 
-    def run(self, q, k, v, **options):
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[False] = ..., return_weights: Literal[False] = ...,
+            **options: Unpack[AttentionOptions]) -> A: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[True], return_weights: Literal[False] = ...,
+            **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[False] = ..., return_weights: Literal[True],
+            **options: Unpack[AttentionOptions]) -> tuple[A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: Literal[True], return_weights: Literal[True],
+            **options: Unpack[AttentionOptions]) -> tuple[A, A, A]: ...
+    @overload
+    def run(self, q: A, k: A, v: A, *, return_lse: bool = ..., return_weights: bool = ...,
+            **options: Unpack[AttentionOptions]) -> A | tuple[A, ...]: ...
+    def run(self, q: Any, k: Any, v: Any, **options: Any) -> Any:
         """:func:`attention` with this plan's graph and hops; q, k, v of its shape and type. Takes what attention takes.
 
         >>> import numpy as np, manyhop as mh
@@ -302,6 +342,7 @@ class Plan:
         >>> lse.round(4).tolist()
         [[[1.3863, 1.3863, 1.3863, 1.3863]]]
         """
+        self._check(q, k, v, options.get("layout", "bhsd"))
         options.setdefault("hops", self._settings["hops"])
         options.setdefault("reorder", self._settings["reorder"])
         options.setdefault("backend", self._settings["backend"])
@@ -312,7 +353,28 @@ class Plan:
         self._ran = plans[0] if plans else self._ran
         return found
 
-    def explain(self):
+    def _check(self, q, k, v, layout):
+        """BadValue and BadType for what was not planned for; other faults are for attention to find."""
+        choice(layout, "layout", ("bhsd", "bshd", "thd"))
+        if len({is_torch(x) for x in (q, k, v)}) > 1 or any(getattr(x, "is_nested", False) for x in (q, k, v)):
+            return
+        tensors = [x if is_torch(x) else to_numpy(x, name) for x, name in zip((q, k, v), "qkv")]
+        (b, h, _, d), (_, kv, _, _), (_, _, _, dv) = (as_bhsd(x.shape, layout, name)[1] for x, name in zip(tensors, "qkv"))
+        found = {"batch": b, "heads": h, "kv_heads": kv, "head_dim": d, "value_dim": dv}
+        wanted = {name: self._settings[name] for name in found}
+        if found != wanted:
+            here, there = (", ".join(f"{name}={size}" for name, size in sizes.items()) for sizes in (found, wanted))
+            raise BadValue(f"q, k, v: {here} where the plan has {there}")
+        if is_torch(q):
+            from .torch_ops import autocast
+
+            tensors = autocast(*tensors)
+        kinds = [str(x.dtype).removeprefix("torch.") for x in tensors]
+        for name, kind in zip("qkv", kinds):
+            if _DTYPES.get("float32" if kind == "float16" else kind, kind) != self._settings["dtype"]:
+                raise BadType(f"{name}: {kind} where the plan is {self._settings['dtype']}")
+
+    def explain(self) -> str:
         """Lines of text: tiles, the kernel of each part, what was rejected and why, FLOPs, bytes, predicted and measured time.
 
         After a run they are of the plan that it took: tensors of torch take torch's number of threads, those with gradients
@@ -324,7 +386,7 @@ class Plan:
         """
         return "\n".join(self._ran.explain())
 
-    def memory(self):
+    def memory(self) -> dict[str, int]:
         """Bytes: {"inputs", "graph", "workspace", "total"}; inputs are q, k, v and the result.
 
         >>> import manyhop as mh
@@ -333,7 +395,7 @@ class Plan:
         """
         return self._core.memory()
 
-    def predicted_seconds(self):
+    def predicted_seconds(self) -> float:
         """Time of one run on the CPU by rates that are measured on first use.
 
         >>> import manyhop as mh
@@ -342,13 +404,13 @@ class Plan:
         """
         return self._core.predicted_seconds()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
         return f"Plan({given})"
 
 
-def plan(graph, *, heads, head_dim, dtype="f32", hops=1, backend="cpu", batch=1, kv_heads=None, value_dim=None,
-         reorder="none", backward=False):
+def plan(graph: Graphs, *, heads: Int, head_dim: Int, dtype: Any = "f32", hops: Int = 1, backend: str = "cpu", batch: Int = 1,
+         kv_heads: Int | None = None, value_dim: Int | None = None, reorder: str = "none", backward: bool = False) -> Plan:
     """Plans attention for a graph (or one for each head) and a shape; :func:`attention` finds the same plan by itself.
 
     heads, kv_heads : of q, and of k and v (the same by default). head_dim, value_dim : widths of q and k, and of v.

@@ -1,12 +1,23 @@
 """Graphs from and to what other libraries hold: SciPy, PyTorch Geometric, torch, NetworkX, DGL, igraph, networkit."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._check import flag, real, shown, string, to_numpy, vector, whole
 from ._settings import need_memory, room
 from .errors import BadType, BadValue, Error
+
+if TYPE_CHECKING:
+    import networkx
+    import scipy.sparse
+    import torch
+
+    from ._graph import Graph
+    from ._types import Array, ArrayLike, Int, Int64, Shape
 
 
 def _need(module, what):
@@ -135,7 +146,7 @@ class Conversions:
     __slots__ = ()
 
     @classmethod
-    def from_scipy(cls, matrix, *, weights=True):
+    def from_scipy(cls, matrix: scipy.sparse.spmatrix | scipy.sparse.sparray, *, weights: bool = True) -> Graph:
         """From a SciPy sparse matrix or array: entry (i, j) is an edge, i receives. Duplicates add; stored zeros stay edges.
 
         BadValue where the matrix's own arrays contradict each other, which SciPy does not look for.
@@ -162,7 +173,7 @@ class Conversions:
         edges = int(csr.indptr[-1])  # spare room may follow them
         return cls.from_csr(csr.indptr, csr.indices[:edges], csr.data[:edges] if weights else None, shape=csr.shape)
 
-    def to_scipy(self):
+    def to_scipy(self) -> scipy.sparse.csr_array:
         """scipy.sparse.csr_array of weights, or ones (float64); a copy.
 
         >>> import manyhop as mh, scipy.sparse
@@ -177,7 +188,8 @@ class Conversions:
         return matrix
 
     @classmethod
-    def from_edge_index(cls, edge_index, n=None, edge_weight=None):
+    def from_edge_index(cls, edge_index: ArrayLike, n: Int | Shape | None = None,
+                        edge_weight: ArrayLike | None = None) -> Graph:
         """From PyTorch Geometric's edge_index [2, m]: edge_index[0] sends to edge_index[1].
 
         n : vertices, or (sources, targets); the largest number + 1 by default.
@@ -198,7 +210,7 @@ class Conversions:
         weights = values_or_none(edge_weight, "edge_weight", pair.shape[1])
         return cls.from_edges(receivers, senders, weights, shape=(targets, sources))
 
-    def to_edge_index(self):
+    def to_edge_index(self) -> Int64:
         """int64 [2, nnz]: sender, receiver of each edge, in CSR order (NumPy; torch.from_numpy() takes it as it is).
 
         >>> import manyhop as mh
@@ -210,7 +222,7 @@ class Conversions:
         return np.stack([self.indices.astype(np.int64), rows])
 
     @classmethod
-    def from_torch(cls, tensor, *, weights=True):
+    def from_torch(cls, tensor: torch.Tensor, *, weights: bool = True) -> Graph:
         """From a torch sparse tensor (COO, CSR, CSC): entry (i, j) is an edge, i receives. Duplicates add.
 
         >>> import manyhop as mh, torch
@@ -231,7 +243,7 @@ class Conversions:
         rows, cols = coo.indices().numpy()
         return cls.from_edges(rows, cols, coo.values() if flag(weights, "weights") else None, shape=tuple(tensor.shape))
 
-    def to_torch(self, dtype=None):
+    def to_torch(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """torch.sparse_csr tensor of weights (or ones); float32 unless `dtype` is given.
 
         >>> import manyhop as mh, torch
@@ -247,7 +259,8 @@ class Conversions:
                                        torch.from_numpy(data.copy()).to(dtype or torch.float32), self.shape)
 
     @classmethod
-    def from_networkx(cls, graph, *, weight=None, nodes=None):
+    def from_networkx(cls, graph: networkx.Graph[Any], *, weight: str | None = None,
+                      nodes: Iterable[Any] | None = None) -> Graph:
         """From a NetworkX graph: arc u -> v means v receives from u; undirected edges count in both directions.
 
         Vertices are numbered in the order of `nodes` (default: the graph's own), which has to name each once. `weight` names
@@ -278,7 +291,7 @@ class Conversions:
                 weights.append(1.0 if weight is None else data.get(weight, 1.0))
         return cls.from_edges(rows, cols, None if weight is None else weights, shape=(len(nodes), len(nodes)))
 
-    def to_networkx(self):
+    def to_networkx(self) -> networkx.DiGraph[int]:
         """networkx.DiGraph with an arc from sender to receiver for each edge, attribute "weight" where weighted.
 
         >>> import manyhop as mh, networkx
@@ -297,7 +310,7 @@ class Conversions:
         return result
 
     @classmethod
-    def from_dgl(cls, graph, *, weight=None):
+    def from_dgl(cls, graph: Any, *, weight: str | None = None) -> Graph:
         """From a DGL graph of one edge type: source sends to destination. `weight` names the edge feature [m].
 
         Where the two are of different node types (or of a block) the graph is a rectangle, destinations x sources.
@@ -315,7 +328,7 @@ class Conversions:
         shape = graph.num_dst_nodes(destination), graph.num_src_nodes(source)
         return cls.from_edges(receivers, senders, weights, shape=shape)
 
-    def to_dgl(self):
+    def to_dgl(self) -> Any:
         """dgl.DGLGraph with an arc from sender to receiver for each edge, in CSR order; edata["weight"] (float64) where weighted.
 
         A rectangle has the node types "sender" and "receiver", with edges of type "sends".
@@ -336,7 +349,7 @@ class Conversions:
         return result
 
     @classmethod
-    def from_igraph(cls, graph, *, weight=None):
+    def from_igraph(cls, graph: Any, *, weight: str | None = None) -> Graph:
         """From an igraph.Graph: arc u -> v means v receives; undirected edges count in both directions. `weight` names the
         edge attribute.
 
@@ -349,7 +362,7 @@ class Conversions:
         weights = None if weight is None else real(graph.es[_named(weight, graph.es.attributes())], "weight")
         return cls._from_arcs(pairs, weights, graph.vcount(), graph.is_directed())
 
-    def to_igraph(self):
+    def to_igraph(self) -> Any:
         """Directed igraph.Graph with an arc from sender to receiver for each edge, in CSR order, attribute "weight" where weighted.
 
         >>> import manyhop as mh, igraph
@@ -362,7 +375,7 @@ class Conversions:
         return igraph.Graph(self.shape[0], self.to_edge_index().T.tolist(), directed=True, edge_attrs=attributes)
 
     @classmethod
-    def from_networkit(cls, graph):
+    def from_networkit(cls, graph: Any) -> Graph:
         """From a networkit.Graph, with its weights where it has them: arc u -> v means v receives; undirected edges count in
         both directions. Nodes are numbered in their order, ids of removed ones are skipped.
 
@@ -381,7 +394,7 @@ class Conversions:
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
         return cls._from_arcs(pairs, np.asarray(weights) if graph.isWeighted() else None, len(number), graph.isDirected())
 
-    def to_networkit(self):
+    def to_networkit(self) -> Any:
         """Directed networkit.Graph with an arc from sender to receiver for each edge, weighted where this graph is.
 
         >>> import manyhop as mh, networkit

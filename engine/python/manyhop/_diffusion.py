@@ -1,6 +1,8 @@
 """Diffusion of signals over any square graph."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -10,31 +12,38 @@ from ._check import choice, is_torch, number, numbers, string, to_numpy, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-class DiffuseResult(NamedTuple):
-    """What :func:`diffuse` returns.
+    from typing_extensions import Unpack
 
-    value : the diffused signal, in shape and type of x.
-    hops : K, how many products with A it took.
-    residual : ||Z_K - Z_{K-1}||, bound : one on ||Z_K - Z_inf||, both of the worst column relative to ||x|| (absolute where x is
-        0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1. Without a hop there is no residual: nan.
-        The bound is that of exact arithmetic and may fall to 0; what rounding adds, about 1e-16 a hop (float32: 1e-7), is not
-        in it.
-    converged : whether bound <= tol; True for a fixed number of hops.
+    from ._types import (A, Array, ArrayLike, Backward, Dangling, DiffuseOptions, DiffuseResult as DiffuseResult, Float64, Int,
+                         Kernel, Normalization, Real, SupportsDLPack, Tensor)
+else:
+    class DiffuseResult(NamedTuple):
+        """What :func:`diffuse` returns.
 
-    While torch.compile traces and inside torch.func the last four are tensors.
+        value : the diffused signal, in shape and type of x.
+        hops : K, how many products with A it took.
+        residual : ||Z_K - Z_{K-1}||, bound : one on ||Z_K - Z_inf||, both of the worst column relative to ||x|| (absolute where
+            x is 0), in the norm of the normalization: "sym" 2, "row" and "none" max, "col" 1. Without a hop there is no
+            residual: nan. The bound is that of exact arithmetic and may fall to 0; what rounding adds, about 1e-16 a hop
+            (float32: 1e-7), is not in it.
+        converged : whether bound <= tol; True for a fixed number of hops.
 
-    >>> import numpy as np, manyhop as mh
-    >>> r = mh.diffuse(mh.graph("window(1)", 6), np.eye(6)[0], hops=4)
-    >>> r.hops, r.converged, r.bound <= 2 * 0.9**4
-    (4, True, True)
-    """
+        While torch.compile traces and inside torch.func the last four are tensors.
 
-    value: object
-    hops: int
-    residual: float
-    bound: float
-    converged: bool
+        >>> import numpy as np, manyhop as mh
+        >>> r = mh.diffuse(mh.graph("window(1)", 6), np.eye(6)[0], hops=4)
+        >>> r.hops, r.converged, r.bound <= 2 * 0.9**4
+        (4, True, True)
+        """
+
+        value: object
+        hops: int
+        residual: float
+        bound: float
+        converged: bool
 
 
 def check_call(kernel, hops, tol, normalization, dangling, backward, backend):
@@ -69,8 +78,17 @@ def check_signal(shape, dtype, graph):
         raise BadValue(f"x: {shape[0]} rows for a graph of {rows} x {cols}")
 
 
-def diffuse(graph, x, kernel="ppr", *, teleport=0.1, t=1.0, coefficients=(), hops=None, tol=None, normalization="sym",
-            dangling="zero", weights=None, backward="stored", backend="cpu"):
+@overload
+def diffuse(graph: Graph, x: A, kernel: Kernel = ..., **options: Unpack[DiffuseOptions]) -> DiffuseResult[A]: ...
+@overload
+def diffuse(graph: Graph, x: Sequence[float] | Sequence[Sequence[float]], kernel: Kernel = ...,
+            **options: Unpack[DiffuseOptions]) -> DiffuseResult[Float64]: ...
+@overload
+def diffuse(graph: Graph, x: SupportsDLPack, kernel: Kernel = ..., **options: Unpack[DiffuseOptions]) -> DiffuseResult[Array]: ...
+def diffuse(graph: Graph, x: Any, kernel: Kernel = "ppr", *, teleport: Real | Tensor = 0.1, t: Real | Tensor = 1.0,
+            coefficients: Sequence[Real | Tensor] | Float64 | Tensor = (), hops: Int | None = None, tol: Real | None = None,
+            normalization: Normalization = "sym", dangling: Dangling = "zero", weights: ArrayLike | None = None,
+            backward: Backward = "stored", backend: str = "cpu") -> Any:
     """Spreads a signal x ([n] or [n, c], float64 or float32; NumPy, torch or DLPack on the CPU) over a square graph.
 
     kernel "ppr": Z_0 = X, Z_{t+1} = (1 - teleport) A Z_t + teleport X; "heat": exp(-t (I - A)) X; "coefficients":

@@ -1,8 +1,11 @@
 """Token graphs: who receives from whom, in CSR by row."""
 
+from __future__ import annotations
+
 import itertools
 import weakref
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +15,14 @@ from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
 from .errors import BadType, BadValue
 
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ._types import ArrayLike, Float64, Int, Int32, Int64, Shape
+
 _numbers = itertools.count(1)
 # Compiled torch programs name graphs by number.
-_by_number = weakref.WeakValueDictionary()
+_by_number: weakref.WeakValueDictionary[int, Graph] = weakref.WeakValueDictionary()
 
 
 class Graph(Conversions):
@@ -41,7 +49,7 @@ class Graph(Conversions):
 
     __slots__ = ("_core", "_number", "__weakref__")
 
-    def __init__(self, core):
+    def __init__(self, core: _core.Graph) -> None:
         if not isinstance(core, _core.Graph):
             raise BadType("Graph: made by mh.graph(), mh.batch() or Graph.from_...(), not by its constructor")
         self._core = core
@@ -50,7 +58,7 @@ class Graph(Conversions):
 
     # Structure
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(n_rows, n_cols).
 
         >>> import manyhop as mh
@@ -62,7 +70,7 @@ class Graph(Conversions):
         return _shape(self)
 
     @property
-    def nnz(self):
+    def nnz(self) -> int:
         """Number of edges. Counted, not enumerated, for graphs such as ``full``.
 
         >>> import manyhop as mh
@@ -74,7 +82,7 @@ class Graph(Conversions):
         return _nnz(self)
 
     @property
-    def indptr(self):
+    def indptr(self) -> Int64:
         """int64 [n_rows + 1]: row i has the edges indptr[i] .. indptr[i + 1] - 1. A read-only view of the graph's memory.
 
         >>> import manyhop as mh
@@ -84,7 +92,7 @@ class Graph(Conversions):
         return self._core.indptr
 
     @property
-    def indices(self):
+    def indices(self) -> Int32:
         """int32 [nnz]: the columns, increasing within a row. A read-only view of the graph's memory. Those of a graph such as
         ``full`` are written when first asked for (LimitError where they pass the memory limit).
 
@@ -97,7 +105,7 @@ class Graph(Conversions):
         return self._core.indices
 
     @property
-    def weights(self):
+    def weights(self) -> Float64 | None:
         """float64 [nnz] in the order of ``indices``, or None. A read-only view of the graph's memory.
 
         >>> import manyhop as mh
@@ -107,7 +115,7 @@ class Graph(Conversions):
         return self._core.weights
 
     @property
-    def text(self):
+    def text(self) -> str:
         """The pattern text it was made from; empty for arrays and files.
 
         >>> import manyhop as mh
@@ -117,7 +125,7 @@ class Graph(Conversions):
         return self._core.text
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes held. Graphs such as ``full`` hold runs, until ``indices`` is asked for.
 
         >>> import manyhop as mh
@@ -127,7 +135,7 @@ class Graph(Conversions):
         return self._core.nbytes
 
     @property
-    def row_offsets(self):
+    def row_offsets(self) -> Int64:
         """int64 [sequences + 1]: rows offsets[s] .. offsets[s + 1] - 1 belong to sequence s of a :func:`batch`.
 
         >>> import manyhop as mh
@@ -137,7 +145,7 @@ class Graph(Conversions):
         return np.asarray(self._core.row_offsets(), dtype=np.int64)
 
     @property
-    def col_offsets(self):
+    def col_offsets(self) -> Int64:
         """int64 [sequences + 1]: as ``row_offsets``, of columns.
 
         >>> import manyhop as mh
@@ -146,7 +154,7 @@ class Graph(Conversions):
         """
         return np.asarray(self._core.col_offsets(), dtype=np.int64)
 
-    def rows(self, i, j):
+    def rows(self, i: Int, j: Int) -> Graph:
         """Rows i .. j - 1 over the same columns, as in decoding. BadValue outside 0 <= i <= j <= n_rows.
 
         >>> import manyhop as mh
@@ -156,7 +164,7 @@ class Graph(Conversions):
         """
         return self._derived("rows", whole(i, "rows"), whole(j, "rows"))
 
-    def transpose(self):
+    def transpose(self) -> Graph:
         """Columns send where rows received; weights follow. Cost: linear in the edges.
 
         >>> import manyhop as mh
@@ -165,7 +173,7 @@ class Graph(Conversions):
         """
         return self._derived("transpose")
 
-    def symmetrised(self):
+    def symmetrised(self) -> Graph:
         """Edges in both directions, without weights; square graphs only.
 
         >>> import manyhop as mh
@@ -174,7 +182,7 @@ class Graph(Conversions):
         """
         return self._derived("symmetrised")
 
-    def with_weights(self, weights):
+    def with_weights(self, weights: ArrayLike | None) -> Graph:
         """The same edges with other weights [nnz] in the order of ``indices``, or without (None). A tensor leaves its gradient.
 
         >>> import manyhop as mh
@@ -185,7 +193,7 @@ class Graph(Conversions):
             return Graph(self._core.without_weights())
         return Graph(self._core.with_weights(values_or_none(weights, length=self.nnz)))
 
-    def is_symmetric(self):
+    def is_symmetric(self) -> bool:
         """Whether each edge (i, j) has (j, i) of the same weight beside it.
 
         >>> import manyhop as mh
@@ -194,7 +202,7 @@ class Graph(Conversions):
         """
         return self._core.is_symmetric()
 
-    def components(self):
+    def components(self) -> tuple[int, int, Int32]:
         """(number of weak components, isolated vertices, label of each vertex); directions do not matter.
 
         >>> import manyhop as mh
@@ -204,7 +212,7 @@ class Graph(Conversions):
         """
         return self._core.components()
 
-    def degrees(self):
+    def degrees(self) -> Int64:
         """int64 [n_rows]: the edges of each row, itself included where it is one.
 
         >>> import manyhop as mh
@@ -213,21 +221,21 @@ class Graph(Conversions):
         """
         return np.diff(self.indptr)
 
-    def _derived(self, operation, *given):
+    def _derived(self, operation: str, *given: Any) -> Graph:
         if is_compiling():
             return of_program(_derivation, operation, self, *given)
         return _derivation(operation, self, *given)
 
-    def __or__(self, other):
+    def __or__(self, other: Graph) -> Graph:
         return self._derived("unite", other) if isinstance(other, Graph) else NotImplemented
 
-    def __and__(self, other):
+    def __and__(self, other: Graph) -> Graph:
         return self._derived("intersect", other) if isinstance(other, Graph) else NotImplemented
 
-    def __sub__(self, other):
+    def __sub__(self, other: Graph) -> Graph:
         return self._derived("subtract", other) if isinstance(other, Graph) else NotImplemented
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         """Same shape, edges and weights."""
         if not isinstance(other, Graph):
             return NotImplemented
@@ -240,21 +248,21 @@ class Graph(Conversions):
             return mine is theirs
         return np.array_equal(mine, theirs)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return self._core.hash
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         name = f"{self.text!r}, " if self.text else ""
         weighted = ", weighted" if self._core.weighted else ""
         return f"Graph({name}{self.shape[0]} x {self.shape[1]}, {self.nnz} edges{weighted})"
 
-    def __copy__(self):
+    def __copy__(self) -> Graph:
         return self
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Graph:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if len(self.row_offsets) > 2:
             rows, cols = self.row_offsets, self.col_offsets
             items = [(self.rows(int(rows[s]), int(rows[s + 1])), int(cols[s]), int(cols[s + 1])) for s in range(len(rows) - 1)]
@@ -263,7 +271,8 @@ class Graph(Conversions):
 
     # Files
     @classmethod
-    def load(cls, path, n=None, *, undirected=False, compact=False, base=0):
+    def load(cls, path: str | PathLike[str], n: Int | None = None, *, undirected: bool = False, compact: bool = False,
+             base: Int = 0) -> Graph:
         """A graph from a file: .mtx, .npz (SciPy CSR), .graph (METIS), .el .txt .tsv .edgelist.
 
         Edge lists (`u v [weight]`: u sends to v): `n` vertices (default: largest id + 1), `undirected` mirrors every arc,
@@ -283,7 +292,7 @@ class Graph(Conversions):
             raise BadValue(f"n: {n} x {n} does not fit {path}, which is {found.shape[0]} x {found.shape[1]}")
         return found
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Writes the graph in the format of the path's suffix; the file appears whole or not at all.
 
         >>> import manyhop as mh, os, tempfile
@@ -296,7 +305,8 @@ class Graph(Conversions):
 
     # Arrays; the base class has the conversions from and to other libraries
     @classmethod
-    def from_csr(cls, indptr, indices, weights=None, *, shape=None):
+    def from_csr(cls, indptr: ArrayLike, indices: ArrayLike, weights: ArrayLike | None = None, *,
+                 shape: Shape | None = None) -> Graph:
         """From CSR arrays; columns strictly increasing within a row. `shape` defaults to square.
 
         NumPy, torch, lists, or DLPack on the CPU. Integers that fit are converted; BadValue names the first row that is not in
@@ -313,7 +323,7 @@ class Graph(Conversions):
         return cls(_core.Graph.from_csr(*shape, indptr, indices, weights))
 
     @classmethod
-    def from_edges(cls, rows, cols, weights=None, *, shape):
+    def from_edges(cls, rows: ArrayLike, cols: ArrayLike, weights: ArrayLike | None = None, *, shape: Shape) -> Graph:
         """From edges in any order: rows[e] receives from cols[e]. Duplicates merge, their weights add.
 
         >>> import manyhop as mh
@@ -324,7 +334,7 @@ class Graph(Conversions):
         rows, cols = vector(rows, "rows", np.int32), vector(cols, "cols", np.int32)
         return cls(_core.Graph.from_edges(*shape, rows, cols, values_or_none(weights, length=len(rows))))
 
-    def to_dense(self):
+    def to_dense(self) -> Float64:
         """[n_rows, n_cols] of weights (or ones) and zeros, float64: n x n memory (LimitError where there is less).
 
         >>> import manyhop as mh
@@ -337,7 +347,7 @@ class Graph(Conversions):
         return dense
 
     # Pictures
-    def spy(self, columns=64, rows=32):
+    def spy(self, columns: Int = 64, rows: Int = 32) -> str:
         """A picture of the edges in braille characters, at most `columns` by `rows` of them, for a terminal.
 
         >>> import manyhop as mh
@@ -346,7 +356,7 @@ class Graph(Conversions):
         """
         return self._core.spy_text(whole(columns, "columns"), whole(rows, "rows"))
 
-    def _repr_svg_(self):
+    def _repr_svg_(self) -> str:
         return self._core.spy_svg("", 256)
 
 
@@ -384,7 +394,7 @@ def _unpickle_batch(items):
     return batch([_unpickle(*item) for item in items])
 
 
-def graph(text, n=None, n_cols=None, *, seed=0):
+def graph(text: str | Graph, n: Int | None = None, n_cols: Int | None = None, *, seed: Int = 0) -> Graph:
     """The graph of a pattern text on `n` tokens (rows) by `n_cols` (default `n`), or of a graph file.
 
     text : ``term | term - term``, a term ``atom & atom``: `|` unites, `-` removes, `&` intersects and binds tighter. The
@@ -449,7 +459,7 @@ def _made(text, n, n_cols, seed):
                                           whole(seed, "seed", 0, 2**64 - 1)))
 
 
-def batch(graphs):
+def batch(graphs: Iterable[Graph]) -> Graph:
     """Sequences of unequal length side by side without padding: for layout="thd".
 
     Rows and columns of the result are those of the graphs one after another, edges stay within a sequence. An empty list is a

@@ -1,6 +1,9 @@
 """SparseK attention in pretrained causal language models, and a cache of constant memory for generation."""
 
+from __future__ import annotations
+
 import threading
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,6 +12,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from ._check import whole
 from .errors import BadType, BadValue
 from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._types import Float64, Gate, Int, Int32, Real
 
 
 class SparseK(nn.Module):
@@ -21,7 +29,7 @@ class SparseK(nn.Module):
         self.seen = {}  # by thread: (hidden states, layer of the cache) of the call that is running
 
 
-def attention_modules(model):
+def attention_modules(model: nn.Module) -> list[nn.Module]:
     """Decoder attention modules in order of their layers.
 
     >>> import transformers, manyhop as mh
@@ -36,7 +44,9 @@ def attention_modules(model):
     return sorted(found, key=lambda m: m.layer_idx)
 
 
-def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", temperature=1.0, layers=None, score_heads=None):
+def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 0, cap: Int | None = None,
+            gate: Gate = "scores", temperature: Real = 1.0, layers: Iterable[Int] | None = None,
+            score_heads: Int | None = None) -> nn.ModuleList:
     """Puts SparseK attention into a causal language model and returns the scores of its layers, a ModuleList to train.
 
     Each query then sees `keys` keys by SparseK (of at most `cap` that are held), the last `window` tokens and the first
@@ -61,6 +71,7 @@ def sparsek(model, keys=64, *, window=0, sinks=0, cap=None, gate="scores", tempe
     if not modules:
         raise BadType(f"model: {type(model).__name__} has no causal attention with k_proj and layer_idx (Llama, Mistral, Qwen2, "
                       "SmolLM and their like have)")
+    hf.want_interface(model)
     numbers = {m.layer_idx for m in modules}
     if isinstance(layers, int):
         raise BadType(f"layers: {layers}, a list of numbers is wanted")
@@ -99,7 +110,7 @@ def _unplug(module):
         del module.sparsek, module._sparsek_hook
 
 
-def unplug(model):
+def unplug(model: nn.Module) -> None:
     """Takes SparseK attention out of a model; it attends as :func:`register` says again.
 
     >>> import transformers, manyhop as mh
@@ -240,7 +251,7 @@ class SparseKCache(Cache):
     >>> model.generate(ids, past_key_values=mh.hf.SparseKCache(model), max_new_tokens=100)       # doctest: +SKIP
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module) -> None:
         modules = attention_modules(model)
         if not any(getattr(m, "sparsek", None) is not None for m in modules):
             raise BadValue("SparseKCache: the model has no SparseK layer, mh.hf.sparsek(model, ...) comes first")
@@ -248,8 +259,21 @@ class SparseKCache(Cache):
                                  for m in modules])
 
     @property
-    def bytes(self):
-        """Memory of keys and values (of the layers with SparseK: constant once they have begun)."""
+    def bytes(self) -> int:
+        """Memory of keys and values (of the layers with SparseK: constant once they have begun).
+
+        >>> import torch, transformers, manyhop as mh
+        >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        ...                                   vocab_size=32)
+        >>> model = transformers.LlamaForCausalLM(config)
+        >>> _ = mh.hf.sparsek(model, 2, window=2)
+        >>> cache = mh.hf.SparseKCache(model)
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> before = cache.bytes
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> cache.bytes == before
+        True
+        """
         total = 0
         for layer in self.layers:
             if isinstance(layer, SparseKCacheLayer):
@@ -258,8 +282,20 @@ class SparseKCache(Cache):
                 total += sum(x.numel() * x.element_size() for x in (layer.keys, layer.values))
         return total
 
-    def kept(self, layer, item=0, score_head=0):
-        """(positions, gates) of the keys that a layer holds beside window and sinks. BadValue before the first token."""
+    def kept(self, layer: Int, item: Int = 0, score_head: Int = 0) -> tuple[Int32, Float64]:
+        """(positions, gates) of the keys that a layer holds beside window and sinks. BadValue before the first token.
+
+        >>> import torch, transformers, manyhop as mh
+        >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        ...                                   vocab_size=32)
+        >>> model = transformers.LlamaForCausalLM(config)
+        >>> _ = mh.hf.sparsek(model, 2, window=2)
+        >>> cache = mh.hf.SparseKCache(model)
+        >>> _ = model(torch.arange(12)[None], past_key_values=cache)
+        >>> positions, gates = cache.kept(0)
+        >>> len(positions) == len(gates), round(float(gates.sum()), 6)
+        (True, 2.0)
+        """
         if not 0 <= whole(layer, "layer") < len(self.layers):
             raise BadValue(f"layer: {layer} of {len(self.layers)}")
         caches = getattr(self.layers[layer], "caches", None)

@@ -5,11 +5,12 @@ it away from the operator's Python; here that happens only where a program has l
 """
 import functools
 import sys
+import typing
 
 import torch
 from torch.autograd import forward_ad
 
-from .errors import Error
+from .errors import BadValue, Error
 
 NO_TANGENTS = ("manyhop: forward-mode derivatives (jvp) are not there for torch tensors; backward() is, and mh.sparsek_jvp for the "
                "projection")
@@ -69,6 +70,7 @@ def operator(name):
     """Decorates a function of tensors and plain values, annotated, that changes none of its inputs; it becomes what calls the
     operator."""
     def register(function):
+        function.__annotations__ = typing.get_type_hints(function)  # torch 2.5 takes no strings, which the future import leaves
         torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
         kept = []
 
@@ -123,6 +125,8 @@ class Operator:
 
     def _one_by_one(self, info, in_dims, *args):
         """torch.func.vmap: a call for each item, and results along a first axis."""
+        if info.batch_size == 0:
+            raise BadValue(f"{self.name}: vmap over 0 items, at least 1 is wanted")
         found = [self(*(x if axis is None or isinstance(x, list) else x.select(axis, i) for x, axis in zip(args, in_dims)))
                  for i in range(info.batch_size)]
         if isinstance(found[0], torch.Tensor):

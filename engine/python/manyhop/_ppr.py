@@ -1,6 +1,8 @@
 """Personalised PageRank of single vertices, and graphs rewired by it."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -9,6 +11,11 @@ from ._check import choice, flag, laid_out, number, string, to_numpy, whole
 from ._diffusion import diffuse
 from ._graph import Graph
 from .errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._types import Array, Float64, Int, Int64, Real, Tensor
 
 
 class PprResult(NamedTuple):
@@ -25,8 +32,8 @@ class PprResult(NamedTuple):
     """
 
     scores: Graph  #: [seeds x n], a row of scores (``scores.weights``) for each seed
-    bound: np.ndarray  #: [seeds], on ||exact - row|| in the 1-norm (sym: 2-norm), what `topk` left out included
-    visited: np.ndarray  #: [seeds], arcs that were looked at
+    bound: Float64  #: [seeds], on ||exact - row|| in the 1-norm (sym: 2-norm), what `topk` left out included
+    visited: Int64  #: [seeds], arcs that were looked at
 
 
 def _vertices(seeds):
@@ -42,7 +49,9 @@ def _vertices(seeds):
     return laid_out(np.atleast_1d(array), np.int64, "seeds")
 
 
-def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col", dangling="zero"):
+def ppr(graph: Graph, seeds: Int | Sequence[int] | Array | Tensor, tol: Real = 1e-4, topk: Int | None = None, *,
+        teleport: Real = 0.1, normalization: Literal["col", "row", "sym"] = "col",
+        dangling: Literal["zero", "self", "restart"] = "zero") -> PprResult:
     """Personalised PageRank of each seed by forward push: at most degree + 1 / (teleport tol) arcs of a seed.
 
     Row s of ``scores`` is a sum_k (1-a)^k P^k e_seed, a = teleport. ``"col"`` walks along arcs, from a column to the rows that
@@ -77,7 +86,9 @@ def ppr(graph, seeds, tol=1e-4, topk=None, *, teleport=0.1, normalization="col",
     return PprResult(Graph(scores), bound, visited)
 
 
-def gdc(graph, topk=64, tol=1e-4, *, kernel="ppr", teleport=0.15, t=5.0, eps=None, normalization="sym", self_loops=True):
+def gdc(graph: Graph, topk: Int | None = 64, tol: Real = 1e-4, *, kernel: Literal["ppr", "heat"] = "ppr", teleport: Real = 0.15,
+        t: Real = 5.0, eps: Real | None = None, normalization: Literal["col", "row", "sym"] = "sym",
+        self_loops: bool = True) -> Graph:
     """Graph diffusion convolution: the graph of the largest diffusion weights of every vertex.
 
     Row i of the result holds the columns that matter most to i ("col": column j the rows that j matters most to), with their

@@ -1,21 +1,29 @@
 """Threads and memory limit of this process."""
 
+from __future__ import annotations
+
 import contextvars
 import math
 import os
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _check, _core
 from .errors import LimitError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._types import Array, Int
+
 _limit = 0
-_watched = contextvars.ContextVar("manyhop_plans", default=None)
+_watched: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("manyhop_plans", default=None)
 
 
 @contextmanager
-def watching():
+def watching() -> Iterator[list[Any]]:
     """A list of the plans that forward calls inside the ``with`` have taken."""
     token = _watched.set([])
     try:
@@ -24,12 +32,12 @@ def watching():
         _watched.reset(token)
 
 
-def watch(plan):
+def watch(plan: Any) -> None:
     if (plans := _watched.get()) is not None:
         plans.append(plan)
 
 
-def set_threads(count):
+def set_threads(count: Int) -> None:
     """Threads of calls on NumPy arrays; 0: MANYHOP_THREADS, else all cores. (torch tensors follow torch.get_num_threads.)
 
     Results have the same bits for any number. BadValue outside 0 .. 4096.
@@ -43,7 +51,7 @@ def set_threads(count):
     _core.set_threads(_check.whole(count, "threads", 0, 4096))
 
 
-def get_threads():
+def get_threads() -> int:
     """Threads that a call on NumPy arrays uses.
 
     >>> import manyhop as mh
@@ -53,7 +61,7 @@ def get_threads():
     return _core.thread_count()
 
 
-def set_memory_limit(nbytes):
+def set_memory_limit(nbytes: Int) -> None:
     """Work that needs more than this many bytes is split or refused (LimitError); 0: half of the machine's memory.
 
     >>> import manyhop as mh
@@ -67,7 +75,7 @@ def set_memory_limit(nbytes):
     _core.set_memory_limit(_limit)
 
 
-def get_memory_limit():
+def get_memory_limit() -> int:
     """What set_memory_limit() set, in bytes; 0: half of the machine's memory.
 
     >>> import manyhop as mh
@@ -78,7 +86,7 @@ def get_memory_limit():
 
 
 @contextmanager
-def memory_limit(nbytes):
+def memory_limit(nbytes: Int) -> Iterator[None]:
     """A memory limit in bytes for the calls inside a ``with``; the one before comes back after it.
 
     >>> import numpy as np, manyhop as mh
@@ -96,7 +104,7 @@ def memory_limit(nbytes):
         set_memory_limit(before)
 
 
-def need_memory(nbytes, what):
+def need_memory(nbytes: int, what: str) -> None:
     """LimitError where an array of Python's own would pass the limit; the system would grant it and end the process later."""
     limit = _limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     if nbytes > limit:
@@ -104,7 +112,7 @@ def need_memory(nbytes, what):
 
 
 @contextmanager
-def room(nbytes, what):
+def room(nbytes: int, what: str) -> Iterator[None]:
     """LimitError where what the ``with`` makes passes the limit, or the system has no room for it."""
     need_memory(nbytes, what)
     try:
@@ -115,13 +123,13 @@ def room(nbytes, what):
         raise LimitError(f"out of memory: {what} takes {nbytes} bytes, which the system does not give") from None
 
 
-def empty(shape, dtype, what):
+def empty(shape: tuple[int, ...], dtype: Any, what: str) -> Array:
     """np.empty within the memory limit."""
     with room(math.prod(shape) * np.dtype(dtype).itemsize, what):
         return np.empty(shape, dtype)
 
 
-def release_memory():
+def release_memory() -> None:
     """Gives scratch memory that idle calls keep warm back to the system and to GPUs, and forgets cached plans.
 
     >>> import manyhop as mh

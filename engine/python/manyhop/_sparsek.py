@@ -1,6 +1,9 @@
 """SparseK: a differentiable top-k, and attention over what it selects."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -9,6 +12,14 @@ from ._attention import _DTYPES, as_bhsd, dtype_name, given_array, readable
 from ._check import choice, flag, is_torch, laid_out, number, real, to_numpy, vector, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._types import A, Array, ArrayLike, Float64, Gate, Int, Int32, Real, Tensor
+
+    K = Real | Sequence[float] | Array | Tensor
+    Method = Literal["linear", "sorted"]
 
 
 def ragged(offsets, total):
@@ -33,7 +44,17 @@ def _rows(array, name, flat=False):
     return laid_out(array, array.dtype, name).reshape(shape)
 
 
-def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=False):
+@overload
+def sparsek(z: A, k: K, *, temperature: Real = ..., offsets: ArrayLike | None = ..., method: Method = ...,
+            return_tau: Literal[False] = ...) -> A: ...
+@overload
+def sparsek(z: A, k: K, *, temperature: Real = ..., offsets: ArrayLike | None = ..., method: Method = ...,
+            return_tau: Literal[True]) -> tuple[A, A]: ...
+@overload
+def sparsek(z: A, k: K, *, temperature: Real = ..., offsets: ArrayLike | None = ..., method: Method = ...,
+            return_tau: bool) -> A | tuple[A, A]: ...
+def sparsek(z: Any, k: K, *, temperature: Real = 1.0, offsets: ArrayLike | None = None, method: Method = "linear",
+            return_tau: bool = False) -> Any:
     """The projection of scores onto the capped simplex: p = clip(z / temperature - tau, 0, 1), sum p = k, for each row.
 
     A top-k whose gradients reach the scores. z : [..., n], or flat with `offsets` of ragged rows; float64, float32, bfloat16
@@ -79,7 +100,8 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
     return (p, tau) if return_tau else p
 
 
-def sparsek_jvp(p, dz, *, dk=None, temperature=1.0, offsets=None):
+def sparsek_jvp(p: A, dz: A, *, dk: Real | ArrayLike | None = None, temperature: Real = 1.0,
+                offsets: ArrayLike | None = None) -> A:
     """How p = sparsek(z, k) changes along dz: s (dz / temperature - its mean over s), s where 0 < p < 1; 0 where s is empty.
 
     p, dz : of one shape and type, as :func:`sparsek` takes and gives them.
@@ -125,7 +147,7 @@ def jvp_of_k(dk, rows, offsets):
     return np.ascontiguousarray(np.broadcast_to(found, count))
 
 
-def topk(z, k):
+def topk(z: A, k: Int) -> A:
     """Hard top-k without gradients: positions of the k largest scores of each row, in order of position, then -1.
 
     z [..., n] -> [..., k], int32 (torch: int64). Of equal scores the later one wins; -inf and NaN are never taken.
@@ -156,7 +178,7 @@ def topk(z, k):
     return torch.from_numpy(indices).to(z.device, torch.int64) if is_torch(z) else indices
 
 
-def select(scores, k, *, sinks=0, window=0, causal=True):
+def select(scores: ArrayLike, k: Int, *, sinks: Int = 0, window: Int = 0, causal: bool = True) -> Graph:
     """Hard top-k as a token graph: row i keeps the k best of tokens 0 .. i (causal; else of all), its window and the sinks.
 
     >>> import manyhop as mh
@@ -167,7 +189,14 @@ def select(scores, k, *, sinks=0, window=0, causal=True):
     return Graph(_core.select(values, whole(k, "k"), whole(sinks, "sinks"), whole(window, "window"), flag(causal, "causal")))
 
 
-def causal_sparsek(scores, k, *, cap=None, temperature=1.0):
+@overload
+def causal_sparsek(scores: Sequence[float], k: Real, *, cap: Int | None = ..., temperature: Real = ...) -> Selection: ...
+@overload
+def causal_sparsek(scores: Sequence[Sequence[float]], k: Real, *, cap: Int | None = ...,
+                   temperature: Real = ...) -> list[Selection]: ...
+@overload
+def causal_sparsek(scores: ArrayLike, k: Real, *, cap: Int | None = ..., temperature: Real = ...) -> Selection | Any: ...
+def causal_sparsek(scores: ArrayLike, k: Real, *, cap: Int | None = None, temperature: Real = 1.0) -> Any:
     """SparseK over all prefixes of a sequence: row i is the projection of scores[: i + 1] (of the `cap` best of them).
 
     scores : [n], or [heads, n], then the result is a list with one for each head. On a GPU's tensor that runs there.
@@ -203,20 +232,69 @@ class Selection:
     [-inf, 0.1, 0.2, 2.25]
     """
 
-    def __init__(self, core):
+    def __init__(self, core: _core.Selection) -> None:
         self._core = core
 
-    tau = property(lambda self: self._core.tau, doc="Threshold of each row [n].")
-    until = property(lambda self: self._core.until, doc="Key j is kept in rows j .. until[j] - 1 [n].")
-    score = property(lambda self: self._core.score, doc="Scores over the temperature [n].")
-    edges = property(lambda self: self._core.edges, doc="Keys of all rows together.")
-    capped_rows = property(lambda self: self._core.capped_rows, doc="Rows that the cap has changed.")
+    @property
+    def tau(self) -> Float64:
+        """Threshold of each row [n].
 
-    def to_graph(self, window=0, sinks=0):
-        """A Graph whose weights are the gates; 1 for the window and the sinks."""
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).tau.tolist()
+        [-inf, 0.1, 0.2, 2.25]
+        """
+        return self._core.tau
+
+    @property
+    def until(self) -> Int32:
+        """Key j is kept in rows j .. until[j] - 1 [n]; 2^31 - 1 where it has not left.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).until.tolist()
+        [1, 2147483647, 2, 2147483647]
+        """
+        return self._core.until
+
+    @property
+    def score(self) -> Float64:
+        """Scores over the temperature [n].
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).score.tolist()
+        [0.1, 3.0, 0.2, 2.5]
+        """
+        return self._core.score
+
+    @property
+    def edges(self) -> int:
+        """Keys of all rows together.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).edges
+        5
+        """
+        return self._core.edges
+
+    @property
+    def capped_rows(self) -> int:
+        """Rows that the cap has changed.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).capped_rows
+        0
+        """
+        return self._core.capped_rows
+
+    def to_graph(self, window: Int = 0, sinks: Int = 0) -> Graph:
+        """A Graph whose weights are the gates; 1 for the window and the sinks.
+
+        >>> import manyhop as mh
+        >>> mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1).to_graph(window=1).nnz
+        6
+        """
         return Graph(self._core.to_graph(whole(window, "window"), whole(sinks, "sinks")))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Selection({len(self.tau)} rows, {self.edges} keys)"
 
 
@@ -241,8 +319,9 @@ def check_shapes(q, k, v, scores):
         raise BadValue(f"k, v: {k[2]} and {v[2]} tokens beside {n} of q")
 
 
-def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, gate="values", temperature=1.0, hops=1,
-                      teleport=0.0, scale=None):
+def sparsek_attention(q: A, k: A, v: A, scores: A, *, keys: Real = 64, cap: Int | None = None, window: Int = 0, sinks: Int = 0,
+                      gate: Gate = "values", temperature: Real = 1.0, hops: Int = 1, teleport: Real = 0.0,
+                      scale: Real | None = None) -> A:
     """Causal attention in which each query keeps the `keys` best tokens so far by SparseK, its window and the sinks.
 
     q [b, h, n, d], k [b, h_kv, n, d], v [b, h_kv, n, d_v]; scores [b, h_s, n] (h_s divides h) choose the keys: A is the
@@ -298,45 +377,83 @@ class SparseKCache:
     ((2, 1, 8), 1)
     """
 
-    def __init__(self, heads, *, kv_heads=None, score_heads=None, head_dim=64, value_dim=None, keys=64, cap=None, window=0,
-                 sinks=0, gate="values", temperature=1.0, scale=None, dtype="float32"):
-        self.dtype = dtype_name(dtype)
-        self.heads = whole(heads, "heads", 1)
-        self.kv_heads = self.heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
-        self.score_heads = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
-        self.head_dim = whole(head_dim, "head_dim", 1)
-        self.value_dim = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
-        self.settings = {"keys": keys, "cap": cap, "window": window, "sinks": sinks, "gate": gate, "temperature": temperature,
-                         "scale": scale}
+    def __init__(self, heads: Int, *, kv_heads: Int | None = None, score_heads: Int | None = None, head_dim: Int = 64,
+                 value_dim: Int | None = None, keys: Real = 64, cap: Int | None = None, window: Int = 0, sinks: Int = 0,
+                 gate: Gate = "values", temperature: Real = 1.0, scale: Real | None = None, dtype: Any = "float32") -> None:
+        self.dtype: str = dtype_name(dtype)
+        self.heads: int = whole(heads, "heads", 1)
+        self.kv_heads: int = self.heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
+        self.score_heads: int = self.kv_heads if score_heads is None else whole(score_heads, "score_heads", 1)
+        self.head_dim: int = whole(head_dim, "head_dim", 1)
+        self.value_dim: int = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
+        self.settings: dict[str, Any] = {"keys": keys, "cap": cap, "window": window, "sinks": sinks, "gate": gate,
+                                         "temperature": temperature, "scale": scale}
         options = _core.sparsek_cache_options(self.heads, self.kv_heads, self.score_heads, self.head_dim, self.value_dim,
                                               attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
         self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)
 
-    tokens = property(lambda self: self._core.tokens, doc="Tokens taken so far.")
-    bytes = property(lambda self: self._core.bytes, doc="Memory held; does not grow with the tokens.")
+    @property
+    def tokens(self) -> int:
+        """Tokens taken so far.
 
-    def __copy__(self):
+        >>> import manyhop as mh
+        >>> mh.SparseKCache(2).tokens
+        0
+        """
+        return self._core.tokens
+
+    @property
+    def bytes(self) -> int:
+        """Memory held; does not grow with the tokens.
+
+        >>> import manyhop as mh
+        >>> mh.SparseKCache(2, keys=4).bytes < mh.SparseKCache(2, keys=8).bytes
+        True
+        """
+        return self._core.bytes
+
+    def __copy__(self) -> SparseKCache:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, _core=self._core.__copy__())
         return other
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> SparseKCache:
         return self.__copy__()
 
-    def kept(self, score_head=0):
-        """(positions, gates) of the keys that a score head holds, in order of position."""
+    def kept(self, score_head: Int = 0) -> tuple[Int32, Float64]:
+        """(positions, gates) of the keys that a score head holds, in order of position.
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.extend(x, x, np.float32([[0.1, 3.0, 0.2, 2.5]]))
+        >>> [part.tolist() for part in cache.kept()]
+        [[1, 3], [0.75, 0.25]]
+        """
         if not 0 <= whole(score_head, "score_head") < self.score_heads:
             raise BadValue(f"score_head: {score_head} of {self.score_heads}")
         positions, gates = self._core.kept(score_head)
         order = np.argsort(positions)
         return positions[order], gates[order]
 
-    def extend(self, k, v, scores):
-        """Takes tokens: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n]."""
+    def extend(self, k: A, v: A, scores: A) -> None:
+        """Takes tokens: k [h_kv, n, d], v [h_kv, n, d_v], scores [h_s, n].
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.extend(x, x, x[..., 0])
+        >>> cache.tokens
+        4
+        """
         self._step(None, k, v, scores)
 
-    def step(self, q, k, v, scores):
-        """Takes tokens one after another and attends from each: q [h, n, d] -> [h, n, d_v]."""
+    def step(self, q: A, k: A, v: A, scores: A) -> A:
+        """Takes tokens one after another and attends from each: q [h, n, d] -> [h, n, d_v].
+
+        >>> import numpy as np, manyhop as mh
+        >>> cache, x = mh.SparseKCache(1, head_dim=2, keys=1), np.zeros((1, 4, 2), np.float32)
+        >>> cache.step(x, x, x, x[..., 0]).shape
+        (1, 4, 2)
+        """
         return self._step(q, k, v, scores)
 
     def _step(self, q, k, v, scores):

@@ -12,11 +12,14 @@ pattern and hops from, later ones winning: what register() was given, ``model.co
 :func:`sparsek` puts SparseK attention into a causal language model, :class:`SparseKCache` decodes it in constant memory.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import functools
 import re
 import sys
+from typing import TYPE_CHECKING, Any
 
 try:
     import torch
@@ -29,19 +32,27 @@ except ImportError as error:  # pragma: no cover
                 ) from error
 
 from . import _core
-from ._attention import attention
-from ._check import whole
+from ._attention import BACKWARD, attention
+from ._check import choice, whole
 from ._graph import Graph, graph as make_graph, of_program
 from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
 from .errors import BadType, BadValue, Error
 from .nn import lengths_of
+from .nn._config import check_pattern, check_teleport, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Unpack
+
+    from ._types import Backward, Int, Patterns, Real, Settings
 
 __all__ = ["SparseKCache", "attention_modules", "register", "sparsek", "unplug", "use"]
 
 NAME = "manyhop"
 _DEFAULTS = {"pattern": "full", "hops": 1, "teleport": 0.0, "hop_dropout": 0.0, "backward": "stored"}
-_registered = dict(_DEFAULTS)
-_used = contextvars.ContextVar("manyhop_hf", default={})
+_registered: dict[str, Any] = dict(_DEFAULTS)
+_used: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("manyhop_hf", default={})
 _module = sys.modules[__name__]
 _ever_used = False
 # Patterns of which graph(n)[:m, :m] = graph(m): token by token they are what they are at once.
@@ -52,11 +63,12 @@ _ODD_MASK = ("manyhop: the model's mask is neither full nor causal nor a sliding
 _NO_OP = {"softcap": None, "s_aux": None, "position_bias": None, "head_mask": None, "cache": None, "output_attentions": False}
 
 
-def __getattr__(name):
-    # torch.compile cannot trace a ContextVar; an attribute of a module it reads, and reads again before a program runs.
-    if name == "_around":
-        return _used.get()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would allow any name
+    def __getattr__(name):
+        # torch.compile cannot trace a ContextVar; an attribute of a module it reads, and reads again before a program runs.
+        if name == "_around":
+            return _used.get()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _checked(settings, where):
@@ -70,7 +82,35 @@ def _checked(settings, where):
     return settings
 
 
-def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward="stored"):
+def _check_values(pattern="full", hops=1, teleport=0.0, hop_dropout=0.0, backward="stored"):
+    for one in pattern if isinstance(pattern, (list, tuple)) else [pattern]:
+        check_pattern(one)
+    whole(hops, "hops")
+    check_teleport(teleport)
+    share(hop_dropout, "hop_dropout", below=True)
+    choice(backward, "backward", BACKWARD)
+
+
+def want_interface(model):
+    """BadType for a model none of whose layers asks transformers for its attention function: "manyhop" would change nothing."""
+    if not isinstance(model, torch.nn.Module):
+        raise BadType(f"model: {type(model).__name__}, a model of transformers is wanted")
+    names = {"ALL_ATTENTION_FUNCTIONS", "AttentionInterface"}
+    for module in model.modules():
+        if getattr(module, "_supports_attention_backend", False):
+            return
+        for kind in type(module).__mro__:
+            if kind.__module__ == "transformers.modeling_utils" or kind.__module__.startswith("torch."):
+                continue  # all models descend from these
+            code = getattr(vars(kind).get("forward"), "__code__", None)
+            if names & {*vars(sys.modules.get(kind.__module__, sys)), *getattr(code, "co_names", ())}:
+                return
+    raise BadType(f"model: {type(model).__name__} computes its attention by itself and asks transformers for no other, so that "
+                  "attn_implementation='manyhop' does nothing to it")
+
+
+def register(pattern: Patterns = "full", hops: Int = 1, teleport: Real | torch.Tensor = 0.0, *, hop_dropout: Real = 0.0,
+             backward: Backward = "stored") -> None:
     """Makes ``attn_implementation="manyhop"`` known to transformers; the arguments are what models fall back to.
 
     pattern : a pattern text, a Graph (for one length), or a list of one for each layer. Decoders keep its causal part.
@@ -79,8 +119,10 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     hop_dropout : on Z in every hop, where the model drops attention weights too.
     backward : as in :func:`manyhop.attention`.
 
-    Errors come from the model's call: BadValue for a mask, a cache or an option of the model that cannot be followed. In a program
-    of torch.compile, which sees a packed batch when it runs, that one is torch's RuntimeError.
+    Errors: BadValue and BadType for arguments, at once; from the model's call BadValue for a mask, a cache or an option of the
+    model that cannot be followed (in a program of torch.compile, which sees a packed batch when it runs, that one is torch's
+    RuntimeError). Models that compute attention by themselves (MPNet, DebertaV2) never call it and stay as they are: :func:`use`
+    says so where it is given the model.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -91,17 +133,20 @@ def register(pattern="full", hops=1, teleport=0.0, *, hop_dropout=0.0, backward=
     >>> model(torch.arange(20)[None]).last_hidden_state.shape
     torch.Size([1, 20, 32])
     """
+    _check_values(pattern, hops, teleport, hop_dropout, backward)
     _registered.update(pattern=pattern, hops=hops, teleport=teleport, hop_dropout=hop_dropout, backward=backward)
     AttentionInterface.register(NAME, attention_forward)
     AttentionMaskInterface.register(NAME, mask)
 
 
 @contextlib.contextmanager
-def use(**settings):
+def use(model: torch.nn.Module | None = None, /, **settings: Unpack[Settings]) -> Iterator[None]:
     """Other settings for the calls of models inside a ``with``: pattern, hops, teleport, hop_dropout, backward.
 
-    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names. Layers that
-    torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
+    They win over ``model.config.manyhop`` and what :func:`register` was given. BadValue for other names and values. `model` is
+    only looked at: BadType where it computes attention by itself, BadValue where its ``attn_implementation`` is another.
+
+    Layers that torch.utils.checkpoint runs again in backward keep the settings of their forward pass, wherever backward() is called.
     They hold in this thread (and asyncio task) alone: ``threading.Thread(target=contextvars.copy_context().run, args=(work,))``
     takes them along. A model under torch.compile (fullgraph=True too) follows the settings that hold when it is called; a ``with``
     inside the compiled function cuts its program in two.
@@ -111,13 +156,20 @@ def use(**settings):
     >>> config = transformers.BertConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
     ...                                  intermediate_size=64, attn_implementation="manyhop")
     >>> model, ids = transformers.BertModel(config).eval(), torch.arange(20)[None]
-    >>> with mh.hf.use(pattern="window(2)"):
+    >>> with mh.hf.use(model, pattern="window(2)"):
     ...     sparse = model(ids).last_hidden_state
     >>> torch.equal(sparse, model(ids).last_hidden_state)
     False
     """
     global _ever_used
-    token, _ever_used = _used.set({**_used.get(), **_checked(settings, "use")}), True
+    _check_values(**_checked(settings, "use"))
+    if model is not None:
+        want_interface(model)
+        kinds = [getattr(getattr(m, "config", None), "_attn_implementation", None) for m in model.modules()]
+        if NAME not in kinds:
+            raise BadValue(f"model: {type(model).__name__} has attn_implementation {kinds[0]!r}; "
+                           f"model.set_attn_implementation({NAME!r}) comes first")
+    token, _ever_used = _used.set({**_used.get(), **settings}), True
     try:
         yield
     finally:

@@ -4,6 +4,10 @@
 >>> ax = mh.plot.spy(mh.graph("window(2)|global(1)", 40))                       # doctest: +SKIP
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 try:
@@ -19,12 +23,19 @@ from ._check import number, real, whole
 from ._graph import Graph
 from .errors import BadType, BadValue
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from ._types import ArrayLike, Int, Real
+
 __all__ = ["attention_text", "degree", "reach", "spectrum", "spy"]
 
 _MOST_PIXELS = 512
 
 
-def _axes(ax, size=(4, 4)):
+def _axes(ax: Axes | None, size: tuple[float, float] = (4, 4)) -> Axes:
     return pyplot.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
@@ -37,7 +48,7 @@ def _title(ax, graph):
     ax.set_title(graph.text or f"{graph.shape[0]} x {graph.shape[1]}, {graph.nnz} edges", fontsize="medium")
 
 
-def spy(graph, ax=None, *, cells=256):
+def spy(graph: Graph, ax: Axes | None = None, *, cells: Int = 256) -> Axes:
     """Where the edges are: rows receive, columns send; a pixel is darker the more of its pairs are edges.
 
     cells : pixels along the longer side, at most; the shade is the square root of the share of edges.
@@ -92,7 +103,7 @@ def _column_degrees(graph):
     return np.cumsum(steps)[:-1]
 
 
-def degree(graph, ax=None):
+def degree(graph: Graph, ax: Axes | None = None) -> Axes:
     """How many rows hear how many columns, and how many columns are heard how often; logarithmic where hubs stand out.
 
     >>> import manyhop as mh
@@ -121,7 +132,7 @@ def degree(graph, ax=None):
     return ax
 
 
-def reach(graphs, ax=None, *, hops=5):
+def reach(graphs: Graph | Sequence[Graph], ax: Axes | None = None, *, hops: Int = 5) -> Axes:
     """Mean share of the tokens that a token hears within 1 .. hops hops, a line for each graph. `graphs`: one or a list.
 
     >>> import manyhop as mh
@@ -144,7 +155,7 @@ def reach(graphs, ax=None, *, hops=5):
     return ax
 
 
-def spectrum(graph, ax=None):
+def spectrum(graph: Graph, ax: Axes | None = None) -> Axes:
     """Density of the eigenvalues of the normalised adjacency, from random probes, beside the law of a random graph.
 
     The dotted line is lambda2: what is left of it to 1 is the gap.
@@ -173,7 +184,8 @@ def spectrum(graph, ax=None):
     return ax
 
 
-def attention_text(tokens, q, k, graph, token, ax=None, *, hops=5, teleport=0.1, scale=None, columns=12):
+def attention_text(tokens: Sequence[Any], q: ArrayLike, k: ArrayLike, graph: Graph, token: Int, ax: Axes | None = None, *,
+                   hops: Int = 5, teleport: Real = 0.1, scale: Real | None = None, columns: Int = 12) -> Axes:
     """Who reaches one token within the hops: its words, each shaded by its weight in row `token` of the diffused attention.
 
     tokens : the n words.

@@ -1,14 +1,25 @@
 """How well a graph mixes: extreme eigenvalues with residuals, expansion, reach, and the search for better patterns."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
 from . import _core, _settings
 from ._check import flag, number, numbers, string, whole
 from ._graph import Graph
 from .errors import BadType
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._types import Array, Int, Real
+
+    Operator = Literal["normalized", "adjacency", "laplacian", "transition", "singular", "chung"]
+
 __all__ = ["Result", "design", "gap", "reach", "survey"]
 
 
-class Result(dict):
+class Result(dict[str, Any]):
     """A dictionary whose keys are attributes too.
 
     >>> import manyhop as mh
@@ -17,23 +28,24 @@ class Result(dict):
     (8, 64, True)
     """
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError:
             raise AttributeError(f"no {name!r} here: {', '.join(self)}") from None
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         return list(self)
 
 
-def _checked(graph):
+def _checked(graph: Graph) -> _core.Graph:
     if not isinstance(graph, Graph):
         raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
     return graph._core
 
 
-def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterations=1000, vectors=False, reach_hops=0):
+def gap(graph: Graph, *, operator: Operator = "normalized", tol: Real = 1e-8, weighted: bool = False, max_iterations: Int = 1000,
+        vectors: bool = False, reach_hops: Int = 0) -> Result:
     """Second and last eigenvalue of an operator of a square graph, each to `tol` in ||A x - l x||.
 
     operator : which matrix, and what its gap is. S = A or A^T as 0/1, or (W + W^T)/2 if `weighted`; loops are kept.
@@ -65,8 +77,9 @@ def gap(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iteration
                             whole(reach_hops, "reach_hops"), 0, _settings._limit))
 
 
-def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterations=1000, everything=False,
-           eps=(0.1, 0.01, 0.001), teleport=0.1, seed=0):
+def survey(graph: Graph, *, operator: Operator = "normalized", tol: Real = 1e-8, weighted: bool = False,
+           max_iterations: Int = 1000, everything: bool = False, eps: Sequence[Real] | Array = (0.1, 0.01, 0.001),
+           teleport: Real = 0.1, seed: Int = 0) -> Result:
     """:func:`gap` and how the graph expands.
 
     Further keys: cheeger {lower, upper} and cut (the sweep cut of the second eigenvector, its ``conductance`` between them),
@@ -90,7 +103,7 @@ def survey(graph, *, operator="normalized", tol=1e-8, weighted=False, max_iterat
                                _settings._limit))
 
 
-def reach(graph, hops, *, exact_rows=4096, seed=0):
+def reach(graph: Graph, hops: Int, *, exact_rows: Int = 4096, seed: Int = 0) -> list[dict[str, Any]]:
     """Mean and least share of columns that a row reaches in 1 .. hops steps, or by itself: a list of {hop, mean, min}.
 
     Exact up to `exact_rows` rows, else over that many rows drawn by `seed`. Cost: linear in hops and edges for every 64 rows.
@@ -103,7 +116,8 @@ def reach(graph, hops, *, exact_rows=4096, seed=0):
                        whole(seed, "seed", 0, 2**64 - 1))
 
 
-def design(n, edges_per_token, *, align=1, causal=False, keep="", max_ms=0.0, seeds=2, heads=1, head_dim=64, tol=1e-8):
+def design(n: Int, edges_per_token: Real, *, align: Int = 1, causal: bool = False, keep: str = "", max_ms: Real = 0.0,
+           seeds: Int = 2, heads: Int = 1, head_dim: Int = 64, tol: Real = 1e-8) -> Result:
     """Searches for the pattern that mixes best within `edges_per_token` edges a token on average.
 
     align : blocks are multiples of this many tokens.

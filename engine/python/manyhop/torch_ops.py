@@ -262,8 +262,8 @@ def _tensor(x, name, like=None, cuda=False):
         raise BadType(f"{name}: on {x.device}, this build runs on the CPU: move it with .cpu()")
     if like is not None and x.device != like.device:
         raise BadType(f"{name}: on {x.device} where q is on {like.device}")
-    if x.layout != torch.strided:
-        raise BadType(f"{name}: layout {x.layout}, a dense tensor is wanted")
+    if x.layout != torch.strided or x.is_nested:
+        raise BadType(f"{name}: {'a nested tensor' if x.is_nested else f'layout {x.layout}'}, a dense tensor is wanted")
     return x
 
 
@@ -275,8 +275,9 @@ def _reals(values, name, like, check):
         dtype = np.dtype(np.float32 if found.dtype == np.float32 else np.float64)
         with _settings.room(found.size * dtype.itemsize, f"a copy of {name}"):
             values = torch.from_numpy(np.array(found, dtype=dtype))
-    check(values.shape)
-    if values.layout != torch.strided or values.is_complex():
+    if not values.is_nested:  # which has no shape
+        check(values.shape)
+    if values.layout != torch.strided or values.is_nested or values.is_complex():
         raise BadType(f"{name}: {values.dtype} of layout {values.layout}, a dense tensor of real numbers is wanted")
     return values.to(like.device)
 

@@ -1,9 +1,12 @@
 """What a Diffuser model is made of: sizes, options, the graph of a layer, the lengths of a batch."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,11 @@ from .._check import choice, is_compiling, number, shown, whole
 from .._graph import Graph, graph as make_graph, of_program
 from .._operator import in_transform, operator
 from ..errors import BadType, BadValue, FileError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .._types import Backward, Int, Pattern, Patterns, Pooling
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_new": functools.partial(F.gelu, approximate="tanh"), "relu": F.relu, "silu": F.silu}
 
@@ -49,11 +57,17 @@ def check_heads(hidden_size, heads, name="num_heads"):
     return hidden_size, heads
 
 
+def check_dense(x, name):
+    if not isinstance(x, torch.Tensor):
+        raise BadType(f"{name}: {type(x).__name__}, a tensor is wanted")
+    if x.is_nested or x.layout != torch.strided:
+        raise BadType(f"{name}: {'a nested tensor' if x.is_nested else f'layout {x.layout}'}, a dense tensor is wanted")
+
+
 def check_tensor(x, name, axes, width=None, module=None):
     """A tensor of real numbers with as many axes as are named, the last of them `width` wide, of the type that the weights of
     `module` have."""
-    if not isinstance(x, torch.Tensor):
-        raise BadType(f"{name}: {type(x).__name__}, a tensor is wanted")
+    check_dense(x, name)
     if x.dim() != len(axes):
         raise BadValue(f"{name}: {x.dim()} axes, [{', '.join(axes)}] is wanted")
     if not x.is_floating_point():
@@ -71,8 +85,7 @@ HIDDEN = ("batch", "tokens", "width")
 
 def check_ids(ids, name, count, shape=None, ignored=None):
     """Integers [batch, tokens] from 0 to count - 1, or as `shape` says."""
-    if not isinstance(ids, torch.Tensor):
-        raise BadType(f"{name}: {type(ids).__name__}, a tensor is wanted")
+    check_dense(ids, name)
     if shape is None and ids.dim() != 2:
         raise BadValue(f"{name}: {ids.dim()} axes, [batch, tokens] is wanted")
     if shape is not None and ids.shape != shape:
@@ -94,7 +107,7 @@ def _cached_graph(text, n):
     return make_graph(text, n)
 
 
-def graph_of(pattern, n, causal=False):
+def graph_of(pattern: Pattern, n: Int, causal: bool = False) -> Graph:
     """The graph on n tokens of a pattern text (made once and kept), or a Graph of n tokens as it is.
 
     `causal` keeps the edges to the token itself and to earlier ones. BadValue for a Graph of another size. Under torch.compile torch
@@ -121,7 +134,7 @@ def _graph_of(pattern, n, causal):
     return pattern & _cached_graph("causal", n) if causal else pattern
 
 
-def lengths_of(attention_mask):
+def lengths_of(attention_mask: torch.Tensor | None) -> list[int] | None:
     """Lengths [b] of a mask [b, n] (1: token, 0: padding) that pads on the right; None without padding.
 
     BadValue where padding comes before or between tokens, and for numbers that are neither. While torch.compile traces it is a
@@ -133,8 +146,7 @@ def lengths_of(attention_mask):
     """
     if attention_mask is None:
         return None
-    if not isinstance(attention_mask, torch.Tensor):
-        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
+    check_dense(attention_mask, "attention_mask")
     if attention_mask.dim() != 2:
         raise BadValue(f"attention_mask: {attention_mask.dim()} axes, [batch, tokens] is wanted")
     if is_compiling():
@@ -194,13 +206,13 @@ class DiffuserConfig:
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
     num_labels: int = 2
-    pattern: object = "diffuser(64, 64, 64)"
+    pattern: Patterns = "diffuser(64, 64, 64)"
     hops: int = 5
-    teleport: float = 0.1
-    pooling: str = "first"
-    backward: str = "stored"
+    teleport: float | torch.Tensor = 0.1
+    pooling: Pooling = "first"
+    backward: Backward = "stored"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("vocab_size", "intermediate_size", "type_vocab_size", "num_labels"):
             setattr(self, name, whole(getattr(self, name), name, 1))
         self.hidden_size, self.num_attention_heads = check_heads(self.hidden_size, self.num_attention_heads,
@@ -223,10 +235,12 @@ class DiffuserConfig:
             check_pattern(pattern)
 
     @classmethod
-    def from_dict(cls, values, **changes):
+    def from_dict(cls, values: dict[str, Any], **changes: Any) -> DiffuserConfig:
         """From a dictionary such as the reference code's config.json; keys that mean nothing here are left out.
 
-        A configuration of the reference code (``attention_mode`` "diffuser") gets the pattern ``diffuser_ref``.
+        A configuration of the reference code (``attention_mode`` "diffuser", or ``num_rand``, ``num_glob``) gets the pattern
+        ``diffuser_ref``, which has blocks of 64 tokens, 64 random cells a row and 64 global tokens. BadValue for other numbers:
+        give `pattern`.
 
         >>> import manyhop as mh
         >>> mh.nn.DiffuserConfig.from_dict({"attention_mode": "diffuser", "gradient_checkpointing": False}, hops=3).pattern
@@ -236,12 +250,12 @@ class DiffuserConfig:
             raise BadType(f"config: {type(values).__name__}, a dictionary is wanted")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in values.items() if key in known}
-        if "pattern" not in values and values.get("attention_mode") == "diffuser":
-            found["pattern"] = "diffuser_ref(4096)"
+        if "pattern" not in {**values, **changes} and _is_reference(values):
+            found["pattern"] = _reference_pattern(values)
         return cls(**{**found, **changes})
 
     @classmethod
-    def from_json(cls, path, **changes):
+    def from_json(cls, path: str | PathLike[str], **changes: Any) -> DiffuserConfig:
         """:meth:`from_dict` of a JSON file.
 
         >>> import manyhop as mh, os, tempfile
@@ -257,11 +271,31 @@ class DiffuserConfig:
             raise FileError(f"{path}: {error}") from error
         return cls.from_dict(values, **changes)
 
-    def pattern_of(self, layer):
-        """The pattern of a layer, counted from 0."""
+    def pattern_of(self, layer: Int) -> Pattern:
+        """The pattern of a layer, counted from 0.
+
+        >>> import manyhop as mh
+        >>> mh.nn.DiffuserConfig(num_hidden_layers=2, pattern=["window(64)", "regular(64)"]).pattern_of(0)
+        'window(64)'
+        """
         if not isinstance(self.pattern, (list, tuple)):
             return self.pattern
         return self.pattern[whole(layer, "layer", 0, len(self.pattern) - 1)]
+
+
+def _is_reference(values):
+    return values.get("attention_mode") == "diffuser" or "num_rand" in values or "num_glob" in values
+
+
+def _reference_pattern(values):
+    """What the reference code draws: blocks of the largest attention_window, num_rand cells a row, num_glob tokens."""
+    window = values.get("attention_window", 64)
+    window = max(window, default=64) if isinstance(window, (list, tuple)) else window
+    counts = window, values.get("num_rand", 64), values.get("num_glob", 64)
+    if counts != (64, 64, 64):
+        raise BadValue("config: attention_window {}, num_rand {}, num_glob {}, diffuser_ref has 64 of each; give a pattern, such "
+                       "as pattern='diffuser({}, {}, {})'".format(*counts, *counts))
+    return "diffuser_ref(4096)"
 
 
 def config_of(config, fields=()):

@@ -1,9 +1,12 @@
 """Layers of a Diffuser: attention with hops, feed-forward, embeddings."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .._attention import BACKWARD, attention
 from .._check import choice, flag, number, whole
@@ -11,8 +14,12 @@ from ..errors import BadValue
 from ._config import (ACTIVATIONS, HIDDEN, check_heads, check_ids, check_pattern, check_teleport, check_tensor, config_of, graph_of,
                       share)
 
+if TYPE_CHECKING:
+    from .._types import Backward, Int, Lengths, Pattern, Real, like
+    from ._config import DiffuserConfig
 
-def initialise(module, std):
+
+def initialise(module: nn.Module, std: float) -> None:
     """Normal weights of deviation `std`, as the reference code draws them."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=std)
@@ -37,8 +44,9 @@ class DiffuserSelfAttention(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
-                 causal=False, backward="stored"):
+    def __init__(self, hidden_size: Int = 768, num_heads: Int = 12, pattern: Pattern = "diffuser(64, 64, 64)", *, hops: Int = 5,
+                 teleport: Real | Tensor = 0.1, dropout: Real = 0.1, causal: bool = False,
+                 backward: Backward = "stored") -> None:
         super().__init__()
         self.hidden_size, self.num_heads = hidden_size, _ = check_heads(hidden_size, num_heads)
         self.query = nn.Linear(hidden_size, hidden_size)
@@ -48,8 +56,14 @@ class DiffuserSelfAttention(nn.Module):
         self.dropout, self.causal = share(dropout, "dropout", below=True), flag(causal, "causal")
         self.backward = choice(backward, "backward", BACKWARD)
 
-    def forward(self, hidden, graph=None, lengths=None):
-        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right.
+
+        >>> import torch, manyhop as mh
+        >>> layer = mh.nn.DiffuserSelfAttention(32, 4, "window(2)").eval()
+        >>> layer(torch.ones(2, 10, 32), lengths=[10, 7])[1, 7:].abs().sum().item()
+        0.0
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.hidden_size, self.query)
         b, n, width = hidden.shape
         graph = graph_of(self.pattern if graph is None else graph, n, self.causal)
@@ -60,7 +74,11 @@ class DiffuserSelfAttention(nn.Module):
                         hop_dropout_p=p, layout="bshd", backward=self.backward)
         return out.reshape(b, n, width)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
+    def extra_repr(self) -> str:
         return f"pattern={self.pattern!r}, heads={self.num_heads}, hops={self.hops}, teleport={self.teleport}"
 
 
@@ -86,17 +104,28 @@ class DiffuserAttention(nn.Module):
     (torch.Size([2, 10, 32]), 'output.LayerNorm.bias')
     """
 
-    def __init__(self, hidden_size=768, num_heads=12, pattern="diffuser(64, 64, 64)", *, hops=5, teleport=0.1, dropout=0.1,
-                 hidden_dropout=0.1, layer_norm_eps=1e-5, causal=False, backward="stored"):
+    def __init__(self, hidden_size: Int = 768, num_heads: Int = 12, pattern: Pattern = "diffuser(64, 64, 64)", *, hops: Int = 5,
+                 teleport: Real | Tensor = 0.1, dropout: Real = 0.1, hidden_dropout: Real = 0.1, layer_norm_eps: Real = 1e-5,
+                 causal: bool = False, backward: Backward = "stored") -> None:
         super().__init__()
         self.self = DiffuserSelfAttention(hidden_size, num_heads, pattern, hops=hops, teleport=teleport, dropout=dropout,
                                           causal=causal, backward=backward)
         self.output = _Residual(hidden_size, hidden_size, share(hidden_dropout, "hidden_dropout"),
                                 number(layer_norm_eps, "layer_norm_eps", 0))
 
-    def forward(self, hidden, graph=None, lengths=None):
-        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right."""
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` takes the place of the pattern; `lengths` [b] are those of a batch padded on the right.
+
+        >>> import torch, manyhop as mh
+        >>> block = mh.nn.DiffuserAttention(32, 4)
+        >>> block(torch.zeros(2, 10, 32), mh.graph("window(2)", 10), lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         return self.output(self.self(hidden, graph, lengths), hidden)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class _Intermediate(nn.Module):
@@ -119,7 +148,7 @@ class DiffuserLayer(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, config, layer=0, causal=False):
+    def __init__(self, config: DiffuserConfig, layer: Int = 0, causal: bool = False) -> None:
         super().__init__()
         config = config_of(config)
         self.attention = DiffuserAttention(config.hidden_size, config.num_attention_heads, config.pattern_of(layer),
@@ -131,9 +160,20 @@ class DiffuserLayer(nn.Module):
         self.output = _Residual(config.intermediate_size, config.hidden_size, config.hidden_dropout_prob,
                                 config.layer_norm_eps)
 
-    def forward(self, hidden, graph=None, lengths=None):
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` and `lengths` as in :class:`DiffuserAttention`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(hidden_size=32, num_attention_heads=4, intermediate_size=64, pattern="window(4)")
+        >>> mh.nn.DiffuserLayer(config)(torch.zeros(2, 10, 32), lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         hidden = self.attention(hidden, graph, lengths)
         return self.output(self.intermediate(hidden), hidden)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class DiffuserEncoder(nn.Module):
@@ -148,18 +188,29 @@ class DiffuserEncoder(nn.Module):
     torch.Size([2, 10, 32])
     """
 
-    def __init__(self, config=None, *, causal=False, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, *, causal: bool = False, **fields: Any) -> None:
         super().__init__()
         config = config_of(config, fields)
         self.config = config
         self.layer = nn.ModuleList([DiffuserLayer(config, i, causal) for i in range(config.num_hidden_layers)])
         self.apply(functools.partial(initialise, std=config.initializer_range))
 
-    def forward(self, hidden, graph=None, lengths=None):
+    def forward(self, hidden: Tensor, graph: Pattern | None = None, lengths: Lengths | None = None) -> Tensor:
+        """`graph` and `lengths` as in :class:`DiffuserAttention`, for all layers.
+
+        >>> import torch, manyhop as mh
+        >>> encoder = mh.nn.DiffuserEncoder(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+        >>> encoder(torch.zeros(2, 10, 32), "window(4)", lengths=[10, 7]).shape
+        torch.Size([2, 10, 32])
+        """
         check_tensor(hidden, "hidden", HIDDEN)
         for layer in self.layer:
             hidden = layer(hidden, graph, lengths)
         return hidden
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class DiffuserEmbeddings(nn.Module):
@@ -174,7 +225,7 @@ class DiffuserEmbeddings(nn.Module):
     torch.Size([1, 4, 32])
     """
 
-    def __init__(self, config):
+    def __init__(self, config: DiffuserConfig) -> None:
         super().__init__()
         config = config_of(config)
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
@@ -185,7 +236,19 @@ class DiffuserEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.padding_idx = config.pad_token_id
 
-    def forward(self, input_ids, token_type_ids=None, position_ids=None):
+    def _load_from_state_dict(self, state_dict, prefix, *given):
+        state_dict.pop(prefix + "position_ids", None)  # older checkpoints hold the numbers 0, 1, ...
+        super()._load_from_state_dict(state_dict, prefix, *given)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None, position_ids: Tensor | None = None) -> Tensor:
+        """All three [b, n]; without types they are 0, without positions tokens are counted.
+
+        >>> import torch, manyhop as mh
+        >>> embed = mh.nn.DiffuserEmbeddings(mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_attention_heads=4)).eval()
+        >>> ids = torch.tensor([[2, 3, 4]])
+        >>> torch.equal(embed(ids), embed(ids, torch.zeros_like(ids), torch.tensor([[2, 3, 4]])))
+        True
+        """
         check_ids(input_ids, "input_ids", self.word_embeddings.num_embeddings)
         if token_type_ids is not None:
             check_ids(token_type_ids, "token_type_ids", self.token_type_embeddings.num_embeddings, input_ids.shape)
@@ -202,3 +265,7 @@ class DiffuserEmbeddings(nn.Module):
         summed = (self.word_embeddings(input_ids) + self.position_embeddings(position_ids) +
                   self.token_type_embeddings(token_type_ids))
         return self.dropout(self.LayerNorm(summed))
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...

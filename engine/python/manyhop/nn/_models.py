@@ -1,15 +1,23 @@
 """Diffuser models: ids to hidden states, classes or words."""
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import BadType, BadValue
-from ._config import check_ids, config_of, lengths_of
+from ..errors import BadValue
+from ._config import check_dense, check_ids, config_of, lengths_of
 from ._layers import DiffuserEmbeddings, DiffuserEncoder, initialise
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._types import Lengths, ModelInputs, Pattern, like
+    from ._config import DiffuserConfig
 
 
 class DiffuserOutput(NamedTuple):
@@ -26,16 +34,14 @@ class DiffuserOutput(NamedTuple):
 
 
 def _lengths(input_ids, attention_mask, lengths):
-    if not isinstance(input_ids, Tensor):
-        raise BadType(f"input_ids: {type(input_ids).__name__}, a tensor is wanted")
+    check_dense(input_ids, "input_ids")
     if input_ids.dim() != 2:
         raise BadValue(f"input_ids: {input_ids.dim()} axes, [batch, tokens] is wanted")
     if attention_mask is None:
         return lengths
     if lengths is not None:
         raise BadValue("attention_mask and lengths both say where padding begins, give one")
-    if not isinstance(attention_mask, Tensor):
-        raise BadType(f"attention_mask: {type(attention_mask).__name__}, a tensor is wanted")
+    check_dense(attention_mask, "attention_mask")
     if attention_mask.shape != input_ids.shape:
         raise BadValue(f"attention_mask: shape {list(attention_mask.shape)} for input_ids of {list(input_ids.shape)}")
     return lengths_of(attention_mask)
@@ -53,7 +59,8 @@ class _Pooler(nn.Module):
 class DiffuserModel(nn.Module):
     """Embeddings and encoder: ids [b, n] -> [b, n, hidden_size]. Takes a :class:`DiffuserConfig`, or its fields.
 
-    Its state dictionary has the names of the reference code.
+    Its state dictionary has the names of the reference code; ``pooler`` and ``position_ids`` of a checkpoint are left out where
+    the model has none.
 
     >>> import torch, manyhop as mh
     >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -65,7 +72,8 @@ class DiffuserModel(nn.Module):
     'encoder.layer.0.attention.self.query.weight'
     """
 
-    def __init__(self, config=None, *, add_pooling_layer=False, causal=False, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, *, add_pooling_layer: bool = False, causal: bool = False,
+                 **fields: Any) -> None:
         super().__init__()
         config = config_of(config, fields)
         self.config = config
@@ -74,10 +82,31 @@ class DiffuserModel(nn.Module):
         self.pooler = _Pooler(config) if add_pooling_layer else None
         self.apply(functools.partial(initialise, std=config.initializer_range))
 
-    def forward(self, input_ids, attention_mask=None, *, lengths=None, token_type_ids=None, position_ids=None, graph=None):
-        """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern."""
+    def _load_from_state_dict(self, state_dict, prefix, *given):
+        if self.pooler is None:  # as the reference code does: its heads use none
+            for name in [name for name in state_dict if name.startswith(prefix + "pooler.")]:
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *given)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, lengths: Lengths | None = None,
+                token_type_ids: Tensor | None = None, position_ids: Tensor | None = None,
+                graph: Pattern | None = None) -> Tensor:
+        """`attention_mask` [b, n] (0: padding, on the right) or `lengths` [b]; `graph` takes the place of the pattern.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> model = mh.nn.DiffuserModel(config).eval()
+        >>> ids, mask = torch.tensor([[2, 3, 4, 5], [6, 7, 1, 1]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+        >>> torch.equal(model(ids, mask), model(ids, lengths=[4, 2]))
+        True
+        """
         lengths = _lengths(input_ids, attention_mask, lengths)
         return self.encoder(self.embeddings(input_ids, token_type_ids, position_ids), graph, lengths)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class _ClassificationHead(nn.Module):
@@ -106,7 +135,7 @@ class _LMHead(nn.Module):
 class _WithHead(nn.Module):
     causal = False
 
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__()
         self.config = config_of(config, fields)
         self.diffuser = DiffuserModel(self.config, causal=self.causal)
@@ -127,11 +156,21 @@ class DiffuserForSequenceClassification(_WithHead):
     (torch.Size([2, 2]), 0)
     """
 
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__(config, **fields)
         self.classifier = self._initialise_head(_ClassificationHead(self.config))
 
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None,
+                **given: Unpack[ModelInputs]) -> DiffuserOutput:
+        """`labels` [b] of classes, or [b, num_labels] of their shares; the rest as in :class:`DiffuserModel`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> model = mh.nn.DiffuserForSequenceClassification(config)
+        >>> model(torch.arange(2, 18).reshape(2, 8), labels=torch.tensor([0, 1]), lengths=[8, 5]).loss.ndim
+        0
+        """
         lengths = _lengths(input_ids, attention_mask, given.pop("lengths", None))
         shares = isinstance(labels, Tensor) and labels.is_floating_point() and labels.dim() == 2  # of each class
         if labels is not None and not shares:
@@ -151,18 +190,36 @@ class DiffuserForSequenceClassification(_WithHead):
         return DiffuserOutput(None if labels is None else F.cross_entropy(logits, labels if shares else labels.long()),
                               logits, hidden)
 
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
 
 class _WithLMHead(_WithHead):
-    def __init__(self, config=None, **fields):
+    def __init__(self, config: DiffuserConfig | None = None, **fields: Any) -> None:
         super().__init__(config, **fields)
         self.lm_head = self._initialise_head(_LMHead(self.config))
 
-    def forward(self, input_ids, attention_mask=None, labels=None, **given):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None,
+                **given: Unpack[ModelInputs]) -> DiffuserOutput:
+        """`labels` [b, n], -100 where nothing is asked; the rest as in :class:`DiffuserModel`.
+
+        >>> import torch, manyhop as mh
+        >>> config = mh.nn.DiffuserConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ...                               intermediate_size=64, max_position_embeddings=130, pattern="window(4)|global(1)")
+        >>> ids = torch.arange(2, 18).reshape(2, 8)
+        >>> mh.nn.DiffuserForCausalLM(config)(ids, labels=ids).loss.ndim
+        0
+        """
         if labels is not None:
             check_ids(labels, "labels", self.config.vocab_size, getattr(input_ids, "shape", None), -100)
         hidden = self.diffuser(input_ids, attention_mask, **given)
         logits = self.lm_head(hidden)
         return DiffuserOutput(None if labels is None else self._loss(logits, labels), logits, hidden)
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
 
 class DiffuserForMaskedLM(_WithLMHead):

@@ -1,6 +1,9 @@
 """Diffusion over a graph as a layer, and as a transform of the graph."""
 
+from __future__ import annotations
+
 import copy
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,11 @@ from .._graph import Graph
 from .._ppr import check_gdc, gdc
 from ..errors import BadType, BadValue
 from ._config import check_teleport, share
+
+if TYPE_CHECKING:
+    from .._types import Int, Normalization, Real, like
+
+    G = TypeVar("G")  # a Graph, or data
 
 
 class APPNP(nn.Module):
@@ -27,7 +35,8 @@ class APPNP(nn.Module):
     torch.Size([6, 6])
     """
 
-    def __init__(self, hops=None, teleport=0.1, *, tol=None, dropout=0.0, normalization="sym", learn=False):
+    def __init__(self, hops: Int | None = None, teleport: Real | torch.Tensor = 0.1, *, tol: Real | None = None,
+                 dropout: Real = 0.0, normalization: Normalization = "sym", learn: bool = False) -> None:
         super().__init__()
         self.hops, self.tol = check_call("ppr", hops, tol, normalization, "zero", "stored", "cpu")
         if hops is not None and tol is not None:
@@ -42,18 +51,34 @@ class APPNP(nn.Module):
             self.fixed = check_teleport(teleport)
 
     @property
-    def teleport(self):
-        """A number, or a tensor where it is learned."""
+    def teleport(self) -> float | torch.Tensor:
+        """A number, or a tensor where it is learned.
+
+        >>> import manyhop as mh
+        >>> mh.nn.APPNP(teleport=0.2).teleport, mh.nn.APPNP(teleport=0.2, learn=True).teleport.requires_grad
+        (0.2, True)
+        """
         return self.fixed if self.logit is None else torch.sigmoid(self.logit)
 
-    def forward(self, x, graph):
+    def forward(self, x: torch.Tensor, graph: Graph) -> torch.Tensor:
+        """x [n, c] over a graph of n vertices.
+
+        >>> import torch, manyhop as mh
+        >>> mh.nn.APPNP(hops=1, teleport=0.5)(torch.tensor([[4.0], [0.0]]), mh.graph("full", 2)).round(decimals=3)
+        tensor([[3.],
+                [1.]])
+        """
         if not isinstance(x, torch.Tensor) or not x.is_floating_point():
             raise BadType(f"x: {getattr(x, 'dtype', type(x).__name__)}, a tensor of a floating-point type is wanted")
         x = F.dropout(x, self.dropout, self.training)
         return diffuse(graph, x, "ppr", teleport=self.teleport, hops=self.hops, tol=self.tol,
                        normalization=self.normalization).value
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
+
+    def extra_repr(self) -> str:
         return f"hops={self.hops}, tol={self.tol}, teleport={float(self.teleport):.4g}, normalization={self.normalization!r}"
 
 
@@ -68,12 +93,14 @@ class GDC:
     250
     """
 
-    def __init__(self, topk=64, tol=1e-4, *, kernel="ppr", teleport=0.15, t=5.0, eps=None, normalization="sym", self_loops=True):
-        self.settings = {"topk": topk, "tol": tol, "kernel": kernel, "teleport": teleport, "t": t, "eps": eps,
+    def __init__(self, topk: Int | None = 64, tol: Real = 1e-4, *, kernel: Literal["ppr", "heat"] = "ppr", teleport: Real = 0.15,
+                 t: Real = 5.0, eps: Real | None = None, normalization: Literal["col", "row", "sym"] = "sym",
+                 self_loops: bool = True) -> None:
+        self.settings: dict[str, Any] = {"topk": topk, "tol": tol, "kernel": kernel, "teleport": teleport, "t": t, "eps": eps,
                          "normalization": normalization, "self_loops": self_loops}
         check_gdc(**self.settings)
 
-    def __call__(self, graph):
+    def __call__(self, graph: G) -> G:
         if isinstance(graph, Graph):
             return gdc(graph, **self.settings)
         if not isinstance(getattr(graph, "edge_index", None), torch.Tensor):
@@ -86,5 +113,5 @@ class GDC:
         setattr(data, name, torch.from_numpy(found.weights.copy()).to(device, torch.float32))
         return data
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"GDC({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"

@@ -1,6 +1,9 @@
 """SparseK as torch modules: scores of keys, and self-attention over the keys they choose."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,9 @@ from ..errors import BadType, BadValue
 from ..torch_ops import autocast, same_types
 from ..torch_sparsek import sparsek_attention
 from ._config import HIDDEN, check_tensor
+
+if TYPE_CHECKING:
+    from .._types import Gate, Int, Real, like
 
 
 class SparseKScores(nn.Module):
@@ -23,20 +29,30 @@ class SparseKScores(nn.Module):
     torch.Size([1, 2, 5])
     """
 
-    def __init__(self, hidden_size, heads):
+    def __init__(self, hidden_size: Int, heads: Int) -> None:
         super().__init__()
         hidden_size, heads = whole(hidden_size, "hidden_size", 1), whole(heads, "heads", 1)
         self.weight = nn.Parameter(torch.zeros(heads, hidden_size))
         self.slope = nn.Parameter(torch.zeros(heads))
 
     def forward(self, hidden: Tensor, first: int = 0) -> Tensor:
-        """`first` is the position of the first token."""
+        """`first` is the position of the first token.
+
+        >>> import torch, manyhop as mh
+        >>> scores, x = mh.nn.SparseKScores(16, heads=2), torch.zeros(1, 5, 16)
+        >>> torch.equal(scores(x)[..., 3:], scores(x[:, 3:], first=3))
+        True
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.weight.shape[1])
         first = whole(first, "first")
         kind = torch.float64 if self.weight.dtype == torch.float64 else torch.float32  # bfloat16 has too few places
         place = torch.arange(first, first + hidden.shape[1], device=hidden.device, dtype=kind) / 1024
         with torch.autocast("cuda" if hidden.is_cuda else "cpu", enabled=False):  # which would take the product in 16 bits
             return (hidden.to(kind) @ self.weight.T.to(kind)).transpose(1, 2) + self.slope.to(kind)[:, None] * place
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
 
     def extra_repr(self):
         return f"hidden_size={self.weight.shape[1]}, heads={self.weight.shape[0]}"
@@ -45,7 +61,8 @@ class SparseKScores(nn.Module):
 class SparseKSettings(nn.Module):
     """What SparseK attention is called with; ``settings.window = 128`` changes it. See :func:`manyhop.sparsek_attention`."""
 
-    def __init__(self, keys=64, *, cap=None, window=0, sinks=0, gate="values", temperature=1.0, scale=None):
+    def __init__(self, keys: Real = 64, *, cap: Int | None = None, window: Int = 0, sinks: Int = 0, gate: Gate = "values",
+                 temperature: Real = 1.0, scale: Real | None = None) -> None:
         super().__init__()
         self.keys, self.cap, self.window, self.sinks = keys, cap, window, sinks
         self.gate, self.temperature, self.scale = gate, temperature, scale
@@ -139,8 +156,9 @@ class SparseKAttention(nn.Module):
     True
     """
 
-    def __init__(self, hidden_size, heads, *, kv_heads=None, head_dim=None, score_heads=None, keys=64, cap=None, window=0,
-                 sinks=0, gate="values", temperature=1.0, bias=True):
+    def __init__(self, hidden_size: Int, heads: Int, *, kv_heads: Int | None = None, head_dim: Int | None = None,
+                 score_heads: Int | None = None, keys: Real = 64, cap: Int | None = None, window: Int = 0, sinks: Int = 0,
+                 gate: Gate = "values", temperature: Real = 1.0, bias: bool = True) -> None:
         super().__init__()
         hidden_size, heads, bias = whole(hidden_size, "hidden_size", 1), whole(heads, "heads", 1), flag(bias, "bias")
         self.heads, self.kv_heads = heads, heads if kv_heads is None else whole(kv_heads, "kv_heads", 1)
@@ -160,7 +178,15 @@ class SparseKAttention(nn.Module):
         nn.init.normal_(self.scores.weight, std=hidden_size**-0.5)
         self.settings = SparseKSettings(keys, cap=cap, window=window, sinks=sinks, gate=gate, temperature=temperature)
 
-    def forward(self, hidden, caches=None):
+    def forward(self, hidden: Tensor, caches: list[SparseKCache] | None = None) -> Tensor:
+        """`caches`, an empty list at first, is filled and carried on while tokens are decoded.
+
+        >>> import torch, manyhop as mh
+        >>> layer, caches = mh.nn.SparseKAttention(32, 4, keys=4, window=4), []
+        >>> _ = layer(torch.zeros(2, 5, 32), caches)
+        >>> layer(torch.zeros(2, 1, 32), caches).shape, caches[0].tokens
+        (torch.Size([2, 1, 32]), 6)
+        """
         check_tensor(hidden, "hidden", HIDDEN, self.scores.weight.shape[1], self.query)
         if caches is not None and not isinstance(caches, list):
             raise BadType(f"caches: {type(caches).__name__}, a list is wanted, empty before the first tokens")
@@ -180,3 +206,7 @@ class SparseKAttention(nn.Module):
                 raise BadValue(f"caches: {len(caches)} for a batch of {len(hidden)}")
             out = self.settings.step(caches, q, k, v, scores)
         return self.output(out.transpose(1, 2).flatten(2))
+
+    if TYPE_CHECKING:
+        @like(forward)
+        def __call__(self, *given: Any) -> Any: ...
