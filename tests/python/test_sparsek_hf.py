@@ -181,6 +181,17 @@ def test_padding_on_the_right_is_not_seen():
     assert torch.allclose(model(x, past_key_values=cache).logits, model(x, use_cache=False).logits, atol=1e-5)
 
 
+@torch.no_grad()
+def test_programs_refuse_padding_on_the_left():
+    """AOTAutograd leaves out what nothing looks at; this it must not."""
+    model, mask = llama(), torch.ones(2, 40, dtype=torch.int64)
+    plugged(model, 3, window=4)
+    mask[0, :4] = 0
+    torch._dynamo.reset()
+    with pytest.raises(mh.Error, match="right"):
+        torch.compile(model.model, backend="aot_eager")(ids(), attention_mask=mask, use_cache=False)
+
+
 def test_no_gradient_goes_through_a_cache():
     model, x = llama(), ids(n=12)
     plugged(model, 3, window=2)

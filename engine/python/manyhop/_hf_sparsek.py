@@ -164,7 +164,7 @@ def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scal
 
             lengths = lengths_of(attention_mask)  # padding after the tokens is seen by none of them; other padding raises
             if torch.compiler.is_compiling():  # a program leaves out what nothing looks at
-                torch._assert_async((lengths >= 0).all())
+                torch._assert_async((lengths >= 0).all(), "attention_mask: negative lengths")
         out = settings.attend(query, key, value, own.scores(hidden))
     else:
         if attention_mask is not None:
