@@ -95,8 +95,8 @@ class OnDevice {
   std::int64_t count_;
 };
 
-/// Says why a test of the device does not run here; empty where it does. With MANYHOP_EXPECT_GPU there is no reason, and what
-/// cannot use the device fails: a driver that is too old is no machine without a GPU.
+/// Says why a test of the device does not run here; empty where it does. With MANYHOP_EXPECT_GPU there is no
+/// reason, and what cannot use the device fails: a driver that is too old is no machine without a GPU.
 inline const char* no_device() {
   if (std::getenv("MANYHOP_EXPECT_GPU") != nullptr) return "";
   int devices = 0;
