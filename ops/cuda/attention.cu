@@ -49,6 +49,43 @@ std::size_t forward_bytes(Run<T>& run, std::int64_t group, std::int64_t weights_
   return arena.used();
 }
 
+template <class T>
+std::int64_t most_units(const Run<T>& run) {
+  return run.per_head() ? run.call_.batch : run.units_;
+}
+template <class T>
+std::int64_t least_units(const Run<T>& run) {
+  return run.per_head() ? 1 : run.share_;
+}
+
+/// The heads that run together, and whether weights of tiles are kept, so that a call takes no more beside
+/// its tensors than they do: fewer heads first, then weights that are made again, and neither where it would
+/// leave the device idle.
+template <class T>
+std::int64_t modest_group(Run<T>& run, bool weights_wanted, std::int64_t weights_count) {
+  constexpr std::size_t kFine = std::size_t{64} << 20;
+  constexpr std::int64_t kWarps =
+      1024;  // a device of some hundred multiprocessors, eight of these kernels' each
+  run.stored_ = run.call_.hops > 1 || weights_wanted;
+  const std::size_t aim =
+      run.call_.scratch_aim > 0 ? run.call_.scratch_aim : std::max(kFine, run.tensor_bytes());
+  const std::int64_t most = most_units(run);
+  const std::int64_t least = least_units(run);
+  const auto fits = [&](std::int64_t group) { return forward_bytes(run, group, weights_count) <= aim; };
+  const auto halved = [&] {
+    std::int64_t group = most;
+    while (group > least && !fits(group) && run.warps(std::max(least, group / 2)) >= kWarps) {
+      group = std::max(least, group / 2);
+    }
+    return group;
+  };
+  const std::int64_t kept = halved();
+  if (weights_wanted || !run.stored_ || fits(kept)) return kept;
+  run.stored_ = false;
+  if (fits(most)) return most;
+  return halved();
+}
+
 }  // namespace
 
 std::size_t memory_of_device(std::size_t limit, std::size_t wanted) {
@@ -114,12 +151,10 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   const CallOn use(graphs, call.stream);
   Run<T> run(graphs.data(), call);
   if (result.weights != nullptr) run.want_order();
-  const std::int64_t most = run.per_head() ? call.batch : run.units_;
-  const auto bytes_of = [&](std::int64_t count) {
-    return forward_bytes(run, count, result.weights == nullptr ? 0 : result.weights_count);
-  };
-  const std::int64_t least = run.per_head() ? 1 : run.share_;
-  run.stored_ = call.hops > 1 || result.weights != nullptr;
+  const std::int64_t weights_count = result.weights == nullptr ? 0 : result.weights_count;
+  const auto bytes_of = [&](std::int64_t count) { return forward_bytes(run, count, weights_count); };
+  const std::int64_t least = least_units(run);
+  const std::int64_t most = modest_group(run, result.weights != nullptr, weights_count);
   const std::size_t limit = memory_of_device(call.memory_limit, bytes_of(most));
   // Weights that are needed again are made again where there is no room for them.
   if (result.weights == nullptr && bytes_of(least) > limit) run.stored_ = false;
@@ -129,7 +164,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   Arena arena(buffer.data());
   run.take_inputs(arena);
   ForwardMemory<T> memory;
-  memory.take(arena, run, run.graphs_, group, result.weights == nullptr ? 0 : result.weights_count);
+  memory.take(arena, run, run.graphs_, group, weights_count);
   run.read_inputs();
   C* weights = run.host() ? memory.weights : result.weights;
   if (result.weights != nullptr) {
@@ -229,8 +264,8 @@ std::size_t workspace_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& 
                             HeadBackward mode) {
   if (backward) return backward_bytes(graphs, call, mode);
   Run<T> run(graphs.data(), call);
-  run.stored_ = call.hops > 1;
-  return forward_bytes(run, run.per_head() ? call.batch : run.units_, 0);
+  const std::int64_t group = modest_group(run, false, 0);
+  return forward_bytes(run, group, 0);
 }
 template std::size_t workspace_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, bool,
                                             HeadBackward);

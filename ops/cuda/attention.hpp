@@ -70,6 +70,9 @@ struct AttentionCall {
   using C = EdgeValue<T>;
   Stream stream{};
   std::size_t memory_limit = 0;  // bytes of device memory; 0: what is free
+  // Bytes that a forward call takes at most where it can without leaving the device idle; 0: those of its
+  // tensors, or 64 MiB.
+  std::size_t scratch_aim = 0;
   Offset batch = 1;
   int heads = 1;
   int kv_heads = 1;

@@ -197,6 +197,26 @@ class Run {
   void gradient(const Side& side, const SideMemory<T>& memory, const Group& group, Gradient<T> g,
                 Finish<T> finish, bool transposed) const;
 
+  /// Whether hops after the first may become a CUDA Graph, which holds the address of V.
+  bool captures() const {
+    const auto made = [&](const Side& side) { return stored_ || !side.tiled; };
+    return call_.hops > CapturedHops::kLeastHops &&
+           std::any_of(graphs_.forward.begin(), graphs_.forward.end(), made);
+  }
+  /// Bytes of the caller's q, k, v and out.
+  std::size_t tensor_bytes() const {
+    const std::int64_t width = call_.d + call_.d_value;
+    return static_cast<std::size_t>((units_ * n_rows_ + kv_units_ * n_cols_) * width) * sizeof(T);
+  }
+  /// Warps that a launch over `units` heads has.
+  std::int64_t warps(std::int64_t units) const {
+    std::int64_t tasks = 0;
+    for (const Side& side : graphs_.forward) {
+      tasks = std::max({tasks, side.tile_tasks.size(), side.edge_tasks.size()});
+    }
+    return units * tasks;
+  }
+
   // Inputs of the call, on the device and padded; the memory lies in the arena of the caller's choice.
   bool as_they_are(TensorView<const T> view, std::int64_t n, int width) const;
   T* take_rows(Arena& arena, TensorView<const T> view, std::int64_t units, std::int64_t n, int width) const;

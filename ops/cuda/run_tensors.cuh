@@ -36,10 +36,8 @@ void Run<T>::take_inputs(Arena& arena) {
                                  raw(kv_units_, n_cols_, std::max(call_.d, call_.d_value))}));
   q_ = take_rows(arena, call_.q, units_, n_rows_, call_.d);
   k_ = take_rows(arena, call_.k, kv_units_, n_cols_, call_.d);
-  // Hops that become a CUDA Graph read V where it was when they were captured.
-  constexpr int kFewHops = CapturedHops::kLeastHops;
-  v_ = call_.hops > kFewHops ? arena.take<T>(cells(kv_units_, n_cols_))
-                             : take_rows(arena, call_.v, kv_units_, n_cols_, call_.d_value);
+  v_ = captures() ? arena.take<T>(cells(kv_units_, n_cols_))
+                  : take_rows(arena, call_.v, kv_units_, n_cols_, call_.d_value);
   bias_memory_ = arena.take<C>(host() && call_.bias != nullptr ? call_.bias_count : 0);
   lengths_ = arena.take<std::int64_t>(static_cast<std::int64_t>(call_.lengths.size()));
   keys_ =

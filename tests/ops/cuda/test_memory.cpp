@@ -180,3 +180,48 @@ TEST_CASE("memory: what idle calls hold is given back to the device" * doctest::
   ops::cuda::release_memory();
   CHECK(held() < before);
 }
+
+TEST_CASE("memory: a call that aims at less keeps no weights, with the same bits" *
+          doctest::skip(*no_device() != '\0')) {
+  Context ctx;
+  ctx.backend = Backend::cuda;
+  ctx.threads = 1;
+  ctx.stream = 0;
+  const Offset n = 96;
+  const Plan made =
+      plan(ctx, pattern("lift(regular(2,seed=1)|self,8)|random(1,seed=1)", n),
+           {.heads = 2, .kv_heads = 2, .head_dim = 32, .value_dim = 32, .dtype = DType::bf16, .hops = 4});
+  const OnDevice<bf16> q(2 * n * 32), k(2 * n * 32), v(2 * n * 32), out(2 * n * 32);
+  const std::vector<bf16> values = random_values<bf16>(2 * n * 32, 3);
+  for (const OnDevice<bf16>* x : {&q, &k, &v}) {
+    REQUIRE(cudaMemcpyAsync(x->data(), values.data(), values.size() * sizeof(bf16), cudaMemcpyHostToDevice,
+                            nullptr) == cudaSuccess);
+  }
+  const auto run = [&](std::size_t aim, std::vector<bf16>& result) {
+    ops::cuda::AttentionCall<bf16> call;
+    call.stream = 0;
+    call.scratch_aim = aim;
+    call.heads = 2;
+    call.kv_heads = 2;
+    call.d = 32;
+    call.d_value = 32;
+    call.q = TensorView<const bf16>(q.data(), {1, 2, n, 32});
+    call.k = TensorView<const bf16>(k.data(), {1, 2, n, 32});
+    call.v = TensorView<const bf16>(v.data(), {1, 2, n, 32});
+    call.hops = 4;
+    call.teleport = 0.1;
+    ops::cuda::AttentionResult<bf16> to;
+    to.out = TensorView<bf16>(out.data(), {1, 2, n, 32});
+    const std::size_t most = most_taken([&] { ops::cuda::attention<bf16>(made.data().device, call, to); });
+    result.resize(values.size());
+    REQUIRE(cudaMemcpyAsync(result.data(), out.data(), result.size() * sizeof(bf16), cudaMemcpyDeviceToHost,
+                            nullptr) == cudaSuccess);
+    REQUIRE(cudaStreamSynchronize(nullptr) == cudaSuccess);
+    return most;
+  };
+  std::vector<bf16> kept, again;
+  const std::size_t plenty = run(0, kept);
+  const std::size_t little = run(1, again);
+  CHECK(same_bits(kept, again));
+  CHECK(little + values.size() * sizeof(bf16) < plenty);  // nor is V copied, for no hop is captured
+}
