@@ -180,7 +180,7 @@ class Call {
 
  private:
   void check_divides(const char* name, Offset count) const {
-    if (heads == count || (count > 0 && heads % count == 0)) return;
+    if (heads == count || (count > 0 && heads > 0 && heads % count == 0)) return;
     throw ValueError(fmt::format("sparsek attention: {} has {} heads, q has {}; they must divide them", name,
                                  count, heads));
   }

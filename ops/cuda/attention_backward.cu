@@ -193,7 +193,7 @@ class Backward {
     d.teleports = memory_.teleports;
     d.flow_factor = call_.teleport < 1 ? 1 / (1 - call_.teleport) : 0;
     launch_warps(row_dots<T>, run_.n_rows_, heads_.count, run_.stream_, d);
-    if (memory_.teleports != nullptr && call_.teleport == 1 && newest) {
+    if (memory_.teleports != nullptr && call_.teleport == 1 && newest && count > 0) {
       // A Z_{K-1} cannot be had from Z_K where nothing of it went in. Hops before the last get no gradient.
       step(run_, count > 1 ? rows(z(count - 2)) : start, 0, scratch_, 1, 0, false);
       RowDots<T> e = d;
@@ -326,6 +326,7 @@ std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& c
   AttentionGradient<T> want;
   want.mode = mode;
   run.stored_ = several_hops(call, mode);
+  if (mode == HeadBackward::implicit && call.hops > 0) run.series_ = kMostIterations;
   BackwardMemory<T> memory;
   return bytes_of(run, want, most_units(run), memory, nullptr);
 }
@@ -357,6 +358,7 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
   run.stored_ = several_hops(call, want.mode);
+  if (want.mode == HeadBackward::implicit && call.hops > 0) run.series_ = kMostIterations;
   const auto bytes_with = [&](std::int64_t group) { return bytes_of(run, want, group, memory, nullptr); };
   const std::int64_t most = most_units(run);
   const std::int64_t least = run.per_head() ? 1 : run.share_;

@@ -106,6 +106,7 @@ class Run {
                        std::to_string(device));
     }
     padded_ = padded_features(std::max(call.d, call.d_value));
+    series_ = call.hops;
     ordered_ = call.bias != nullptr || call.edge_dropout.active();
     callers_graph_ = is_captured(stream_);
   }
@@ -200,7 +201,7 @@ class Run {
   /// Whether hops after the first may become a CUDA Graph, which holds the address of V.
   bool captures() const {
     const auto made = [&](const Side& side) { return stored_ || !side.tiled; };
-    return call_.hops > CapturedHops::kLeastHops &&
+    return series_ > CapturedHops::kLeastHops &&
            std::any_of(graphs_.forward.begin(), graphs_.forward.end(), made);
   }
   /// Bytes of the caller's q, k, v and out.
@@ -260,6 +261,7 @@ class Run {
   std::int64_t kv_units_;
   int share_;
   int padded_ = 64;
+  int series_ = 0;  // hops that follow each other: of the call, or more where a fixed point is sought
   bool ordered_ = false;
   bool stored_ = true;      // see SideMemory
   bool recording_ = false;  // on a stream that is being captured

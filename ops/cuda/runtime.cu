@@ -92,7 +92,10 @@ void StreamUses::record(cudaStream_t stream) noexcept {
   auto found = std::find_if(uses_.begin(), uses_.end(), same);
   if (found != uses_.end()) {
     // The stream may be another one where an earlier one was: its uses must not be forgotten.
-    cudaStreamWaitEvent(stream, found->done, 0);
+    if (cudaStreamWaitEvent(stream, found->done, 0) != cudaSuccess) {
+      cudaGetLastError();
+      cudaEventSynchronize(found->done);
+    }
   } else {
     constexpr std::size_t kMost = 16;  // before streams that come no more are looked for
     if (uses_.size() >= kMost) found = std::find_if(uses_.begin(), uses_.end(), done);
@@ -146,8 +149,11 @@ Buffer::Buffer(std::size_t bytes, cudaStream_t stream) : bytes_(bytes), stream_(
   data_ = static_cast<std::byte*>(memory);
 }
 
-Buffer::~Buffer() {
-  if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+Buffer::~Buffer() { give_back(); }
+
+void Buffer::give_back() noexcept {
+  // Who asks for the last error next is not to blame.
+  if (data_ != nullptr && cudaFreeAsync(data_, stream_) != cudaSuccess) cudaGetLastError();
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -157,7 +163,7 @@ Buffer::Buffer(Buffer&& other) noexcept
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
-    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+    give_back();
     data_ = std::exchange(other.data_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     stream_ = other.stream_;

@@ -44,6 +44,7 @@ class Buffer {
   std::size_t bytes() const { return bytes_; }
 
  private:
+  void give_back() noexcept;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
   cudaStream_t stream_ = nullptr;

@@ -49,7 +49,7 @@ struct KeyLists {
   Index* keys = nullptr;
   std::int32_t* counts = nullptr;  // [score units][panels]
   std::int64_t panels = 0;
-  std::int64_t stride = 0;  // a multiple of 32; a list is filled up to one with key 0
+  std::int64_t stride = 0;  // a multiple of 32; a list is filled up to one with its last key
   int height = 0;
 
   __device__ __forceinline__ std::int64_t place(std::int64_t score_unit, std::int64_t panel) const {
@@ -85,8 +85,11 @@ inline __global__ void __launch_bounds__(128) list_keys(ListKeys p) {
     if (used) keys[count + bits_set(lanes & ((1U << lane) - 1))] = static_cast<Index>(j);
     count += bits_set(lanes);
   }
+  // The last key again: what is not finite in it reaches no rows but those of its panel.
   const std::int32_t filled = (count + 31) / 32 * 32;
-  if (count + static_cast<std::int32_t>(lane) < filled) keys[count + static_cast<std::int32_t>(lane)] = 0;
+  const std::int32_t mine = count + static_cast<std::int32_t>(lane);
+  sync_warp();
+  if (mine < filled) keys[mine] = keys[count - 1];
   if (lane == 0) p.lists.counts[p.lists.place(unit, panel)] = count;
 }
 

@@ -54,7 +54,10 @@ struct SparsekGradients {
 };
 
 /// Waits for the device once, when the keys have been selected; and for the result where tensors are on the
-/// host. The gradients' sums are in the order of heads and panels of rows: the same bits in every run.
+/// host. A stream that is being captured is refused (ValueError). All heads run together: memory is O(heads
+/// n) rows beside the lists of keys, K + 2 times that for gradients, whose parts by panel take less where the
+/// limit wants it. The gradients' sums are in the order of heads and panels of rows: the same bits in every
+/// run.
 template <class T>
 SparsekCounts sparsek_attention(const SparsekCall<T>& call, TensorView<T> out, TensorView<float> lse);
 template <class T>

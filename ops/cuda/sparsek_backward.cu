@@ -217,10 +217,14 @@ SparsekCounts sparsek_attention_backward(const SparsekCall<T>& call, const Spars
   const SparsekCounts counts = run.select();
   if (counts.nan_row >= 0) return counts;
   SparsekBackward<T> backward(run, want);
-  Arena measure;
-  backward.take(measure);
-  require_memory(call.memory_limit, measure.used(), "SparseK attention's gradient");
-  const Buffer memory(measure.used(), run.stream_);
+  std::size_t bytes = 0;
+  do {
+    Arena measure;
+    backward.take(measure);
+    bytes = measure.used();
+  } while (bytes > memory_of_device(run.limit_left(), bytes) && run.fewer_parts());
+  require_memory(run.limit_left(), bytes, "SparseK attention's gradient");
+  const Buffer memory(bytes, run.stream_);
   Arena arena(memory.data());
   backward.take(arena);
   backward.run();

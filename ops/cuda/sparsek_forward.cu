@@ -17,6 +17,11 @@ void pack_scores(const Transfer& transfer, TensorView<const C> scores, Offset ba
 
 template <class T>
 SparsekCounts SparsekRun<T>::select() {
+  if (is_captured(stream_)) {
+    throw ValueError(
+        "sparsek attention: waits for its selection, which a stream that is being captured cannot");
+  }
+  lasting_stream();  // made once a device, and with it the pool keeps what it is given back
   Selecting<C> s;
   s.heads = score_units_;
   s.rows = n_;
@@ -121,7 +126,7 @@ SparsekCounts sparsek_attention(const SparsekCall<T>& call, TensorView<T> out, T
   };
   Arena measure;
   place(measure);
-  require_memory(call.memory_limit, measure.used(), "SparseK attention");
+  require_memory(run.limit_left(), measure.used(), "SparseK attention");
   const Buffer memory(measure.used(), run.stream_);
   Arena arena(memory.data());
   place(arena);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -56,9 +57,19 @@ class SparsekRun {
     part_panels_ = std::clamp<std::int64_t>(
         call_.part_bytes /
             std::max<std::int64_t>(1, units_ * tall_.stride * (padded_ + 1) * std::int64_t{sizeof(C)}),
-        1, std::max<std::int64_t>(1, tall_.panels));
+        1, std::clamp<std::int64_t>(tall_.panels, 1, most_part_panels_));
     parts_ = arena.take<C>(part_panels_ * units_ * tall_.stride * padded_);
     score_parts_ = arena.take<C>(part_panels_ * units_ * tall_.stride);
+  }
+  /// Half as many panels leave parts at a time; false: it is one already. take() comes again.
+  bool fewer_parts() {
+    most_part_panels_ = part_panels_ / 2;
+    return most_part_panels_ > 0;
+  }
+  /// Of the limit, what the selection leaves; 0: there is none.
+  std::size_t limit_left() const {
+    const std::size_t limit = call_.memory_limit;
+    return limit == 0 ? 0 : std::max<std::size_t>(1, limit - std::min(limit, selection_.bytes()));
   }
   /// Packs q, k, v and lists the keys.
   void prepare(bool backward) {
@@ -151,6 +162,7 @@ class SparsekRun {
   C* parts_ = nullptr;
   C* score_parts_ = nullptr;
   std::int64_t part_panels_ = 1;
+  std::int64_t most_part_panels_ = std::numeric_limits<std::int64_t>::max();
   Buffer selection_;
 };
 

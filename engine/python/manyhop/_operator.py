@@ -66,12 +66,13 @@ class _Library(torch.library.Library):
 _library = _Library("manyhop", "FRAGMENT")
 
 
-def operator(name):
+def operator(name, waits=False):
     """Decorates a function of tensors and plain values, annotated, that changes none of its inputs; it becomes what calls the
-    operator."""
+    operator. `waits`: for a GPU, so that torch.compile leaves it out of CUDA graphs."""
     def register(function):
         function.__annotations__ = typing.get_type_hints(function)  # torch 2.5 takes no strings, which the future import leaves
-        torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
+        unsafe = getattr(torch.Tag, "cudagraph_unsafe", None) if waits else None
+        torch.library.define(name, torch.library.infer_schema(function, mutates_args=()), tags=() if unsafe is None else (unsafe,))
         kept = []
 
         @functools.wraps(function)

@@ -14,7 +14,7 @@ from .errors import BadType, BadValue
 from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, cast, on_device, room, same_types, stream_of
 
 
-@operator("manyhop::sparsek")
+@operator("manyhop::sparsek", waits=True)
 def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float, ordered: bool) -> Tuple[Tensor, Tensor]:
     with room(z, z.shape, z.dtype, "the result"):
         p = torch.empty(z.shape, dtype=z.dtype, device=z.device)
@@ -157,7 +157,7 @@ def causal_sparsek(scores, k, cap, temperature):
     return found if scores.dim() == 2 else found[0]
 
 
-@operator("manyhop::sparsek_attention")
+@operator("manyhop::sparsek_attention", waits=True)
 def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int], temperature: float, window: int,
                sinks: int, gate: str, hops: int, teleport: float, scale: Optional[float]) -> Tensor:
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
@@ -177,7 +177,7 @@ def _(q, k, v, scores, keys, cap, temperature, window, sinks, gate, hops, telepo
     return q.new_empty((*q.shape[:3], v.shape[3]))
 
 
-@operator("manyhop::sparsek_attention_backward")
+@operator("manyhop::sparsek_attention_backward", waits=True)
 def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap: Optional[int],
                         temperature: float, window: int, sinks: int, gate: str, hops: int, teleport: float,
                         scale: Optional[float], needed: List[bool]) -> Tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -286,3 +286,78 @@ DEVICE_CASE("sparsek attention on the device: tensors there, strided, on a strea
   back(spread, dscores);
   for (std::size_t i = 0; i < want.dscores.size(); ++i) CHECK(spread[2 * i] == want.dscores[i]);
 }
+
+DEVICE_CASE(
+    "sparsek attention on the device: heads that share keys and scores in other groups, few tokens, all "
+    "keys") {
+  SparsekAttentionOptions o;
+  o.select = {.k = 4, .cap = 8};
+  o.join = {.window = 3};
+  o.hops = 2;
+  o.teleport = 0.1;
+  for (const Gate gate : {Gate::values, Gate::scores}) {
+    o.gate = gate;
+    const Shape shape{.heads = 6, .kv_heads = 2, .score_heads = 3, .n = 40};
+    compare<double>(shape, o, 8);
+    compare<bf16>(shape, o, 8);
+  }
+  compare<float>({.n = 1}, o, 2);
+  o.select = {.k = 100};
+  compare<float>({.n = 37}, o, 2);
+  compare<bf16>({.n = 37}, o, 2);
+}
+
+DEVICE_CASE("sparsek attention on the device: what is not finite stays in its panels in bf16") {
+  Given<bf16> given({.n = 200, .d = 32, .d_value = 32}, 11);
+  for (std::size_t c = 0; c < 32; ++c) given.v[c] = bf16(std::numeric_limits<float>::quiet_NaN());
+  SparsekAttentionOptions o;
+  o.select = {.k = 2, .cap = 4};
+  o.join = {.window = 5};
+  const auto got = given.run(on(Backend::cuda), o);
+  const auto want = given.run(on(Backend::reference), o);
+  for (Offset i = 64; i < 200; ++i) {  // no row of these panels keeps the first token
+    bool reaches = false;
+    for (Offset r = i / 32 * 32; r < std::min<Offset>(200, i / 32 * 32 + 32); ++r) {
+      reaches |= std::isnan(to_double(want.out[static_cast<std::size_t>(r * 32)]));
+    }
+    if (!reaches) CHECK(!std::isnan(to_double(got.out[static_cast<std::size_t>(i * 32)])));
+  }
+}
+
+DEVICE_CASE("sparsek attention on the device: gradients take fewer panels at a time where memory is short") {
+  const Given<float> given({.n = 600, .d = 64, .d_value = 64}, 7);
+  SparsekAttentionOptions o;
+  o.select = {.k = 20, .cap = 40};
+  Context ctx = on(Backend::cuda);
+  const auto want = given.run(ctx, o);
+  int ran = 0;
+  int refused = 0;
+  for (ctx.memory_limit = std::size_t{1} << 18; ctx.memory_limit < std::size_t{1} << 24;
+       ctx.memory_limit *= 2) {
+    try {
+      const auto got = given.run(ctx, o);
+      CHECK(relative_l2(got.dk, doubles(want.dk), got.dk.size()).total <= 1e-6);
+      ++ran;
+    } catch (const LimitError&) {
+      ++refused;
+    }
+  }
+  CHECK(ran > 0);
+  CHECK(refused > 0);
+}
+
+DEVICE_CASE("sparsek attention on the device: a captured stream is refused") {
+  const Given<float> given({.n = 20}, 7);
+  Context ctx = on(Backend::cuda);
+  cudaStream_t stream = nullptr;
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  ctx.stream = reinterpret_cast<std::uintptr_t>(stream);
+  REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+  CHECK_THROWS_WITH_AS(
+      given.run(ctx, {}),
+      "sparsek attention: waits for its selection, which a stream that is being captured cannot", ValueError);
+  cudaGraph_t graph = nullptr;
+  CHECK(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  cudaGraphDestroy(graph);
+  cudaStreamDestroy(stream);
+}
