@@ -19,7 +19,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = {"tile_scores": "run_weights.cu", "tile_hop": "run_hop.cu", "tile_gradient": "run_gradient.cu"}
+KERNELS = {"tile_scores": "run_weights.cu", "tile_hop": "run_hop.cu", "tile_gradient": "run_gradient.cu",
+           "panel_lse": "sparsek_forward.cu", "panel_hop": "sparsek_forward.cu", "panel_hop_back": "sparsek_backward.cu",
+           "panel_rows_back": "sparsek_backward.cu", "panel_keys_back": "sparsek_backward.cu"}
 
 
 def find(name):
@@ -67,7 +69,7 @@ def in_ptx(nvcc):
                           ROOT / "ops" / "cuda" / file, "-o", "/dev/stdout")
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for text in pool.map(ptx, KERNELS.values()):
+            for text in pool.map(ptx, dict.fromkeys(KERNELS.values())):
                 found.update(count(text, r"\.entry (\w+)", r"\b(mma\.sync|wgmma)"))
     return found
 
