@@ -219,6 +219,25 @@ struct SoftmaxSum {
   }
 };
 
+/// Of lanes whose numbers differ in bits [from, to) alone. Both of a pair add in the same order, so that all
+/// end with the same bits.
+template <class C>
+__device__ __forceinline__ SoftmaxSum<C> over_lanes(SoftmaxSum<C> sum, int from, int to) {
+#pragma unroll
+  for (int lanes = from; lanes < to; lanes *= 2) {
+    SoftmaxSum<C> other;
+    other.most = shuffle_xor(sum.most, lanes);
+    other.sum = shuffle_xor(sum.sum, lanes);
+    if ((lane_id() & lanes) == 0) {
+      sum.add(other);
+    } else {
+      other.add(sum);
+      sum = other;
+    }
+  }
+  return sum;
+}
+
 /// exp(score - lse), 0 for a row whose scores are all -inf.
 template <class C>
 __device__ __forceinline__ C softmax_weight(C score, C lse) {

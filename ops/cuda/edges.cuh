@@ -147,20 +147,7 @@ __device__ __forceinline__ SoftmaxSum<EdgeValue<T>> score_task(const EdgeTask& t
     }
     if (lane == 0) values[edge] = score;
   }
-#pragma unroll
-  for (int lanes = P::kLanes; lanes < 32; lanes *= 2) {
-    SoftmaxSum<C> other;
-    other.most = shuffle_xor(sum.most, lanes);
-    other.sum = shuffle_xor(sum.sum, lanes);
-    // Both lanes add in the order of their rows, so that all end with the same bits.
-    if ((which & (lanes / P::kLanes)) == 0) {
-      sum.add(other);
-    } else {
-      other.add(sum);
-      sum = other;
-    }
-  }
-  return sum;
+  return over_lanes(sum, P::kLanes, 32);
 }
 
 /// Scores to weights, in place.

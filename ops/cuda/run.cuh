@@ -11,6 +11,7 @@
 #include "manyhop/ops/cuda/graphs.cuh"
 #include "manyhop/ops/cuda/rows.cuh"
 #include "manyhop/ops/cuda/tiles.cuh"
+#include "manyhop/ops/cuda/transfer.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -237,20 +238,16 @@ class Run {
   std::int64_t raw(std::int64_t units, std::int64_t n, int width) const {
     return host() ? units * n * width : 0;
   }
+  Transfer transfer() const { return {stream_, host()}; }
   template <class X>
   void to_device(X* to, const X* from, std::int64_t count) const {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(X), cudaMemcpyHostToDevice,
-                          stream_),
-          "cudaMemcpyAsync");
+    transfer().to_device(to, from, count);
   }
   template <class X>
   void to_host(X* to, const X* from, std::int64_t count) const {
-    check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(count) * sizeof(X), cudaMemcpyDeviceToHost,
-                          stream_),
-          "cudaMemcpyAsync");
-    wait();
+    transfer().to_host(to, from, count);
   }
-  void wait() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+  void wait() const { transfer().wait(); }
 
   DeviceGraphs::Data& graphs_;
   const AttentionCall<T>& call_;

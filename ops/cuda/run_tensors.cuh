@@ -3,7 +3,6 @@
 
 #include "manyhop/ops/cuda/inputs.cuh"
 #include "manyhop/ops/cuda/run.cuh"
-#include "manyhop/ops/cuda/transfer.cuh"
 
 namespace manyhop::ops::cuda {
 
@@ -81,7 +80,7 @@ void Run<T>::pack(TensorView<const T> view, std::int64_t units, int heads, std::
   p.lengths = n == n_cols_ ? lengths_ : nullptr;
   p.dropout = dropout;
   p.hop = hop_number;
-  Transfer{stream_, host()}.pack(p, view, units, heads, n, width, padded_, raw, to);
+  transfer().pack(p, view, units, heads, n, width, padded_, raw, to);
 }
 
 template <class T>
@@ -89,7 +88,7 @@ void Run<T>::unpack(const T* from, TensorView<T> view, std::int64_t units, int h
                     int width, T* raw) const {
   Copy<T> p;
   p.lengths = n == n_cols_ ? lengths_ : nullptr;
-  Transfer{stream_, host()}.unpack(p, from, view, units, heads, n, width, padded_, raw);
+  transfer().unpack(p, from, view, units, heads, n, width, padded_, raw);
 }
 
 }  // namespace manyhop::ops::cuda

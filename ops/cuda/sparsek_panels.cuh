@@ -111,19 +111,7 @@ __global__ void __launch_bounds__(128) panel_lse(Attending<T> p) {
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      SoftmaxSum<float>& mine = sum[m][half];
-#pragma unroll
-      for (int lanes = 1; lanes < 4; lanes *= 2) {
-        SoftmaxSum<float> other;
-        other.most = shuffle_xor(mine.most, lanes);
-        other.sum = shuffle_xor(mine.sum, lanes);
-        if ((lane_id() & lanes) == 0) {
-          mine.add(other);
-        } else {
-          other.add(mine);
-          mine = other;
-        }
-      }
+      const SoftmaxSum<float> mine = over_lanes(sum[m][half], 1, 4);
       const std::int64_t i = panel.rows.row[m][half];
       if (lane_id() % 4 == 0 && i >= 0) p.lse[unit * p.selected.n + i] = mine.log_sum();
     }

@@ -63,19 +63,7 @@ __global__ void __launch_bounds__(128) selected_lse(Attending<T> p) {
   walk.keys_of(row, [&](bool there, std::int64_t i, std::int64_t j, C score, const P&, const P&) {
     if (there) sum.add(score, p.selected.gate_scores ? p.gate(walk.at, i, j).gate : C{1});
   });
-#pragma unroll
-  for (int lanes = P::kLanes; lanes < 32; lanes *= 2) {
-    SoftmaxSum<C> other;
-    other.most = shuffle_xor(sum.most, lanes);
-    other.sum = shuffle_xor(sum.sum, lanes);
-    // Both lanes add in the same order, so that all end with the same bits.
-    if ((lane_id() & lanes) == 0) {
-      sum.add(other);
-    } else {
-      other.add(sum);
-      sum = other;
-    }
-  }
+  sum = over_lanes(sum, P::kLanes, 32);
   if (lane_id() == 0) p.lse[walk.unit * p.selected.n + row] = sum.log_sum();
 }
 
