@@ -49,15 +49,6 @@ std::size_t forward_bytes(Run<T>& run, std::int64_t group, std::int64_t weights_
   return arena.used();
 }
 
-template <class T>
-std::int64_t most_units(const Run<T>& run) {
-  return run.per_head() ? run.call_.batch : run.units_;
-}
-template <class T>
-std::int64_t least_units(const Run<T>& run) {
-  return run.per_head() ? 1 : run.share_;
-}
-
 /// The heads that run together, and whether weights of tiles are kept, so that a call takes no more beside
 /// its tensors than they do: fewer heads first, then weights that are made again, and neither where it would
 /// leave the device idle.
@@ -69,8 +60,8 @@ std::int64_t modest_group(Run<T>& run, bool weights_wanted, std::int64_t weights
   run.stored_ = run.call_.hops > 1 || weights_wanted;
   const std::size_t aim =
       run.call_.scratch_aim > 0 ? run.call_.scratch_aim : std::max(kFine, run.tensor_bytes());
-  const std::int64_t most = most_units(run);
-  const std::int64_t least = least_units(run);
+  const std::int64_t most = run.most_units();
+  const std::int64_t least = run.least_units();
   const auto fits = [&](std::int64_t group) { return forward_bytes(run, group, weights_count) <= aim; };
   const auto halved = [&] {
     std::int64_t group = most;
@@ -153,7 +144,7 @@ void attention(const DeviceGraphs& graphs, const AttentionCall<T>& call, const A
   if (result.weights != nullptr) run.want_order();
   const std::int64_t weights_count = result.weights == nullptr ? 0 : result.weights_count;
   const auto bytes_of = [&](std::int64_t count) { return forward_bytes(run, count, weights_count); };
-  const std::int64_t least = least_units(run);
+  const std::int64_t least = run.least_units();
   const std::int64_t most = modest_group(run, result.weights != nullptr, weights_count);
   const std::size_t limit = memory_of_device(call.memory_limit, bytes_of(most));
   // Weights that are needed again are made again where there is no room for them.

@@ -306,16 +306,11 @@ std::size_t bytes_of(Run<T>& run, const AttentionGradient<T>& want, std::int64_t
   return arena.used();
 }
 
-/// Units of one graph.
+/// How many hops follow each other, and whether those after the first, which made the weights, want them.
 template <class T>
-std::int64_t most_units(const Run<T>& run) {
-  return run.per_head() ? run.call_.batch : run.units_;
-}
-
-/// Whether hops after the first, which made the weights, want them.
-template <class T>
-bool several_hops(const AttentionCall<T>& call, HeadBackward mode) {
-  return call.hops > 1 || (mode == HeadBackward::implicit && call.hops > 0);
+void expect_hops(Run<T>& run, HeadBackward mode) {
+  if (mode == HeadBackward::implicit && run.call_.hops > 0) run.series_ = kMostIterations;
+  run.stored_ = run.series_ > 1;
 }
 
 }  // namespace
@@ -325,10 +320,9 @@ std::size_t backward_bytes(const DeviceGraphs& graphs, const AttentionCall<T>& c
   Run<T> run(graphs.data(), call);
   AttentionGradient<T> want;
   want.mode = mode;
-  run.stored_ = several_hops(call, mode);
-  if (mode == HeadBackward::implicit && call.hops > 0) run.series_ = kMostIterations;
+  expect_hops(run, mode);
   BackwardMemory<T> memory;
-  return bytes_of(run, want, most_units(run), memory, nullptr);
+  return bytes_of(run, want, run.most_units(), memory, nullptr);
 }
 template std::size_t backward_bytes<float>(const DeviceGraphs&, const AttentionCall<float>&, HeadBackward);
 template std::size_t backward_bytes<double>(const DeviceGraphs&, const AttentionCall<double>&, HeadBackward);
@@ -357,11 +351,10 @@ void attention_backward(const DeviceGraphs& graphs, const AttentionCall<T>& call
   Run<T> run(graphs.data(), call);
   if (want.bias != nullptr) run.want_order();
   BackwardMemory<T> memory;
-  run.stored_ = several_hops(call, want.mode);
-  if (want.mode == HeadBackward::implicit && call.hops > 0) run.series_ = kMostIterations;
+  expect_hops(run, want.mode);
   const auto bytes_with = [&](std::int64_t group) { return bytes_of(run, want, group, memory, nullptr); };
-  const std::int64_t most = most_units(run);
-  const std::int64_t least = run.per_head() ? 1 : run.share_;
+  const std::int64_t most = run.most_units();
+  const std::int64_t least = run.least_units();
   const std::size_t limit = memory_of_device(call.memory_limit, bytes_with(most));
   if (bytes_with(least) > limit) run.stored_ = false;  // weights are made again in each hop
   if (const std::size_t bytes = bytes_with(least); bytes > limit) {

@@ -244,6 +244,11 @@ __device__ __forceinline__ C softmax_weight(C score, C lse) {
   return lse == minus_infinity<C>() ? C{0} : exponential(score - lse);
 }
 
+/// The same for weights that are rounded to bf16 anyway.
+__device__ __forceinline__ float quick_weight(float score, float lse) {
+  return lse == minus_infinity<float>() ? 0.0F : quick_exponential(score - lse);
+}
+
 /// Rows [unit / heads_a_row][n][width]: q by query head, k and v by key/value head.
 template <class T>
 struct Rows {

@@ -55,6 +55,18 @@ void for_width(int padded, F&& f) {
   }
 }
 
+/// f(integral_constant of the padded width, of the features of a launch): once for each 64 features, of which
+/// p.feature is the first.
+template <class P, class F>
+void for_slabs(int padded, P& p, F&& f) {
+  for_width(padded, [&](auto width) {
+    constexpr int kSlab = width.value < 64 ? width.value : 64;
+    for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
+      f(width, std::integral_constant<int, kSlab>{});
+    }
+  });
+}
+
 /// Scratch of a group of heads over one layout.
 template <class T>
 struct SideMemory {
@@ -205,6 +217,9 @@ class Run {
     return series_ > CapturedHops::kLeastHops &&
            std::any_of(graphs_.forward.begin(), graphs_.forward.end(), made);
   }
+  /// Units of one graph, and the fewest that can run together.
+  std::int64_t most_units() const { return per_head() ? call_.batch : units_; }
+  std::int64_t least_units() const { return per_head() ? 1 : share_; }
   /// Bytes of the caller's q, k, v and out.
   std::size_t tensor_bytes() const {
     const std::int64_t width = call_.d + call_.d_value;

@@ -26,11 +26,8 @@ void Run<T>::gradient(const Side& side, const SideMemory<T>& memory, const Group
     p.panel_parts = {memory.panel_parts, side.slots * kPanelRows, padded_};
     p.finish = finish;
     p.width = padded_;
-    for_width(padded_, [&](auto width) {
-      constexpr int kSlab = width.value < 64 ? width.value : 64;
-      for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-        launch_warps(tile_gradient<T, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-      }
+    for_slabs(padded_, p, [&](auto, auto slab) {
+      launch_warps(tile_gradient<T, slab.value>, side.tile_tasks.size(), group.count, stream_, p);
     });
     combine_split_panels(side, p.edge_parts, p.panel_parts, u, group, finish);
   }

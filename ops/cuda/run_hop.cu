@@ -38,14 +38,11 @@ void Run<T>::hop(const Side& side, const SideMemory<T>& memory, const Group& gro
     p.edge_parts = side.edge_tasks.size() > 0 ? edge_parts : Parts<float>{};
     p.panel_parts = panel_parts;
     p.finish = finish;
-    for_width(padded_, [&](auto width) {
-      constexpr int kSlab = width.value < 64 ? width.value : 64;
-      for (p.feature = 0; p.feature < width.value; p.feature += kSlab) {
-        if (memory.tile_values == nullptr || (!made && p.feature == 0)) {
-          launch_warps(tile_hop<T, width.value, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-        } else {
-          launch_warps(tile_hop<T, 0, kSlab>, side.tile_tasks.size(), group.count, stream_, p);
-        }
+    for_slabs(padded_, p, [&](auto width, auto slab) {
+      if (memory.tile_values == nullptr || (!made && p.feature == 0)) {
+        launch_warps(tile_hop<T, width.value, slab.value>, side.tile_tasks.size(), group.count, stream_, p);
+      } else {
+        launch_warps(tile_hop<T, 0, slab.value>, side.tile_tasks.size(), group.count, stream_, p);
       }
     });
     combine_split_panels(side, p.edge_parts, panel_parts, u, group, finish);

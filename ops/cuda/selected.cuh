@@ -185,6 +185,11 @@ struct Attending {
   __device__ __forceinline__ KeyGate<C> gate(std::int64_t at, std::int64_t i, std::int64_t j) const {
     return {selected, i, j, selected.score[at + j], selected.tau[at + i], selected.until[at + j]};
   }
+  /// Of a product of q and k in bf16.
+  __device__ __forceinline__ float weight(std::int64_t unit, std::int64_t at, std::int64_t i, std::int64_t j,
+                                          float product) const {
+    return quick_weight(scale * product, lse[unit * selected.n + i]) * gate(at, i, j).gate;
+  }
 };
 
 /// The gradient of scores and gates: with E = exp(s - lse) and dW = keep sum_t <u_t[row], w_t[key]>

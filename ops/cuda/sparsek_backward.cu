@@ -12,14 +12,11 @@ void SparsekRun<T>::hop_back(Rows<T> g, C* totals) const {
     p.attend = attending(tall_);
     p.g = g;
     p.parts = {first, end, padded_, parts_};
-    for_width(padded_, [&](auto width) {
-      if constexpr (kTensorCores) {
-        constexpr int kSlab = width.value < 64 ? width.value : 64;
-        for (p.feature = 0; p.feature < width.value; p.feature += kSlab)
-          launch_warps(panel_hop_back<T, width.value, kSlab>, key_warps(end - first), units_, stream_, p);
-      } else {
-        launch_warps(selected_hop_back<T, width.value>, key_warps(end - first), units_, stream_, p);
-      }
+    launch(p, key_warps(end - first), [](auto width, auto slab) {
+      if constexpr (kTensorCores)
+        return panel_hop_back<T, width.value, slab.value>;
+      else
+        return selected_hop_back<T, width.value>;
     });
     add(parts_, first, end, padded_, units_, totals);
   });
@@ -31,14 +28,11 @@ void SparsekRun<T>::rows_back(const SelectedGradient<T>& gradient, T* dq) const 
   p.attend = attending(low_);
   p.gradient = gradient;
   p.finish = finish(dq);
-  for_width(padded_, [&](auto width) {
-    if constexpr (kTensorCores) {
-      constexpr int kSlab = width.value < 64 ? width.value : 64;
-      for (p.feature = 0; p.feature < width.value; p.feature += kSlab)
-        launch_warps(panel_rows_back<T, kSlab>, low_.panels, units_, stream_, p);
-    } else {
-      launch_warps(selected_rows_back<T, width.value>, n_, units_, stream_, p);
-    }
+  launch(p, kTensorCores ? low_.panels : n_, [](auto width, auto slab) {
+    if constexpr (kTensorCores)
+      return panel_rows_back<T, slab.value>;
+    else
+      return selected_rows_back<T, width.value>;
   });
 }
 
@@ -50,14 +44,11 @@ void SparsekRun<T>::keys_back(SelectedGradient<T> gradient, C* dk, C* dscores) c
     p.attend = attending(tall_);
     p.gradient = gradient;
     p.parts = {first, end, padded_, parts_};
-    for_width(padded_, [&](auto width) {
-      if constexpr (kTensorCores) {
-        constexpr int kSlab = width.value < 64 ? width.value : 64;
-        for (p.feature = 0; p.feature < width.value; p.feature += kSlab)
-          launch_warps(panel_keys_back<T, kSlab>, key_warps(end - first), units_, stream_, p);
-      } else {
-        launch_warps(selected_keys_back<T, width.value>, key_warps(end - first), units_, stream_, p);
-      }
+    launch(p, key_warps(end - first), [](auto width, auto slab) {
+      if constexpr (kTensorCores)
+        return panel_keys_back<T, slab.value>;
+      else
+        return selected_keys_back<T, width.value>;
     });
     if (dk != nullptr) add(parts_, first, end, padded_, kv_units_, dk);
     if (dscores != nullptr) add(score_parts_, first, end, 1, score_units_, dscores);

@@ -97,14 +97,11 @@ void SparsekRun<T>::hop(Rows<T> z, T* to) const {
     p.finish.extra = v();
     p.finish.extra_scale = static_cast<C>(call_.teleport);
   }
-  for_width(padded_, [&](auto width) {
-    if constexpr (kTensorCores) {
-      constexpr int kSlab = width.value < 64 ? width.value : 64;
-      for (p.feature = 0; p.feature < width.value; p.feature += kSlab)
-        launch_warps(panel_hop<T, width.value, kSlab>, low_.panels, units_, stream_, p);
-    } else {
-      launch_warps(selected_hop<T, width.value>, n_, units_, stream_, p);
-    }
+  launch(p, kTensorCores ? low_.panels : n_, [](auto width, auto slab) {
+    if constexpr (kTensorCores)
+      return panel_hop<T, width.value, slab.value>;
+    else
+      return selected_hop<T, width.value>;
   });
 }
 

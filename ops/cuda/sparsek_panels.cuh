@@ -118,10 +118,6 @@ __global__ void __launch_bounds__(128) panel_lse(Attending<T> p) {
   }
 }
 
-__device__ __forceinline__ float quick_weight(float score, float lse) {
-  return lse == minus_infinity<float>() ? 0.0F : quick_exponential(score - lse);
-}
-
 /// What a panel's sums leave with: the rows of a hop.
 template <class T, int W>
 __device__ __forceinline__ void finish_panel(PanelSums<T, W>& sums, const PanelRows& rows, std::int64_t unit,
@@ -162,8 +158,7 @@ __global__ void __launch_bounds__(128) panel_hop(SelectedHop<T> p) {
     q.scores(a.q, a.k, unit, panel.rows, keys, cells);
     each_selected(cells, a.selected, at, panel.rows, keys, panel.count - first,
                   [&](float& value, int, int, int, std::int64_t i, std::int64_t j) {
-                    const float lse = a.lse[unit * a.selected.n + i];
-                    value = quick_weight(a.scale * value, lse) * a.gate(at, i, j).gate;
+                    value = a.weight(unit, at, i, j, value);
                   });
     sums.add(cells.template weights<T>(), p.z, unit, keys, p.feature);
   }
@@ -188,8 +183,7 @@ __global__ void __launch_bounds__(128) panel_hop_back(SelectedHopBack<T> p) {
     k.scores(a.k, a.q, unit, keys, rows, cells);
     each_selecting(cells, a.selected, at, keys, rows,
                    [&](float& value, int, int, int, std::int64_t i, std::int64_t j) {
-                     const float lse = a.lse[unit * a.selected.n + i];
-                     value = quick_weight(a.scale * value, lse) * a.gate(at, i, j).gate;
+                     value = a.weight(unit, at, i, j, value);
                    });
     sums.add(cells.template weights<T>(), p.g, unit, rows, p.feature);
   }

@@ -131,6 +131,16 @@ class SparsekRun {
     for (std::int64_t first = 0; first < tall_.panels; first += part_panels_)
       f(first, std::min(tall_.panels, first + part_panels_));
   }
+  /// kernel(width, features of a launch): the tensor cores' where T has them, and then once for each slab.
+  template <class P, class F>
+  void launch(P& p, std::int64_t warps, F&& kernel) const {
+    if constexpr (kTensorCores) {
+      for_slabs(padded_, p,
+                [&](auto width, auto slab) { launch_warps(kernel(width, slab), warps, units_, stream_, p); });
+    } else {
+      for_width(padded_, [&](auto width) { launch_warps(kernel(width, width), warps, units_, stream_, p); });
+    }
+  }
   std::int64_t key_warps(std::int64_t panels) const {
     return panels * tall_.stride / (kTensorCores ? kPanelRows : 1);
   }

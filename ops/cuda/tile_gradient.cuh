@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(128) tile_gradient(TileGradient<T> p) {
         const float lse = g.scores.lse_of(unit, row, columns[c][column]);
         const float raw = product.value[m][column / 8][half * 2 + column % 2];
         const float biased = g.scores.biased(raw, p.units, unit, order, cell);
-        const float weight = lse == minus_infinity<float>() ? 0.0F : quick_exponential(biased - lse);
+        const float weight = quick_weight(biased, lse);
         float da = value * g.keep;
         if (g.scores.dropout.active())
           da *= static_cast<float>(g.scores.dropout.edge_factor(unit, order[cell]));

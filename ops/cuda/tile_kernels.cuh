@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(128) tile_hop(TileHop<T> p) {
         }
         const float lse = p.scores.lse_of(unit, rows.row[m][half], columns[column]);
         const float score = p.scores.biased(value, p.units, unit, order, cell);
-        value = lse == minus_infinity<float>() ? 0.0F : quick_exponential(score - lse);
+        value = quick_weight(score, lse);
         if (p.scores.dropout.active())
           value *= static_cast<float>(p.scores.dropout.edge_factor(unit, order[cell]));
       });

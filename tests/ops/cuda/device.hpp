@@ -2,6 +2,9 @@
 // asked.
 #pragma once
 
+/// A test of the device, skipped where there is none.
+#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*manyhop::test::no_device() != '\0'))
+
 #include <cuda_runtime.h>
 
 #include <cstddef>

@@ -22,8 +22,6 @@ using namespace manyhop::test;
 namespace {
 
 // Without a device every case counts as skipped, not as passed.
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 Context cuda() {
   Context ctx;
   ctx.backend = Backend::cuda;

@@ -16,8 +16,6 @@ using namespace manyhop::test;
 
 namespace {
 
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 Graph tiled() { return pattern("window(9)|random(2,seed=3)|global(2)", 40); }
 
 template <class T>

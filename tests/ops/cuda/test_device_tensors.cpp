@@ -20,8 +20,6 @@ using namespace manyhop::test;
 
 namespace {
 
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 constexpr Offset kHeads = 4, kKeyHeads = 2, kFeatures = 16;
 
 Context cuda(std::optional<std::uintptr_t> stream) {

@@ -83,7 +83,7 @@ auto with_little_memory(F&& call) {
 
 }  // namespace
 
-TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no_device() != '\0')) {
+DEVICE_CASE("memory() tells what the device's allocator gives") {
   for (const char* text : {"window(9)", "diffuser(16,16,8,seed=1)", "random(5,seed=1)|global(1)"}) {
     const Graph graph = pattern(text, 100);
     for (const bool backward : {false, true}) {
@@ -110,8 +110,7 @@ TEST_CASE("memory() tells what the device's allocator gives" * doctest::skip(*no
   }
 }
 
-TEST_CASE("memory: one hop keeps no weights of tiles, and several make them again where they do not fit" *
-          doctest::skip(*no_device() != '\0')) {
+DEVICE_CASE("memory: one hop keeps no weights of tiles, and several make them again where they do not fit") {
   const Graph graph = pattern("full", 128);
   Context ctx;
   ctx.backend = Backend::cuda;
@@ -162,7 +161,7 @@ TEST_CASE("memory: one hop keeps no weights of tiles, and several make them agai
   }
 }
 
-TEST_CASE("memory: what idle calls hold is given back to the device" * doctest::skip(*no_device() != '\0')) {
+DEVICE_CASE("memory: what idle calls hold is given back to the device") {
   const auto held = [] {
     cudaMemPool_t pool = nullptr;
     std::uint64_t reserved = 0;
@@ -181,8 +180,7 @@ TEST_CASE("memory: what idle calls hold is given back to the device" * doctest::
   CHECK(held() < before);
 }
 
-TEST_CASE("memory: a call that aims at less keeps no weights, with the same bits" *
-          doctest::skip(*no_device() != '\0')) {
+DEVICE_CASE("memory: a call that aims at less keeps no weights, with the same bits") {
   Context ctx;
   ctx.backend = Backend::cuda;
   ctx.threads = 1;

@@ -16,8 +16,6 @@
 using namespace manyhop;
 using namespace manyhop::test;
 
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 namespace {
 
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }

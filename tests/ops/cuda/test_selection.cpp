@@ -14,8 +14,6 @@
 using namespace manyhop;
 using namespace manyhop::test;
 
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();

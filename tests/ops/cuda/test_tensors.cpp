@@ -94,8 +94,7 @@ void same_as_from_the_host(Offset gap, int hops) {
 
 }  // namespace
 
-TEST_CASE("tensors on the device: rows with and without gaps give what a copy gives" *
-          doctest::skip(*no_device() != '\0')) {
+DEVICE_CASE("tensors on the device: rows with and without gaps give what a copy gives") {
   for (const Offset gap : {0, 3}) {
     for (const int hops : {0, 1, 2, 4}) {
       same_as_from_the_host<float>(gap, hops);

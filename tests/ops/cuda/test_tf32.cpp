@@ -16,8 +16,6 @@ using namespace manyhop::test;
 
 namespace {
 
-#define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*no_device() != '\0'))
-
 Context cuda() {
   Context ctx;
   ctx.backend = Backend::cuda;
