@@ -114,7 +114,8 @@ template <class C>
 void gather_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f, Offset begin,
                     Offset end, Rows<C> out);
 
-/// d_values = weights * (d_values - (sum of the row's weights * d_values) + d_lse[r]).
+/// d_values = weights * (d_values - (sum of the row's weights * d_values) + d_lse[r]); cells that are no edge
+/// are not read and become 0.
 template <class C>
 void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse);
 

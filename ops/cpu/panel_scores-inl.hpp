@@ -254,11 +254,20 @@ HWY_INLINE C exp_row(C* row, Offset count, C peak) {
   return total;
 }
 
+// Lanes of the v-th vector of a column whose cells are edges.
 template <class C>
-HWY_INLINE void RowPeaks(const PanelView& view, C* values, C* peak) {
+HWY_INLINE hn::Mask<Tag<C>> edge_lanes(std::uint32_t mask, std::size_t v) {
   const Tag<C> d;
   const hn::RebindToUnsigned<Tag<C>> du;
   using U = hn::TFromD<decltype(du)>;
+  const auto first = static_cast<U>(static_cast<Offset>(v) * kLanes<C>);
+  const auto bits = hn::Shl(hn::Set(du, U{1}), hn::Iota(du, first));
+  return hn::RebindMask(d, hn::TestBit(hn::Set(du, static_cast<U>(mask)), bits));
+}
+
+template <class C>
+HWY_INLINE void RowPeaks(const PanelView& view, C* values, C* peak) {
+  const Tag<C> d;
   const auto lowest = hn::Set(d, -std::numeric_limits<C>::infinity());
   hn::Vec<Tag<C>> most[kRowVectors<C>];
   for (auto& m : most) m = lowest;
@@ -267,10 +276,7 @@ HWY_INLINE void RowPeaks(const PanelView& view, C* values, C* peak) {
       C* cell = values + first + static_cast<Offset>(v) * kLanes<C>;
       auto score = hn::Load(d, cell);
       if (mask != ~std::uint32_t{0}) {
-        const auto bits =
-            hn::Shl(hn::Set(du, U{1}), hn::Iota(du, static_cast<U>(static_cast<Offset>(v) * kLanes<C>)));
-        const auto member = hn::TestBit(hn::Set(du, static_cast<U>(mask)), bits);
-        score = hn::IfThenElse(hn::RebindMask(d, member), score, lowest);
+        score = hn::IfThenElse(edge_lanes<C>(mask, v), score, lowest);
         hn::Store(score, d, cell);
       }
       most[v] = hn::Max(most[v], score);
@@ -314,11 +320,14 @@ HWY_INLINE void Softmax(const PanelView& view, C* values, const C* peaks, C* lse
     lse[r] = peak[r] + std::log(total[r]);
     for (Offset e = 0; e < rest.count; ++e) values[rest.first + e] *= inverse[r];
   }
-  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+  for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
       const Offset lane = static_cast<Offset>(v) * kLanes<C>;
-      hn::Store(hn::Mul(hn::Load(d, values + first + lane), hn::Load(d, inverse + lane)), d,
-                values + first + lane);
+      auto weight = hn::Mul(hn::Load(d, values + first + lane), hn::Load(d, inverse + lane));
+      if (mask != ~std::uint32_t{0}) {  // 0 times the NaN of a row with one
+        weight = hn::IfThenElseZero(edge_lanes<C>(mask, v), weight);
+      }
+      hn::Store(weight, d, values + first + lane);
     }
   });
 }
@@ -330,10 +339,14 @@ HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_va
   const Tag<C> d;
   HWY_ALIGN double total[kPanelRows] = {};
   ColumnSums<C, double> sums(total);
-  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+  for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
       const Offset cell = first + static_cast<Offset>(v) * kLanes<C>;
-      sums.part[v] = hn::MulAdd(hn::Load(d, weights + cell), hn::Load(d, d_values + cell), sums.part[v]);
+      auto gradient = hn::Load(d, d_values + cell);
+      if (mask != ~std::uint32_t{0}) {  // a weight of 0 would not silence a NaN
+        gradient = hn::IfThenElseZero(edge_lanes<C>(mask, v), gradient);
+      }
+      sums.part[v] = hn::MulAdd(hn::Load(d, weights + cell), gradient, sums.part[v]);
     }
     sums.end_column();
   });
@@ -351,11 +364,13 @@ HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_va
     for (Offset e = rest.first; e < rest.first + rest.count; ++e)
       d_values[e] = weights[e] * (d_values[e] - dot[r]);
   }
-  for_dense(view, [&](Offset first, std::uint32_t) HWY_ATTR {
+  for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
       const Offset lane = static_cast<Offset>(v) * kLanes<C>;
       const auto centred = hn::Sub(hn::Load(d, d_values + first + lane), hn::Load(d, dot + lane));
-      hn::Store(hn::Mul(hn::Load(d, weights + first + lane), centred), d, d_values + first + lane);
+      auto gradient = hn::Mul(hn::Load(d, weights + first + lane), centred);
+      if (mask != ~std::uint32_t{0}) gradient = hn::IfThenElseZero(edge_lanes<C>(mask, v), gradient);
+      hn::Store(gradient, d, d_values + first + lane);
     }
   });
 }
