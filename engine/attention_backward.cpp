@@ -100,7 +100,7 @@ void attention_backward(const Context& ctx, const Plan& plan, TensorView<const T
       to.k = matrix(dk, b, kv);
       to.v = matrix(dv, b, kv);
       to.bias = bias.of(b, h);
-      to.teleport = graph.square() ? &teleport[at(unit)] : nullptr;
+      to.teleport = graph.square() && gradients.wants_teleport ? &teleport[at(unit)] : nullptr;
       to.mode = mode;
       to.first = i == 0;
       to.last = i + 1 == group;
