@@ -25,8 +25,9 @@ struct AttentionOptions;
 /// Z_{K-1} of all heads. Without it the backward pass runs the forward pass again, head by head; the bits are
 /// the same. Stays empty where the backward pass would not take it (checkpointed, implicit, hops = 0, the
 /// reference backend) or where it would pass the memory limit.
-/// A call of bf16 tensors that is given a state holds rows between hops in fp32, one without in bf16.
-/// Bytes: about 4 h (m + (K - 1) n d_v) for fp32 and bf16, twice that for f64.
+/// A call of bf16 tensors that is given a state holds rows between hops in fp32, one without in bf16;
+/// products round their factors to bf16 either way, where the machine multiplies bf16. Bytes: about 4 h (m +
+/// (K - 1) n d_v) for fp32 and bf16, twice that for f64.
 class AttentionState {
  public:
   AttentionState() = default;
@@ -127,7 +128,7 @@ struct AttentionGradients {
   TensorView<T> q{}, k{}, v{};  // overwritten; empty ones are not computed
   RealOutput bias{};            // like options.bias
   double teleport = 0;          // overwritten
-  bool wants_teleport = true;   // cuda waits for the device to tell it; false: left 0 there
+  bool wants_teleport = true;   // costs a few passes, on cuda a wait for the device; false: left 0
 };
 
 /// Gradients of sum(out * g) (+ sum(lse * g_lse) when given), shapes as in attention(); g like out.

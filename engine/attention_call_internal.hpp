@@ -233,6 +233,7 @@ class Call {
     shape.kept = kept;
     // Whether the state fits the memory must not show in the bits.
     shape.exact = backward || kept || (options_.state != nullptr && keeps());
+    shape = with_arithmetic(shape, o_.dtype);
     const std::size_t kept_total =
         kept ? unit_bytes(shape) * static_cast<std::size_t>(o_.batch * o_.heads) : std::size_t{0};
     const std::size_t inputs = input_bytes(o_, shape.n_rows, shape.n_cols) * (backward ? 2 : 1);

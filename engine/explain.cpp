@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <tuple>
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/engine/schedule.hpp"
@@ -22,16 +23,19 @@ double arithmetic_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 const Rates& rates_for(const Plan::Data& data) {
   const Offset n_cols = data.graphs[0].n_cols();
   static std::mutex mutex;
-  static std::map<std::pair<int, Offset>, Rates> known;
-  const int row_bytes = data.schedule.shape.half ? 2 : static_cast<int>(arithmetic_bytes(data.options.dtype));
+  static std::map<std::tuple<int, bool, Offset>, Rates> known;
+  const ops::HeadShape& shape = data.schedule.shape;
+  const int row_bytes = shape.half ? 2 : static_cast<int>(arithmetic_bytes(data.options.dtype));
+  const bool mixed = shape.tiles && !shape.half;  // tiles multiply rounded rows of floats
   Offset size = 64;
   while (size < n_cols && size < (Offset{1} << 17)) size *= 2;
   const std::lock_guard lock(mutex);
-  const auto [item, fresh] = known.try_emplace({row_bytes, size});
+  const auto [item, fresh] = known.try_emplace({row_bytes, mixed, size});
   if (fresh) {
     item->second = row_bytes == 8   ? ops::cpu::measure_rates<double, double>(size)
                    : row_bytes == 4 ? ops::cpu::measure_rates<float, float>(size)
                                     : ops::cpu::measure_rates<float, bf16>(size);
+    if (mixed) item->second.tile_flops = ops::cpu::measure_rates<float, bf16>(size).tile_flops;
   }
   return item->second;
 }
@@ -77,7 +81,7 @@ void kernel_lines(const Plan::Data& data, const Rates& rates, const Parts& p, st
   const PlanOptions& o = data.options;
   const bool half = data.schedule.shape.half;
   const double size = half ? 2 : arithmetic_bytes(o.dtype);
-  const double weight_size = data.schedule.shape.tiles ? 2 : arithmetic_bytes(o.dtype);
+  const double weight_size = half && data.schedule.shape.tiles ? 2 : arithmetic_bytes(o.dtype);
   if (p.cells > 0) {
     lines.push_back(
         fmt::format("dense     a hop of a head: {:.4g} MFLOP, weights {:.3g} MB, {} at {:.3g} GFLOP/s",

@@ -109,13 +109,19 @@ std::size_t graph_bytes(const Plan::Data& data) {
   return total + data.device.bytes();
 }
 
+ops::HeadShape with_arithmetic(ops::HeadShape shape, DType dtype) {
+  // A row of few features may be nearly zero, and then what rounding adds is large beside it.
+  const bool rounds = dtype == DType::bf16 && shape.d_value >= 16;
+  shape.half = rounds && !shape.backward && !shape.exact;
+  // An iteration of rounded factors may end in a cycle instead of at a fixed point.
+  shape.tiles = rounds && shape.mode != ops::HeadBackward::implicit && !tiles_name().empty();
+  return shape;
+}
+
 Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend, Offset units, int threads,
                        std::size_t held, std::size_t inputs, std::size_t limit) {
   Schedule best;
-  best.shape = shape;
-  // A row of few features may be nearly zero, and then what rounding adds is large beside it.
-  best.shape.half = dtype == DType::bf16 && !shape.backward && !shape.exact && shape.d_value >= 16;
-  best.shape.tiles = best.shape.half && !tiles_name().empty();
+  best.shape = with_arithmetic(shape, dtype);
   if (backend != Backend::cpu) return best;  // plain loops hold a few rows of V, a device has its own memory
   const bool wide = dtype == DType::f64;
   const std::size_t panel =

@@ -25,6 +25,9 @@ struct Schedule {
   std::size_t workspace() const { return heads() + static_cast<std::size_t>(panel_slots) * panel_bytes; }
 };
 
+/// Fills in what V and Z are kept in and what multiplies them.
+ops::HeadShape with_arithmetic(ops::HeadShape shape, DType dtype);
+
 /// The fastest schedule that keeps `held` bytes (inputs, graph) plus workspace within the limit.
 /// Throws LimitError with both numbers when not even one head without stored A fits.
 Schedule make_schedule(const ops::HeadShape& shape, DType dtype, Backend backend, Offset units, int threads,

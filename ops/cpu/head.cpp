@@ -62,9 +62,9 @@ template <class T, class S>
 void Head<T, S>::pack() {
   pack_keys();
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
-  if constexpr (std::is_same_v<S, bf16>) {
+  if constexpr (std::is_same_v<T, bf16>) {
     if (!resources.shape.tiles) return;
-    const Offset padded = tile_width(in.d);
+    const Offset padded = width();
     const auto range = [&](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
         copy_half(in.k, in.token(i), in.d, 0, padded, scratch_.half_k + i * padded);
@@ -75,11 +75,16 @@ void Head<T, S>::pack() {
 }
 
 template <class T, class S>
-void Head<T, S>::pair_up([[maybe_unused]] const S* z) {
-  if constexpr (std::is_same_v<S, bf16>) {
-    if (!resources.shape.tiles || careful) return;
+template <class R>
+void Head<T, S>::pair_up([[maybe_unused]] Rows<const R> x, [[maybe_unused]] const C* center) const {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (!resources.shape.tiles) return;
     const auto range = [&](Offset begin, Offset end) {
-      make_pairs(features(z), begin, end, {scratch_.pairs, value_width()});
+      if constexpr (std::is_same_v<R, float>) {
+        make_pairs(x, center, begin, end, {scratch_.pairs, x.width});
+      } else {
+        make_pairs(x, begin, end, {scratch_.pairs, x.width});
+      }
     };
     // Of a square graph: a rectangular one has one hop, from V, which has a row for each column.
     const Offset count = (in.n_cols + 1) / 2;
@@ -90,14 +95,27 @@ void Head<T, S>::pair_up([[maybe_unused]] const S* z) {
 template <class T, class S>
 void Head<T, S>::dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
                                 Rows<const S> z) const {
-  if constexpr (std::is_same_v<S, bf16>) {
+  if constexpr (std::is_same_v<T, bf16>) {
     if (tiled(*view.panel)) {
-      spmm_tiles(view, reinterpret_cast<const bf16*>(values), {scratch_.pairs, value_width()}, z,
-                 scratch.tiles, scratch.out);
+      if constexpr (std::is_same_v<S, bf16>) {  // make_weights left them as tiles
+        spmm_tiles(view, reinterpret_cast<const bf16*>(values), {scratch_.pairs, z.width}, scratch.tiles,
+                   scratch.out);
+      } else {
+        tile_products(view, scratch, values, z.width);
+      }
       return;
     }
   }
   spmm_dense<C, S>(view, values, z, scratch.out, careful);
+}
+
+template <class T, class S>
+void Head<T, S>::tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
+                               Offset padded) const {
+  if constexpr (std::is_same_v<T, bf16>) {
+    tile_weights(view, values, scratch.tiles, scratch.weights);
+    spmm_tiles(view, scratch.weights, {scratch_.pairs, padded}, scratch.tiles, scratch.out);
+  }
 }
 
 template <class T, class S>
@@ -150,7 +168,7 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
   // A NaN in q or k is one in Z_1, and cells without an edge hold 0: the next hop must leave them out.
   std::atomic<bool> finite{true};
   const auto settle = [&] { careful = careful || !finite; };
-  pair_up(z_in);
+  if (!careful) pair_up(from);
   const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
                             Rows<const S> rest) {
     dense_products(view, scratch, values, from);
@@ -226,7 +244,8 @@ void run(const HeadInput<T>& in, const HeadOutput<T>& out, const HeadResources& 
   for (int t = 0; t < in.hops; ++t) {
     const bool tiled = resources.shape.tiles && !head.careful;
     head.hop(t, t == 0, z[at(t)], z[at(t + 1)], &out, t + 1 == in.hops);
-    if (tiled && head.careful) t = -1;  // A lies in tiles, which ask no masks: once more from V, without them
+    // A lies in tiles, which ask no masks: once more from V, without them.
+    if (std::is_same_v<S, bf16> && tiled && head.careful) t = -1;
   }
   if (in.hops == 0) {
     std::vector<C> row(static_cast<std::size_t>(head.value_width()));
@@ -252,6 +271,9 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
   template __VA_ARGS__::Head(const HeadInput<__VA_ARGS__::Stored>&, const HeadResources&);             \
   template void __VA_ARGS__::pack();                                                                   \
   template void __VA_ARGS__::pack_keys();                                                              \
+  template void __VA_ARGS__::pair_up(Rows<const __VA_ARGS__::C>, const __VA_ARGS__::C*) const;         \
+  template void __VA_ARGS__::tile_products(const PanelView&, PanelScratch<__VA_ARGS__::C>&,            \
+                                           const __VA_ARGS__::C*, Offset) const;                       \
   template void __VA_ARGS__::gather_rows(const PanelView&, Rows<const __VA_ARGS__::C>, Offset, Offset, \
                                          __VA_ARGS__::C*);                                             \
   template void __VA_ARGS__::drop_hop(int, Offset, __VA_ARGS__::C*) const;                             \

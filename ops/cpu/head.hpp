@@ -32,6 +32,12 @@ class Carver {
   std::size_t used_ = 0;
 };
 
+/// Features that rows of K and Z are padded to: whole tiles where tiles multiply them.
+template <class S>
+Offset head_width(const HeadShape& shape, Offset features) {
+  return shape.tiles ? tile_width(features) : padded_width<S>(features);
+}
+
 /// Scratch of one panel in flight.
 template <class C>
 struct PanelScratch {
@@ -43,7 +49,7 @@ struct PanelScratch {
   Index* cols;  // [max_panel_cols]
   // With tiles:
   TileScratch tiles{};
-  bf16* queries = nullptr;  // [tile_width(d) / 2 words][32]
+  bf16* queries = nullptr;  // [features / 2 words][32], of q or of G of up to 16 hops; or a panel's pairs
   bf16* weights = nullptr;  // tile_weight_elements(max_panel_cols)
 
   static PanelScratch carve(Carver& carver, const HeadShape& shape);
@@ -64,9 +70,14 @@ struct HeadScratch {
   std::vector<S*> checkpoint;
   std::vector<C*> g;       // backward: G of a segment, and one more
   bool keys_lent = false;  // g[0] lies where k does
-  // With tiles: k [n_cols][tile_width(d)], and the pairs of the Z that a hop reads.
+  // With tiles: k [n_cols][width], and the pairs of the Z that a hop reads, at last those of k.
   bf16* half_k = nullptr;
   bf16* pairs = nullptr;
+  // Backward: what is taken off k before it is paired [width]; all Z of a segment side by side, [longest]
+  // [hops][value_width], and what is taken off them [hops][value_width].
+  C* center = nullptr;
+  bf16* halves = nullptr;
+  C* centers = nullptr;
 
   /// `kept`: the memory of HeadResources::kept where shape.kept (else unused).
   /// `parallel`: all threads are in this head.
@@ -96,8 +107,9 @@ class Head {
   /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
   /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
   void hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last = false);
-  /// With tiles: the pairs of z, for the hop that reads it.
-  void pair_up(const S* z);
+  /// With tiles: the pairs of x, for the products that read it; of floats less `center` (null: none).
+  template <class R>
+  void pair_up(Rows<const R> x, const C* center = nullptr) const;
   /// A of one panel: softmax, dropout, and what `out` asks for beside the result (null: nothing).
   void make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values, const HeadOutput<T>* out);
   /// What a caller may ask for beside `out`: lse and weights.
@@ -109,6 +121,8 @@ class Head {
   /// out = A z over the panel's dense columns.
   void dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
                       Rows<const S> z) const;
+  /// out = values x over the panel's dense columns by tiles, x as its pairs [.][padded].
+  void tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values, Offset padded) const;
   bool tiled(const Panel& panel) const { return resources.shape.tiles && !careful && worth_tiles(panel); }
   /// Makes scores of rows with a large peak again, relative to it; the peak is left in shift [32]. False when
   /// no row has one.
@@ -136,8 +150,8 @@ class Head {
   Rows<C> keys(C* k) const { return {k, in.n_cols, width()}; }
   Rows<S> features(S* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
   Rows<const S> features(const S* z) const { return {z, std::max(in.n_rows, in.n_cols), value_width()}; }
-  Offset width() const { return padded_width<C>(in.d); }
-  Offset value_width() const { return padded_width<S>(in.d_value); }
+  Offset width() const { return head_width<C>(resources.shape, in.d); }
+  Offset value_width() const { return head_width<S>(resources.shape, in.d_value); }
   C* panel_values(const Panel& panel, PanelScratch<C>& scratch) const {
     return resources.stored ? scratch_.values + panel.values : scratch.values;
   }

@@ -148,7 +148,7 @@ void Backward<T>::pull_back(const C* g_in, C* g_out) {
       for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r)) + (from - block);
       scatter_rest<C>(view, stored_weights(view, s), rows, from, to, out);
     };
-    const Offset step = parallel_ ? kStep : g.kBlock;
+    const Offset step = parallel_ ? step_ : g.kBlock;
     const auto pass = [&](Offset from, PanelScratch<C>& s) {
       const Offset to = std::min(from + step, out.width);
       for (const Panel& panel : in_.tiling->panels) {
@@ -167,13 +167,10 @@ void Backward<T>::pull_back(const C* g_in, C* g_out) {
       }
     }
   }
-  scatter(
-      out, careful_, false,
-      [&](const PanelView& view, PanelScratch<C>& s) { return stored_weights(view, s); },
-      [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
-        Head<T>::gather_rows(view, g, from, to, s.out);
-        return s.out;
-      });
+  for_slices(out.width, [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
+    Head<T>::gather_rows(view, g, from, to, s.out);
+    scatter_columns(view, stored_weights(view, s), s.out, from, to, out, careful_, s);
+  });
   const C keep = static_cast<C>(1 - in_.teleport);
   std::atomic<bool> finite{true};
   ranges(in_.n_cols, [&](Offset begin, Offset end) {

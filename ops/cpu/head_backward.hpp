@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -29,7 +30,6 @@ template <class T>
 class Backward {
   using C = ComputeOf<T>;
   static constexpr Offset kRowGrain = 256;
-  static constexpr Offset kStep = 16;  // features of a slice: widths are multiples of it
 
  public:
   Backward(const HeadInput<T>& in, const HeadGradient<T>& gradient, const HeadResources& resources)
@@ -37,6 +37,8 @@ class Backward {
         gradient_(gradient),
         head_(in, resources),
         parallel_(resources.threads > 1 && resources.stored),
+        step_(resources.shape.tiles ? kTileCols : 16),
+        careful_rows_(in.tiling->panels.size()),
         teleport_sums_(in.tiling->panels.size()) {}
 
   void run();
@@ -84,30 +86,28 @@ class Backward {
 
   const C* stored_weights(const PanelView& view, PanelScratch<C>& s);
 
-  // out[col] += sum over panels of values[c, r] rows[r] over dense columns and, `with_rest`, single edges;
-  // see head_backward.cpp for the order.
-  template <class Values, class RowsOf>
-  void scatter(Rows<C> out, bool careful, bool with_rest, Values&& values_of, RowsOf&& rows_of) {
-    const auto one = [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
-      const C* values = values_of(view, s);
-      const C* rows = rows_of(view, from, to, s);
-      if (with_rest) scatter_panel_rest(view, values, rows, from, to, out);
-      scatter_dense<C>(view, values, rows, from, to, out, careful);
-    };
+  // body(view, scratch, from, to) for every panel and all features of `width`, or where all threads are here
+  // for every slice of features and panel.
+  template <class F>
+  void for_slices(Offset width, F&& body) {
     if (!parallel_) {
-      head_.for_panels(
-          false, [&](const PanelView& view, PanelScratch<C>& s, Offset) { one(view, s, 0, out.width); });
+      head_.for_panels(false,
+                       [&](const PanelView& view, PanelScratch<C>& s, Offset) { body(view, s, 0, width); });
       return;
     }
-    parallel_for(out.width / kStep, [&](Offset slice) {
+    parallel_for(width / step_, [&](Offset slice) {
       head_.with_scratch([&](PanelScratch<C>& s) {
         for (const Panel& panel : in_.tiling->panels) {
           expand_columns(*in_.tiling, panel, s.cols);
-          one(PanelView{in_.tiling, &panel, s.cols}, s, slice * kStep, (slice + 1) * kStep);
+          body(PanelView{in_.tiling, &panel, s.cols}, s, slice * step_, (slice + 1) * step_);
         }
       });
     });
   }
+
+  // out[col] += sum_r values[c, r] rows[r] over dense columns, features [from, to); rows [32][width].
+  void scatter_columns(const PanelView& view, const C* values, const C* rows, Offset from, Offset to,
+                       Rows<C> out, bool careful, PanelScratch<C>& s);
 
   void scatter_panel_rest(const PanelView& view, const C* values, const C* rows, Offset from, Offset to,
                           Rows<C> out);
@@ -115,6 +115,15 @@ class Backward {
   void unrolled();
 
   const C* z_at(int i) { return i == 0 ? z_start_ : scratch().z[static_cast<std::size_t>(i)]; }
+
+  // G of the segment after hop i, whose dA it makes with Z before it.
+  Rows<const C> g_after(int i) {
+    return head_.features(static_cast<const C*>(scratch().g[static_cast<std::size_t>(i) + 1]));
+  }
+
+  bool tiled(const PanelView& view, bool careful) const {
+    return head_.resources.shape.tiles && !careful && worth_tiles(*view.panel);
+  }
 
   void mask(int t, C* g);
 
@@ -140,6 +149,15 @@ class Backward {
   // d_values.
   void finish(int hops, int segments);
 
+  // Z of the segment's hops side by side in bf16, for tiles.
+  void make_halves(int hops);
+
+  // Likewise the pairs of k, for key_products.
+  void pair_keys();
+
+  // out = d_values k over the panel's dense columns, in s.out.
+  void key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s);
+
   void finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, const C* weights, C* d_values);
 
   void clear_q();
@@ -156,8 +174,10 @@ class Backward {
   const HeadGradient<T>& gradient_;
   Head<T> head_;
   bool parallel_;
-  bool careful_ = false;               // g, or what it became, holds a NaN or an infinity
-  std::vector<double> teleport_sums_;  // by panel: sum of A dA / (1 - a)
+  Offset step_;                             // features of a slice: widths are multiples of it
+  bool careful_ = false;                    // g, or what it became, holds a NaN or an infinity
+  std::vector<std::uint8_t> careful_rows_;  // by panel: whether its rows of q hold one
+  std::vector<double> teleport_sums_;       // by panel: sum of A dA / (1 - a)
   const C* z_start_ = nullptr;
   int single_ = 0;
   bool arranged_ = false;

@@ -13,6 +13,23 @@ namespace {
 
 std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
+// sums[r] += <rows[r], x>; rows [32][width].
+template <class C>
+void add_dots(const C* rows, const C* x, Offset width, C* sums) {
+  constexpr Offset kSums = 16;  // widths are multiples of it
+  for (Offset r = 0; r < kPanelRows; ++r) {
+    const C* row = rows + r * width;
+    C parts[kSums] = {};
+    for (Offset f = 0; f < width; f += kSums) {
+      for (Offset l = 0; l < kSums; ++l) parts[l] += row[f + l] * x[f + l];
+    }
+    for (Offset half = kSums / 2; half > 0; half /= 2) {
+      for (Offset l = 0; l < half; ++l) parts[l] += parts[l + half];
+    }
+    sums[r] += parts[0];
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -22,6 +39,20 @@ void Backward<T>::scatter_panel_rest(const PanelView& view, const C* values, con
   const C* starts[kPanelRows];
   for (int r = 0; r < view.panel->count; ++r) starts[r] = rows + r * out.width + from;
   scatter_rest<C>(view, values, starts, from, to, out);
+}
+
+template <class T>
+void Backward<T>::scatter_columns(const PanelView& view, const C* values, const C* rows, Offset from,
+                                  Offset to, Rows<C> out, bool careful, PanelScratch<C>& s) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (tiled(view, careful)) {
+      const PairRows pairs{s.queries, out.width};
+      row_pairs(rows, from, to, pairs);
+      scatter_tiles(view, values, pairs, from, to, s.tiles, out);
+      return;
+    }
+  }
+  scatter_dense<C>(view, values, rows, from, to, out, careful);
 }
 
 template <class T>
@@ -49,7 +80,7 @@ void Backward<T>::rest_gradient(int hops, bool fresh) {
 
 template <class T>
 void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest) {
-  const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
+  const Rows<const C> g = g_after(i);
   const C* rows[kPanelRows];
   for (int r = 0; r < view.panel->count; ++r) rows[r] = g.row(block, view.row(r));
   sddmm_rest<C>(view, rows, head_.features(z_at(i)), block, rest, accumulate);
@@ -59,13 +90,33 @@ template <class T>
 void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
                                  C* d_values) {
   const Offset padded = head_.value_width();
+  const bool tiles = tiled(view, false);
+  if constexpr (std::is_same_v<T, bf16>) {
+    // All hops are one product of long rows: <G_1, Z_0> + <G_2, Z_1> + ...
+    for (int i = 0; i < hops && tiles; i += kTileBatch) {
+      const int count = std::min<int>(kTileBatch, hops - i);
+      alignas(64) C common[kPanelRows] = {};  // with the centers
+      for (int t = 0; t < count; ++t) {
+        Head<T>::gather_rows(view, g_after(i + t), 0, padded, s.rows);
+        row_words(s.rows, padded, s.queries + t * padded * kPanelRows);
+        add_dots(s.rows, scratch().centers + (i + t) * padded, padded, common);
+      }
+      for (Offset c = 0; c < view.panel->dense_cols; ++c) {
+        C* cells = d_values + c * kPanelRows;
+        for (Offset r = 0; r < kPanelRows; ++r) cells[r] = fresh && i == 0 ? common[r] : cells[r] + common[r];
+      }
+      const TileKeys z{scratch().halves + i * padded, count * padded, hops * padded};
+      sddmm_tiles(view, s.queries, z, 1, true, s.tiles, d_values);
+    }
+  }
   for (int i = 0; i < hops; ++i) {
-    const Rows<const C> g = head_.features(static_cast<const C*>(scratch().g[at(i + 1)]));
-    Head<T>::gather_rows(view, g, 0, padded, s.rows);
-    Head<T>::transpose_rows(s.rows, padded, s.rows_t);
     const Rows<const C> x = head_.features(z_at(i));
     const bool more = !fresh || i > 0;
-    sddmm_dense<C>(view, s.rows_t, x, d_values, more);
+    if (!tiles) {
+      Head<T>::gather_rows(view, g_after(i), 0, padded, s.rows);
+      Head<T>::transpose_rows(s.rows, padded, s.rows_t);
+      sddmm_dense<C>(view, s.rows_t, x, d_values, more);
+    }
     if (!rest) continue;
     for (Offset block = 0; block < x.width; block += x.kBlock)
       rest_scores(view, i, block, more || block > 0, d_values + view.panel->dense_cols * kPanelRows);
@@ -73,11 +124,38 @@ void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int 
 }
 
 template <class T>
+void Backward<T>::make_halves(int hops) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (!head_.resources.shape.tiles) return;
+    const Offset padded = head_.value_width();
+    C* centers = scratch().centers;
+    for (int i = 0; i < hops; ++i) center_of(head_.features(z_at(i)), in_.n_cols, centers + i * padded);
+    ranges(in_.n_cols, [&](Offset begin, Offset end) {
+      for (int i = 0; i < hops; ++i) {
+        cpu::make_halves(head_.features(z_at(i)), centers + i * padded, begin, end,
+                         scratch().halves + i * padded, hops * padded);
+      }
+    });
+  }
+}
+
+template <class T>
 void Backward<T>::accumulate(int hops, bool fresh) {
+  make_halves(hops);
   rest_gradient(hops, fresh);
   head_.for_panels(true, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
     panel_gradient(view, s, hops, fresh, false, scratch().d_values + view.panel->values);
   });
+}
+
+template <class T>
+void Backward<T>::pair_keys() {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (!head_.resources.shape.tiles) return;
+    const Rows<const C> keys = head_.keys(scratch().k);
+    center_of(keys, in_.n_cols, scratch().center);
+    head_.pair_up(keys, scratch().center);
+  }
 }
 
 template <class T>
@@ -86,7 +164,9 @@ void Backward<T>::finish(int hops, int segments) {
   const bool whole = scratch().d_values != nullptr;
   const bool rest_first = hops > 0 && (whole || rest_alone() != nullptr);
   const Rows<C> dk = head_.keys(scratch().dk);
+  if (segments <= 1) make_halves(hops);
   if (segments <= 1 && rest_first) rest_gradient(hops, true);
+  pair_keys();
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
     C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
@@ -106,22 +186,21 @@ void Backward<T>::finish(int hops, int segments) {
       alignas(64) C lse[kPanelRows];
       head_.panel_softmax(view, s, s.values, lse);  // leaves the scaled q rows in s.rows
     }
+    careful_rows_[at(p)] = !all_finite(s.rows, kPanelRows * dk.width);
     finish_panel(view, s, p, weights, d_values);
     if (!keep_all && !gradient_.k.empty()) {
       scatter_panel_rest(view, d_values, s.rows, 0, dk.width, dk);
-      scatter_dense<C>(view, d_values, s.rows, 0, dk.width, dk, false);
+      scatter_columns(view, d_values, s.rows, 0, dk.width, dk, careful_rows_[at(p)], s);
     }
   });
   if (keep_all && !gradient_.k.empty()) {
-    scatter(
-        dk, false, true,
-        [&](const PanelView& view, PanelScratch<C>&) -> const C* {
-          return scratch().d_values + view.panel->values;
-        },
-        [&](const PanelView& view, Offset from, Offset to, PanelScratch<C>& s) {
-          head_.load_queries(view, from, to, s.out);
-          return s.out;
-        });
+    for_slices(dk.width, [&](const PanelView& view, PanelScratch<C>& s, Offset from, Offset to) {
+      const C* d_values = scratch().d_values + view.panel->values;
+      const auto p = static_cast<std::size_t>(view.panel - in_.tiling->panels.data());
+      head_.load_queries(view, from, to, s.out);
+      scatter_panel_rest(view, d_values, s.out, from, to, dk);
+      scatter_columns(view, d_values, s.out, from, to, dk, careful_rows_[p], s);
+    });
   }
 }
 
@@ -132,7 +211,8 @@ void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset
   const Offset count = in_.tiling->panel_values(panel);
   const C keep = static_cast<C>(1 - in_.teleport);
   if (in_.edge_dropout.active()) head_.drop_edges(view, d_values);  // dA = dA~ M / (1 - p)
-  teleport_sums_[at(p)] = dot_in_double(weights, static_cast<const C*>(d_values), count);
+  if (gradient_.teleport != nullptr)
+    teleport_sums_[at(p)] = dot_in_double(weights, static_cast<const C*>(d_values), count);
   for (Offset i = 0; i < count; ++i) d_values[i] *= keep;
   alignas(64) C d_lse[kPanelRows] = {};
   if (!gradient_.g_lse.empty()) {
@@ -156,7 +236,7 @@ void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset
     for (int r = 0; r < panel.count; ++r) targets[r] = rest.row(block, r);
     spmm_rest<C, C>(view, d_values, keys, block, targets);
   }
-  spmm_dense<C, C>(view, d_values, keys, s.out, head_.careful_keys);
+  key_products(view, d_values, s);
   cpu::finish<C, C>(view, {.keep = static_cast<C>(in_.scale),
                            .z = s.out,
                            .rest = rest,
@@ -167,6 +247,27 @@ void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset
     copy_row<C, C>(rest, r, s.out);
     write_row<T>(s.out, in_.d, gradient_.q, in_.token(view.row(r)));
   }
+}
+
+template <class T>
+void Backward<T>::key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s) {
+  const Rows<const C> keys = head_.keys(scratch().k);
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (tiled(view, head_.careful_keys)) {
+      // Gradients of a row sum to nearly nothing, and with them what all keys have in common.
+      head_.tile_products(view, s, d_values, keys.width);
+      alignas(64) C sums[kPanelRows] = {};
+      for (Offset c = 0; c < view.panel->dense_cols; ++c) {
+        for (Offset r = 0; r < kPanelRows; ++r) sums[r] += d_values[c * kPanelRows + r];
+      }
+      for (Offset r = 0; r < kPanelRows; ++r) {
+        C* row = s.out + r * keys.width;
+        for (Offset f = 0; f < keys.width; ++f) row[f] += sums[r] * scratch().center[f];
+      }
+      return;
+    }
+  }
+  spmm_dense<C, C>(view, d_values, keys, s.out, head_.careful_keys);
 }
 
 template <class T>

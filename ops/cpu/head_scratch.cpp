@@ -20,8 +20,9 @@ Segments Segments::of(const HeadShape& shape, bool stored) {
 
 template <class C>
 PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
-  const Offset widest = std::max(padded_width<C>(shape.d), shape.half ? padded_width<bf16>(shape.d_value)
-                                                                      : padded_width<C>(shape.d_value));
+  const Offset value_width =
+      shape.half ? head_width<bf16>(shape, shape.d_value) : head_width<C>(shape, shape.d_value);
+  const Offset widest = std::max(head_width<C>(shape, shape.d), value_width);
   PanelScratch scratch;
   scratch.rows = carver.take<C>(kPanelRows * widest);
   scratch.rows_t = carver.take<C>(kPanelRows * widest);
@@ -30,10 +31,11 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
   scratch.d_values = shape.backward ? carver.take<C>(shape.max_panel_values) : nullptr;
   scratch.cols = carver.take<Index>(shape.max_panel_cols);
   if (shape.tiles) {
-    const Offset most = std::max(tile_width(shape.d), tile_width(shape.d_value));
-    scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(most));
+    scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(widest));
     scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);
-    scratch.queries = carver.take<bf16>(kPanelRows * tile_width(shape.d));
+    const Offset hops = shape.backward ? std::clamp<Offset>(shape.hops, 1, kTileBatch) : 0;
+    scratch.queries =
+        carver.take<bf16>(kPanelRows * std::max(head_width<C>(shape, shape.d), hops * value_width));
     scratch.weights = carver.take<bf16>(tile_weight_elements(shape.max_panel_cols));
   }
   return scratch;
@@ -42,8 +44,8 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
 template <class C, class S>
 HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const HeadShape& shape, bool stored,
                                            bool parallel) {
-  const Offset width = padded_width<C>(shape.d);
-  const Offset value_width = padded_width<S>(shape.d_value);
+  const Offset width = head_width<C>(shape, shape.d);
+  const Offset value_width = head_width<S>(shape, shape.d_value);
   const Offset longest = std::max(shape.n_rows, shape.n_cols);
   const auto take_z = [&](Carver& from) { return from.take<S>(longest * value_width); };
   const auto take_sums = [&] { return carver.take<C>(longest * value_width); };
@@ -52,7 +54,12 @@ HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const H
   scratch.k = carver.take<C>(shape.n_cols * width);
   if (shape.tiles) {
     scratch.half_k = carver.take<bf16>(shape.n_cols * tile_width(shape.d));
-    scratch.pairs = carver.take<bf16>(pair_elements(longest, value_width));
+    scratch.pairs = carver.take<bf16>(pair_elements(longest, std::max(width, value_width)));
+    if (shape.backward) {
+      scratch.center = carver.take<C>(width);
+      scratch.halves = carver.take<bf16>(longest * segments.length * value_width);
+      scratch.centers = carver.take<C>(segments.length * value_width);
+    }
   }
   if (stored) scratch.values = (shape.kept ? kept : carver).template take<C>(shape.value_count);
   scratch.z.push_back(take_z(carver));

@@ -40,10 +40,10 @@ void Head<T, S>::load_queries(const PanelView& view, Offset from, Offset to, C* 
 
 template <class T, class S>
 void Head<T, S>::dense_scores(const PanelView& view, PanelScratch<C>& scratch, C* values) const {
-  if constexpr (std::is_same_v<S, bf16>) {
+  if constexpr (std::is_same_v<T, bf16>) {
     if (resources.shape.tiles && worth_tiles(*view.panel)) {
       // Products of bf16 are exact in fp32, those of a scaled q would not be.
-      const Offset padded = tile_width(in.d);
+      const Offset padded = width();
       std::array<std::uint32_t, 128> words;
       auto* to = reinterpret_cast<std::uint32_t*>(scratch.queries);
       for (int r = 0; r < kPanelRows; ++r) {
@@ -58,8 +58,8 @@ void Head<T, S>::dense_scores(const PanelView& view, PanelScratch<C>& scratch, C
           for (Offset w = 0; w < count / 2; ++w) to[(from / 2 + w) * kPanelRows + r] = words[at(w)];
         }
       }
-      sddmm_tiles(view, scratch.queries, scratch_.half_k, padded, static_cast<float>(in.scale), scratch.tiles,
-                  values);
+      sddmm_tiles(view, scratch.queries, {scratch_.half_k, padded, padded}, static_cast<float>(in.scale),
+                  false, scratch.tiles, values);
       return;
     }
   }

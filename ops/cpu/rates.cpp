@@ -81,7 +81,7 @@ Rates measure_rates(Offset n_cols) {
         tile_weights(view, values.data(), scratch, weights.data());
         tile = fastest(kRepeats, [&] {
           for (int i = 0; i < 4; ++i) {
-            spmm_tiles(view, weights.data(), {pairs.data(), kWidth}, rows, scratch, out.data());
+            spmm_tiles(view, weights.data(), {pairs.data(), kWidth}, scratch, out.data());
           }
         });
       }

@@ -13,12 +13,58 @@ struct Unit {
   bool (*available)() = nullptr;  // asks processor and system
   bool (*right)() = nullptr;      // multiplies, and compares with plain loops
   void (*pairs)(Rows<const bf16>, Offset, Offset, PairRows) = nullptr;
-  void (*scores)(const PanelView&, const bf16*, const bf16*, Offset, float, const TileScratch&,
-                 float*) = nullptr;
+  void (*float_pairs)(Rows<const float>, const float*, Offset, Offset, PairRows) = nullptr;
+  void (*row_pairs)(const float*, Offset, Offset, PairRows) = nullptr;
+  void (*halves)(Rows<const float>, const float*, Offset, Offset, bf16*, Offset) = nullptr;
+  void (*row_words)(const float*, Offset, bf16*) = nullptr;
+  void (*scores)(const PanelView&, const bf16*, TileKeys, float, bool, const TileScratch&, float*) = nullptr;
   void (*weights)(const PanelView&, const float*, const TileScratch&, bf16*) = nullptr;
-  void (*products)(const PanelView&, const bf16*, PairRows, Rows<const bf16>, const TileScratch&,
-                   float*) = nullptr;
+  void (*products)(const PanelView&, const bf16*, PairRows, const TileScratch&, float*) = nullptr;
+  void (*scatter)(const PanelView&, const float*, PairRows, Offset, Offset, const TileScratch&,
+                  Rows<float>) = nullptr;
 };
+
+/// The functions of a Unit that multiplies by `Multiplier`, compiled for `TARGET` (an attribute).
+#define MANYHOP_TILE_FUNCTIONS(TARGET, Multiplier)                                                          \
+  struct TileFunctions {                                                                                    \
+    TARGET static void pairs(Rows<const bf16> z, Offset begin, Offset end, PairRows to) {                   \
+      pairs_of(z, begin, end, to);                                                                          \
+    }                                                                                                       \
+    TARGET static void float_pairs(Rows<const float> z, const float* center, Offset begin, Offset end,      \
+                                   PairRows to) {                                                           \
+      pairs_of(z, center, begin, end, to);                                                                  \
+    }                                                                                                       \
+    TARGET static void row_pairs(const float* rows, Offset from, Offset to, PairRows pairs) {               \
+      pairs_of_rows(rows, from, to, pairs);                                                                 \
+    }                                                                                                       \
+    TARGET static void halves(Rows<const float> z, const float* center, Offset begin, Offset end, bf16* to, \
+                              Offset stride) {                                                              \
+      halves_of(z, center, begin, end, to, stride);                                                         \
+    }                                                                                                       \
+    TARGET static void row_words(const float* rows, Offset width, bf16* words) {                            \
+      words_of_rows(rows, width, words);                                                                    \
+    }                                                                                                       \
+    TARGET static void scores(const PanelView& view, const bf16* q, TileKeys k, float scale,                \
+                              bool accumulate, const TileScratch& scratch, float* values) {                 \
+      scores_of_panel<Multiplier>(view, q, k, scale, accumulate, scratch, values);                          \
+    }                                                                                                       \
+    TARGET static void weights(const PanelView& view, const float* values, const TileScratch& scratch,      \
+                               bf16* to) {                                                                  \
+      weights_of_panel(view, values, scratch, to);                                                          \
+    }                                                                                                       \
+    TARGET static void products(const PanelView& view, const bf16* weights, PairRows x,                     \
+                                const TileScratch& scratch, float* out) {                                   \
+      products_of_panel<Multiplier>(view, weights, x, scratch, out);                                        \
+    }                                                                                                       \
+    TARGET static void scatter(const PanelView& view, const float* values, PairRows g, Offset from,         \
+                               Offset to, const TileScratch& scratch, Rows<float> out) {                    \
+      scatter_of_panel<Multiplier>(view, values, g, from, to, scratch, out);                                \
+    }                                                                                                       \
+    static Unit unit(const char* name, const char* needs, bool (*available)(), bool (*right)()) {           \
+      return {name,   needs,     available, right,   pairs,    float_pairs, row_pairs,                      \
+              halves, row_words, scores,    weights, products, scatter};                                    \
+    }                                                                                                       \
+  }
 
 /// Empty (no functions) where the unit cannot be compiled.
 Unit amx_unit();

@@ -28,13 +28,35 @@ MANYHOP_INLINE void store(const V& from, void* to) {
 }
 
 // To nearest even in the high half; a NaN stays one.
+MANYHOP_INLINE void round_high(const Floats& x, Words& to) {
+  Words bits;
+  std::memcpy(&bits, &x, sizeof(x));
+  const Words even = bits + (((bits >> 16) & 1U) + 0x7FFFU);
+  to = x == x ? even : bits | 0x00400000U;
+}
 MANYHOP_INLINE void round_high(const float* from, Words& to) {
   Floats x;
   load(from, x);
-  Words bits;
-  load(from, bits);
-  const Words even = bits + (((bits >> 16) & 1U) + 0x7FFFU);
-  to = x == x ? even : bits | 0x00400000U;
+  round_high(x, to);
+}
+MANYHOP_INLINE void round_high(const float* from, const float* center, Words& to) {
+  Floats x;
+  Floats less = {};
+  load(from, x);
+  if (center != nullptr) load(center, less);
+  round_high(x - less, to);
+}
+
+// 32 rounded numbers in their order, from the high halves of two vectors.
+template <std::size_t... J>
+MANYHOP_INLINE void join_high(const Words& a, const Words& b, Words& to, std::index_sequence<J...>) {
+  using Halves = std::uint16_t __attribute__((vector_size(64)));
+  Halves low;
+  Halves high;
+  std::memcpy(&low, &a, sizeof(a));
+  std::memcpy(&high, &b, sizeof(b));
+  const Halves both = __builtin_shufflevector(low, high, (2 * J + 1)...);
+  std::memcpy(&to, &both, sizeof(to));
 }
 
 // One of the four steps that transpose 16 x 16 words: blocks of S x S off the diagonal change places.
@@ -173,7 +195,6 @@ MANYHOP_INLINE void pair_rows(const bf16* even, const bf16* odd, Offset features
     store((a >> 16) | (b & 0xFFFF0000U), to + 2 * f + kHalfGroup);
   }
 }
-
 MANYHOP_INLINE void pairs_of(Rows<const bf16> z, Offset begin, Offset end, PairRows to) {
   for (Offset j = begin; j < end; ++j) {
     for (Offset block = 0; block < z.width; block += z.kBlock) {
@@ -183,43 +204,131 @@ MANYHOP_INLINE void pairs_of(Rows<const bf16> z, Offset begin, Offset end, PairR
   }
 }
 
+// Floats less a center, likewise.
+MANYHOP_INLINE void pair_rows(const float* even, const float* odd, const float* center, Offset features,
+                              bf16* to) {
+  for (Offset f = 0; f < features; f += kLanes) {
+    Words a = {};
+    Words b = {};
+    if (even != nullptr) round_high(even + f, center == nullptr ? nullptr : center + f, a);
+    if (odd != nullptr) round_high(odd + f, center == nullptr ? nullptr : center + f, b);
+    store((a >> 16) | (b & 0xFFFF0000U), to + 2 * f);
+  }
+}
+MANYHOP_INLINE void pairs_of(Rows<const float> z, const float* center, Offset begin, Offset end,
+                             PairRows to) {
+  for (Offset j = begin; j < end; ++j) {
+    for (Offset block = 0; block < z.width; block += z.kBlock) {
+      const float* odd = 2 * j + 1 < z.count ? z.row(block, 2 * j + 1) : nullptr;
+      pair_rows(z.row(block, 2 * j), odd, center == nullptr ? nullptr : center + block, z.stride(block),
+                to.pair(j) + 2 * block);
+    }
+  }
+}
+
+MANYHOP_INLINE void pairs_of_rows(const float* rows, Offset from, Offset to, PairRows pairs) {
+  for (Offset j = 0; j < kPanelRows / 2; ++j) {
+    const float* even = rows + 2 * j * pairs.width;
+    for (Offset f = from; f < to; f += kLanes) {
+      Words a;
+      Words b;
+      round_high(even + f, a);
+      round_high(even + pairs.width + f, b);
+      store((a >> 16) | (b & 0xFFFF0000U), pairs.pair(j) + 2 * f);
+    }
+  }
+}
+
+// 32 features as 16 words, features i and 16 + i in word i: a shift and a mask, no shuffle.
+MANYHOP_INLINE void half_words(const float* row, Words& to) {
+  Words low;
+  Words high;
+  round_high(row, low);
+  round_high(row + kLanes, high);
+  to = (low >> 16) | (high & 0xFFFF0000U);
+}
+MANYHOP_INLINE void half_words(const float* row, const float* center, Words& to) {
+  Words low;
+  Words high;
+  round_high(row, center, low);
+  round_high(row + kLanes, center + kLanes, high);
+  to = (low >> 16) | (high & 0xFFFF0000U);
+}
+
+MANYHOP_INLINE void halves_of(Rows<const float> z, const float* center, Offset begin, Offset end, bf16* to,
+                              Offset stride) {
+  for (Offset block = 0; block < z.width; block += kHalfGroup) {
+    for (Offset i = begin; i < end; ++i) {
+      Words words;
+      half_words(z.row(block, i), center + block, words);
+      store(words, to + i * stride + block);
+    }
+  }
+}
+
+MANYHOP_INLINE void words_of_rows(const float* rows, Offset width, bf16* to) {
+  for (Offset f = 0; f < width; f += kHalfGroup) {
+    for (Offset half = 0; half < kPanelRows; half += kLanes) {
+      Words words[16];
+      for (Offset i = 0; i < 16; ++i) half_words(rows + (half + i) * width + f, words[i]);
+      transpose(words);
+      for (Offset w = 0; w < 16; ++w) store(words[w], to + ((f / 2 + w) * kPanelRows + half) * 2);
+    }
+  }
+}
+
 template <class Unit>
-MANYHOP_INLINE void scores_of_panel(const PanelView& view, const bf16* q, const bf16* k, Offset width,
-                                    float scale, const TileScratch& scratch, float* values) {
+MANYHOP_INLINE void scores_of_panel(const PanelView& view, const bf16* q, TileKeys k, float scale,
+                                    bool accumulate, const TileScratch& scratch, float* values) {
   Unit unit;
   unit.begin();
   for (Offset c = 0; c < view.panel->dense_cols; c += kTileCols) {
     const Offset count = std::min(kTileCols, view.panel->dense_cols - c);
     const Index* cols = view.cols + c;
     const bool piece = count == kTileCols && cols[kTileCols - 1] - cols[0] == kTileCols - 1;
-    const bf16* rows = k + cols[0] * width;
+    const bf16* rows = k.data + cols[0] * k.stride;
+    Offset stride = k.stride;
     if (!piece) {
       rows = scratch.gathered;
+      stride = k.width;
       for (Offset i = 0; i < count; ++i) {
-        std::memcpy(scratch.gathered + i * width, k + cols[i] * width,
-                    static_cast<std::size_t>(width) * sizeof(bf16));
+        std::memcpy(scratch.gathered + i * k.width, k.data + cols[i] * k.stride,
+                    static_cast<std::size_t>(k.width) * sizeof(bf16));
       }
-      std::fill(scratch.gathered + count * width, scratch.gathered + kTileCols * width, bf16{});
+      std::fill(scratch.gathered + count * k.width, scratch.gathered + kTileCols * k.width, bf16{});
     }
     alignas(64) float partial[kTileCols * kPanelRows];
-    float* out = count == kTileCols ? values + c * kPanelRows : partial;
-    for (Offset f = 0; f < width; f += kTileBatch * kTileCols) {
-      const Offset steps = std::min(kTileBatch, (width - f) / kTileCols);
+    float* out = values + c * kPanelRows;
+    if (count < kTileCols) {
+      if (accumulate) std::copy_n(out, count * kPanelRows, partial);
+      if (accumulate) std::fill(partial + count * kPanelRows, std::end(partial), 0.0F);
+      out = partial;
+    }
+    for (Offset f = 0; f < k.width; f += kTileBatch * kTileCols) {
+      const Offset steps = std::min(kTileBatch, (k.width - f) / kTileCols);
       const bf16* words[kTileBatch];
       for (Offset s = 0; s < steps; ++s) words[s] = q + (f + s * kTileCols) * kPanelRows;
-      unit.multiply({rows + f, kTileCols, width}, {words, 0, 2 * kPanelRows}, steps, f == 0, out, kPanelRows);
+      unit.multiply({rows + f, kTileCols, stride}, {words, 0, 2 * kPanelRows}, steps, f == 0 && !accumulate,
+                    out, kPanelRows);
     }
     if (scale != 1) {
       for (Offset i = 0; i < kTileCols * kPanelRows; ++i) out[i] *= scale;
     }
-    if (out == partial) std::copy_n(partial, count * kPanelRows, values + c * kPanelRows);
+    if (count < kTileCols) std::copy_n(partial, count * kPanelRows, values + c * kPanelRows);
   }
   unit.end();
 }
 
+// One row of a matrix kept in pairs, in the low or the high half of the words of `to`.
+MANYHOP_INLINE void one_of_pair(PairRows x, Index row, Offset f, Words& to) {
+  Words word;
+  load(x.pair(row / 2) + 2 * f, word);
+  to = row % 2 == 0 ? word & 0xFFFFU : word >> 16;
+}
+
 template <class Unit>
 MANYHOP_INLINE void products_of_panel(const PanelView& view, const bf16* weights, PairRows x,
-                                      Rows<const bf16> x_rows, const TileScratch& scratch, float* out) {
+                                      const TileScratch& scratch, float* out) {
   Unit unit;
   unit.begin();
   const bf16* pairs[kTileBatch];
@@ -240,9 +349,12 @@ MANYHOP_INLINE void products_of_panel(const PanelView& view, const bf16* weights
         const Offset here = gathered + c;
         const Index even = here < walk.loose_count ? view.cols[scratch.loose[here]] : -1;
         const Index odd = here + 1 < walk.loose_count ? view.cols[scratch.loose[here + 1]] : -1;
-        for (Offset block = 0; block < x.width; block += x_rows.kBlock) {
-          pair_rows(even < 0 ? nullptr : x_rows.row(block, even), odd < 0 ? nullptr : x_rows.row(block, odd),
-                    x_rows.stride(block), to + c * x.width + 2 * block);
+        for (Offset f = 0; f < x.width; f += kLanes) {
+          Words low = {};
+          Words high = {};
+          if (even >= 0) one_of_pair(x, even, f, low);
+          if (odd >= 0) one_of_pair(x, odd, f, high);
+          store(low | (high << 16), to + c * x.width + 2 * f);
         }
       }
       pairs[steps++] = to;
@@ -253,6 +365,47 @@ MANYHOP_INLINE void products_of_panel(const PanelView& view, const bf16* weights
                     out + f, x.width);
     }
     weights += steps * kTileCols * kPanelRows;
+  }
+  unit.end();
+}
+
+// Values lie column by column, as the left operand wants them: a step is 32 columns by the panel's 32 rows.
+template <class Unit>
+MANYHOP_INLINE void scatter_of_panel(const PanelView& view, const float* values, PairRows g, Offset from,
+                                     Offset to, const TileScratch& scratch, Rows<float> out) {
+  Unit unit;
+  unit.begin();
+  for (Offset c = 0; c < view.panel->dense_cols; c += kTileCols) {
+    const Offset count = std::min(kTileCols, view.panel->dense_cols - c);
+    const Index* cols = view.cols + c;
+    const bool piece = count == kTileCols && cols[kTileCols - 1] - cols[0] == kTileCols - 1;
+    bf16* left = scratch.gathered;
+    for (Offset i = 0; i < count; ++i) {
+      const float* cells = values + (c + i) * kPanelRows;
+      Words low;
+      Words high;
+      Words both;
+      round_high(cells, low);
+      round_high(cells + kLanes, high);
+      join_high(low, high, both, std::make_index_sequence<32>());
+      store(both, left + i * kPanelRows);
+    }
+    std::fill(left + count * kPanelRows, left + kTileCols * kPanelRows, bf16{});
+    const bf16* pairs[] = {g.data};
+    const Left cells{left, 0, kPanelRows};
+    for (Offset f = from; f < to; f += kTileCols) {
+      const Right rows{pairs, 2 * f, 2 * g.width};
+      if (piece) {
+        unit.multiply(cells, rows, 1, false, out.row(f, cols[0]), kTileCols);
+        continue;
+      }
+      alignas(64) float partial[kTileCols * kTileCols];
+      unit.multiply(cells, rows, 1, true, partial, kTileCols);
+      for (Offset i = 0; i < count; ++i) {
+        float* row = out.row(f, cols[i]);
+        for (Offset x = 0; x < kTileCols; ++x) row[x] += partial[i * kTileCols + x];
+      }
+    }
   }
   unit.end();
 }

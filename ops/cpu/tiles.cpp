@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -13,6 +15,14 @@
 #include "manyhop/ops/cpu/tile_units.hpp"
 
 namespace manyhop {
+
+namespace ops::cpu::tiles {
+namespace {
+MANYHOP_TILE_FUNCTIONS(, Emulated);
+Unit emulated_unit() { return TileFunctions::unit("emulated", "", nullptr, nullptr); }
+}  // namespace
+}  // namespace ops::cpu::tiles
+
 namespace ops::cpu {
 
 namespace {
@@ -22,17 +32,6 @@ struct Chosen {
   bool use = false;    // whether plans take it
   std::string reason;  // why not
 };
-
-tiles::Unit emulated_unit() {
-  return {"emulated",
-          "",
-          nullptr,
-          nullptr,
-          tiles::pairs_of,
-          tiles::scores_of_panel<tiles::Emulated>,
-          tiles::weights_of_panel,
-          tiles::products_of_panel<tiles::Emulated>};
-}
 
 // Empty where the unit will do.
 std::string missing(const tiles::Unit& unit, bool asked) {
@@ -48,8 +47,8 @@ Chosen choose() {
   const char* text = std::getenv("MANYHOP_TILES");
   const std::string_view asked = text == nullptr ? "" : text;
   const std::array<tiles::Unit, 2> units = {tiles::amx_unit(), tiles::avx512_unit()};  // the faster one first
-  if (asked == "none") return {emulated_unit(), false, "MANYHOP_TILES is none"};
-  if (asked == "emulated") return {emulated_unit(), true, {}};
+  if (asked == "none") return {tiles::emulated_unit(), false, "MANYHOP_TILES is none"};
+  if (asked == "emulated") return {tiles::emulated_unit(), true, {}};
   std::string reasons;
   for (const tiles::Unit& unit : units) {
     if (!asked.empty() && asked != unit.name) continue;
@@ -61,7 +60,7 @@ Chosen choose() {
   if (!asked.empty()) {
     throw ValueError(fmt::format("MANYHOP_TILES is '{}': expected none, emulated, amx or avx512bf16", asked));
   }
-  return {emulated_unit(), false, reasons};
+  return {tiles::emulated_unit(), false, reasons};
 }
 
 const Chosen& chosen() {
@@ -74,16 +73,52 @@ const Chosen& chosen() {
 void make_pairs(Rows<const bf16> z, Offset begin, Offset end, PairRows to) {
   chosen().unit.pairs(z, begin, end, to);
 }
-void sddmm_tiles(const PanelView& view, const bf16* q, const bf16* k, Offset width, float scale,
+void make_pairs(Rows<const float> z, const float* center, Offset begin, Offset end, PairRows to) {
+  chosen().unit.float_pairs(z, center, begin, end, to);
+}
+void row_pairs(const float* rows, Offset from, Offset to, PairRows pairs) {
+  chosen().unit.row_pairs(rows, from, to, pairs);
+}
+void make_halves(Rows<const float> z, const float* center, Offset begin, Offset end, bf16* to,
+                 Offset stride) {
+  chosen().unit.halves(z, center, begin, end, to, stride);
+}
+void center_of(Rows<const float> z, Offset count, float* center) {
+  constexpr float kShare = 0.25F;  // of the root mean square; of 256 numbers around 0 the mean is a sixteenth
+  const Offset taken = std::min<Offset>(count, 256);
+  for (Offset block = 0; block < z.width; block += z.kBlock) {
+    const Offset stride = z.stride(block);
+    float sums[Rows<float>::kBlock] = {};
+    float squares[Rows<float>::kBlock] = {};
+    for (Offset i = 0; i < taken; ++i) {
+      const float* row = z.row(block, i * count / taken);
+      for (Offset f = 0; f < stride; ++f) {
+        sums[f] += row[f];
+        squares[f] += row[f] * row[f];
+      }
+    }
+    for (Offset f = 0; f < stride; ++f) {
+      const float mean = sums[f] / static_cast<float>(taken);
+      const float limit = kShare * std::sqrt(squares[f] / static_cast<float>(taken));
+      center[block + f] = std::isfinite(limit) && std::abs(mean) >= limit ? mean : 0;
+    }
+  }
+}
+void row_words(const float* rows, Offset width, bf16* words) { chosen().unit.row_words(rows, width, words); }
+void sddmm_tiles(const PanelView& view, const bf16* q, TileKeys k, float scale, bool accumulate,
                  const TileScratch& scratch, float* values) {
-  chosen().unit.scores(view, q, k, width, scale, scratch, values);
+  chosen().unit.scores(view, q, k, scale, accumulate, scratch, values);
 }
 void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights) {
   chosen().unit.weights(view, values, scratch, weights);
 }
-void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, Rows<const bf16> x_rows,
-                const TileScratch& scratch, float* out) {
-  chosen().unit.products(view, weights, x, x_rows, scratch, out);
+void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, const TileScratch& scratch,
+                float* out) {
+  chosen().unit.products(view, weights, x, scratch, out);
+}
+void scatter_tiles(const PanelView& view, const float* values, PairRows g, Offset from, Offset to,
+                   const TileScratch& scratch, Rows<float> out) {
+  chosen().unit.scatter(view, values, g, from, to, scratch, out);
 }
 
 }  // namespace ops::cpu

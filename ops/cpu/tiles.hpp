@@ -43,19 +43,49 @@ inline Offset tile_weight_elements(Offset dense_cols) {
   return (dense_cols + kTileCols - 1) / kTileCols * kTileCols * kPanelRows;
 }
 
-/// Writes the pairs [begin, end) of z.
+/// Writes the pairs [begin, end) of z. The width of z is a multiple of 32.
 void make_pairs(Rows<const bf16> z, Offset begin, Offset end, PairRows to);
+/// The same of floats less `center` ([width], or null), rounded.
+void make_pairs(Rows<const float> z, const float* center, Offset begin, Offset end, PairRows to);
 
-/// values[c, r] = scale sum_f q[r][f] k[col c][f] for dense cells; q [width / 2 words][32 rows], word f of a
-/// row = features 2 f and 2 f + 1; k [n_cols][width]. Products are exact, sums are in fp32.
-void sddmm_tiles(const PanelView& view, const bf16* q, const bf16* k, Offset width, float scale,
+/// The same of 32 rows [32][pairs.width], features [from, to), multiples of 32.
+void row_pairs(const float* rows, Offset from, Offset to, PairRows pairs);
+
+/// Rows [begin, end) of z less `center` [width], rounded, one every `stride` elements, features in the order
+/// of half_place.
+void make_halves(Rows<const float> z, const float* center, Offset begin, Offset end, bf16* to, Offset stride);
+
+/// 32 rows [32][width] as queries of sddmm_tiles, features in the order of make_halves.
+void row_words(const float* rows, Offset width, bf16* words);
+
+/// center[f] = the mean of z over its first `count` rows or 256 of them, where that is a quarter of what they
+/// are or more, else 0. What rows have in common may be large beside what sets them apart, which rounding
+/// would lose; of rows without it, as V and K are given, bf16 holds every bit.
+void center_of(Rows<const float> z, Offset count, float* center);
+
+/// Keys of sddmm_tiles: row i is data[i stride .. i stride + width), features in the order of the queries.
+struct TileKeys {
+  const bf16* data = nullptr;
+  Offset width = 0;  // a multiple of 32, at most 16 times what sized the scratch memory
+  Offset stride = 0;
+};
+
+/// values[c, r] = scale sum_f q[r][f] k[col c][f] for dense cells, or with `accumulate` (scale 1) added to
+/// what is there; q [width / 2 words][32 rows], word f of a row = features 2 f and 2 f + 1. Products are
+/// exact, sums are in fp32.
+void sddmm_tiles(const PanelView& view, const bf16* q, TileKeys k, float scale, bool accumulate,
                  const TileScratch& scratch, float* values);
 
 /// The dense weights of a panel as tiles, rounded to bf16. Columns are taken in the order of spmm_tiles.
 void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights);
 
-/// out[r] = sum over dense columns of weight x[col c], out [32][x.width]; x_rows is the same matrix by rows.
-void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, Rows<const bf16> x_rows,
-                const TileScratch& scratch, float* out);
+/// out[r] = sum over dense columns of weight x[col c], out [32][x.width].
+void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, const TileScratch& scratch,
+                float* out);
+
+/// out[col c][f] += sum_r values[c, r] g[r][f] for f in [from, to), multiples of 32; g: row_pairs. Values
+/// are rounded to bf16, sums are in fp32.
+void scatter_tiles(const PanelView& view, const float* values, PairRows g, Offset from, Offset to,
+                   const TileScratch& scratch, Rows<float> out);
 
 }  // namespace manyhop::ops::cpu

@@ -72,21 +72,7 @@ struct Amx {
 };
 #pragma GCC diagnostic pop
 
-MANYHOP_AMX_TARGET void pairs(Rows<const bf16> z, Offset begin, Offset end, PairRows to) {
-  pairs_of(z, begin, end, to);
-}
-MANYHOP_AMX_TARGET void scores(const PanelView& view, const bf16* q, const bf16* k, Offset width, float scale,
-                               const TileScratch& scratch, float* values) {
-  scores_of_panel<Amx>(view, q, k, width, scale, scratch, values);
-}
-MANYHOP_AMX_TARGET void weights(const PanelView& view, const float* values, const TileScratch& scratch,
-                                bf16* to) {
-  weights_of_panel(view, values, scratch, to);
-}
-MANYHOP_AMX_TARGET void products(const PanelView& view, const bf16* weights, PairRows x,
-                                 Rows<const bf16> x_rows, const TileScratch& scratch, float* out) {
-  products_of_panel<Amx>(view, weights, x, x_rows, scratch, out);
-}
+MANYHOP_TILE_FUNCTIONS(MANYHOP_AMX_TARGET, Amx);
 
 // Processor: CPUID leaf 7 says AMX-TILE (bit 24), AMX-BF16 (22) and the AVX-512 that goes with them; XCR0
 // that the system saves their state. Linux lends the state of tiles (feature 18) to processes that ask.
@@ -120,7 +106,7 @@ bool right() { return same_as_emulated(multiply_once); }
 
 }  // namespace
 
-Unit amx_unit() { return {"amx", "AMX", available, right, pairs, scores, weights, products}; }
+Unit amx_unit() { return TileFunctions::unit("amx", "AMX", available, right); }
 
 }  // namespace manyhop::ops::cpu::tiles
 

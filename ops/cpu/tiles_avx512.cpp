@@ -72,21 +72,7 @@ struct Avx512 {
   }
 };
 
-MANYHOP_BF16_TARGET void pairs(Rows<const bf16> z, Offset begin, Offset end, PairRows to) {
-  pairs_of(z, begin, end, to);
-}
-MANYHOP_BF16_TARGET void scores(const PanelView& view, const bf16* q, const bf16* k, Offset width,
-                                float scale, const TileScratch& scratch, float* values) {
-  scores_of_panel<Avx512>(view, q, k, width, scale, scratch, values);
-}
-MANYHOP_BF16_TARGET void weights(const PanelView& view, const float* values, const TileScratch& scratch,
-                                 bf16* to) {
-  weights_of_panel(view, values, scratch, to);
-}
-MANYHOP_BF16_TARGET void products(const PanelView& view, const bf16* weights, PairRows x,
-                                  Rows<const bf16> x_rows, const TileScratch& scratch, float* out) {
-  products_of_panel<Avx512>(view, weights, x, x_rows, scratch, out);
-}
+MANYHOP_TILE_FUNCTIONS(MANYHOP_BF16_TARGET, Avx512);
 
 // Processor: CPUID leaf 7 says AVX-512 F, DQ, BW, VL and, in its second part, BF16 (bit 5 of EAX); XCR0 that
 // the system saves the registers.
@@ -115,9 +101,7 @@ bool right() { return same_as_emulated(multiply_once); }
 
 }  // namespace
 
-Unit avx512_unit() {
-  return {"avx512bf16", "AVX-512 with BF16", available, right, pairs, scores, weights, products};
-}
+Unit avx512_unit() { return TileFunctions::unit("avx512bf16", "AVX-512 with BF16", available, right); }
 
 }  // namespace manyhop::ops::cpu::tiles
 

@@ -96,7 +96,8 @@ TEST_CASE("tiles: scores are exact products, scaled") {
       std::vector<Index> loose(at(tiling.max_panel_cols));
       const int seen = for_tiled_panels(tiling, [&](const PanelView& view) {
         std::vector<float> values(at(view.panel->dense_cols * kPanelRows + 1), -5);
-        sddmm_tiles(view, q.data(), k.data(), width, scale, {gathered.data(), loose.data()}, values.data());
+        const TileScratch scratch{gathered.data(), loose.data()};
+        sddmm_tiles(view, q.data(), {k.data(), width, width}, scale, false, scratch, values.data());
         for (Offset c = 0; c < view.panel->dense_cols; ++c) {
           for (Offset r = 0; r < kPanelRows; ++r) {
             double want = 0;
@@ -108,6 +109,11 @@ TEST_CASE("tiles: scores are exact products, scaled") {
           }
         }
         CHECK(values.back() == -5);  // nothing past the panel's cells
+        if (scale != 1) return;
+        const std::vector<float> once = values;
+        sddmm_tiles(view, q.data(), {k.data(), width, width}, 1, true, scratch, values.data());
+        CHECK(values.back() == -5);
+        for (std::size_t i = 0; i + 1 < values.size(); ++i) REQUIRE(std::abs(values[i] - 2 * once[i]) < 1e-5);
       });
       CHECK(seen > 0);
     }
@@ -139,7 +145,7 @@ TEST_CASE("tiles: weights times rows, any order of columns") {
         CHECK(weights.size() <= 2 * values.size());  // fits where the floats were
         tile_weights(view, values.data(), scratch, weights.data());
         std::vector<float> out(at(kPanelRows * width), 1e9F);
-        spmm_tiles(view, weights.data(), {pairs.data(), width}, x_rows, scratch, out.data());
+        spmm_tiles(view, weights.data(), {pairs.data(), width}, scratch, out.data());
         for (Offset r = 0; r < kPanelRows; ++r) {
           for (Offset f = 0; f < width; ++f) {
             double want = 0;
@@ -171,4 +177,93 @@ TEST_CASE("tiles: a NaN weight stays NaN, a large one becomes infinite") {
     CHECK(std::isinf(static_cast<float>(weights[33])));
     CHECK(static_cast<float>(weights[1]) == 0);
   });
+}
+
+TEST_CASE("tiles: floats round to what rows of bf16 hold") {
+  const Offset n = 5;
+  const Offset width = 96;
+  Draw draw(4);
+  std::vector<float> floats(at(n * width));
+  std::vector<bf16> halves(floats.size());
+  const Rows<float> rows{floats.data(), n, width};
+  const Rows<bf16> rounded{halves.data(), n, width};
+  const auto number = [](Offset i, Offset f) { return 1.0F / static_cast<float>(i * 100 + f + 1); };
+  for (Offset i = 0; i < n; ++i) {
+    for (Offset f = 0; f < width; ++f) {
+      rows.row(f / 32 * 32, i)[f % 32] = number(i, f);
+      const Offset block = f / Rows<bf16>::kBlock * Rows<bf16>::kBlock;
+      rounded.row(block, i)[half_place(f - block)] = bf16(number(i, f));
+    }
+  }
+  std::vector<bf16> got(at(pair_elements(n, width)));
+  std::vector<bf16> want(got.size());
+  const std::vector<float> center(at(width));
+  make_pairs(Rows<const float>(rows), center.data(), 0, 3, {got.data(), width});
+  make_pairs(Rows<const bf16>(rounded), 0, 3, {want.data(), width});
+  CHECK(got == want);
+
+  const Offset stride = width + 32;
+  std::vector<bf16> side(at(n * stride), bf16(7));
+  make_halves(rows, center.data(), 0, n, side.data(), stride);
+  for (Offset i = 0; i < n; ++i) {
+    for (Offset f = 0; f < width; ++f) REQUIRE(side[at(i * stride + half_place(f))] == bf16(number(i, f)));
+    CHECK(side[at(i * stride + width)] == bf16(7));
+  }
+
+  std::vector<float> local(at(kPanelRows * width));
+  for (Offset r = 0; r < kPanelRows; ++r) {
+    for (Offset f = 0; f < width; ++f) local[at(r * width + f)] = number(r, f);
+  }
+  std::vector<bf16> words(local.size());
+  row_words(local.data(), width, words.data());
+  std::vector<bf16> pairs(local.size(), bf16(7));
+  row_pairs(local.data(), 32, width, {pairs.data(), width});
+  for (Offset r = 0; r < kPanelRows; ++r) {
+    for (Offset f = 0; f < width; ++f) {
+      const Offset place = half_place(f);
+      REQUIRE(words[at((place / 2 * kPanelRows + r) * 2 + place % 2)] == bf16(number(r, f)));
+      REQUIRE(pairs[at((r / 2 * width + f) * 2 + r % 2)] == (f < 32 ? bf16(7) : bf16(number(r, f))));
+    }
+  }
+}
+
+TEST_CASE("tiles: rows scattered into columns, added to what is there") {
+  for (const char* text : kPatterns) {
+    const Offset n = 207;
+    const Graph graph = pattern(text, n);
+    const Tiling tiling = make_tiling(graph);
+    for (const Offset width : {32, 64, 160}) {
+      const Offset from = width == 160 ? 64 : 0;
+      Draw draw(5);
+      std::vector<float> g(at(kPanelRows * width));
+      for (float& x : g) x = static_cast<float>(draw.next());
+      std::vector<bf16> pairs(g.size());
+      row_pairs(g.data(), 0, width, {pairs.data(), width});
+      std::vector<bf16> gathered(at(tile_gather_elements(width)));
+      std::vector<Index> loose(at(tiling.max_panel_cols));
+      const int seen = for_tiled_panels(tiling, [&](const PanelView& view) {
+        std::vector<float> values(at(view.panel->dense_cols * kPanelRows));
+        for (float& v : values) v = static_cast<float>(draw.rng.below(1 << 20)) / (1 << 20);
+        std::vector<float> sums(at(n * width), 3);
+        std::vector<double> want(sums.begin(), sums.end());
+        const Rows<float> out{sums.data(), n, width};
+        scatter_tiles(view, values.data(), {pairs.data(), width}, from, width,
+                      {gathered.data(), loose.data()}, out);
+        for (Offset c = 0; c < view.panel->dense_cols; ++c) {
+          for (Offset f = from; f < width; ++f) {
+            double& sum = want[at(view.cols[c] * width + f)];
+            for (Offset r = 0; r < kPanelRows; ++r) {
+              sum += static_cast<double>(static_cast<float>(bf16(values[at(c * kPanelRows + r)]))) *
+                     static_cast<double>(g[at(r * width + f)]);
+            }
+          }
+        }
+        for (Offset i = 0; i < n; ++i) {
+          for (Offset f = 0; f < width; ++f)
+            REQUIRE(std::abs(out.row(f / 32 * 32, i)[f % 32] - want[at(i * width + f)]) < 1e-4);
+        }
+      });
+      CHECK(seen > 0);
+    }
+  }
 }
