@@ -349,11 +349,11 @@ def test_tf32_is_torchs_own_switch():
     try:
         for precision, wanted in (("high", True), ("highest", False)):
             torch.set_float32_matmul_precision(precision)
-            assert mh.torch_ops.tf32_is_wanted() == wanted
+            assert mh.torch_attention.tf32_is_wanted() == wanted
             assert torch.equal(mh.attention(x, x, x, g), plain)
         if hasattr(switches, "fp32_precision"):
             switches.fp32_precision = "tf32"  # allow_tf32 raises from here on
-            assert mh.torch_ops.tf32_is_wanted()
+            assert mh.torch_attention.tf32_is_wanted()
             switches.fp32_precision = "ieee"
     finally:
         torch.set_float32_matmul_precision(before)

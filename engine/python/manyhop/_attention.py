@@ -1,4 +1,4 @@
-"""Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_ops."""
+"""Sparse attention with K hops of diffusion, on NumPy arrays; torch tensors go to manyhop.torch_attention."""
 
 from __future__ import annotations
 
@@ -256,9 +256,9 @@ def attention(q: Any, k: Any, v: Any, graph: Graphs, *, hops: Int = 1, teleport:
     [0.0, 0.0, 4.0, 6.0]
     """
     if is_torch(q) or is_torch(k) or is_torch(v):
-        from . import torch_ops
+        from . import torch_attention
 
-        return torch_ops.attention(q, k, v, graph, hops=hops, teleport=teleport, scale=scale, bias=bias, lengths=lengths,
+        return torch_attention.attention(q, k, v, graph, hops=hops, teleport=teleport, scale=scale, bias=bias, lengths=lengths,
                                    dropout_p=dropout_p, hop_dropout_p=hop_dropout_p, seed=seed, layout=layout,
                                    return_lse=return_lse, return_weights=return_weights, backward=backward,
                                    reorder=reorder, backend=backend)
@@ -366,7 +366,7 @@ class Plan:
             here, there = (", ".join(f"{name}={size}" for name, size in sizes.items()) for sizes in (found, wanted))
             raise BadValue(f"q, k, v: {here} where the plan has {there}")
         if is_torch(q):
-            from .torch_ops import autocast
+            from ._tensors import autocast
 
             tensors = autocast(*tensors)
         kinds = [str(x.dtype).removeprefix("torch.") for x in tensors]

@@ -124,9 +124,9 @@ def diffuse(graph: Graph, x: Any, kernel: Kernel = "ppr", *, teleport: Real | Te
         raise BadType(f"graph: {type(graph).__name__}, a Graph is wanted")
     some = coefficients if isinstance(coefficients, (list, tuple)) else [coefficients]
     if any(is_torch(value) for value in (x, weights, teleport, t, *some)):
-        from . import torch_ops
+        from . import torch_diffusion
 
-        return torch_ops.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
+        return torch_diffusion.diffuse(graph, x, kernel, teleport=teleport, t=t, coefficients=coefficients, hops=hops, tol=tol,
                                  normalization=normalization, dangling=dangling, weights=weights, backward=backward, backend=backend)
     hops, tol = check_call(kernel, hops, tol, normalization, dangling, backward, backend)
     check_given(kernel, teleport, t)

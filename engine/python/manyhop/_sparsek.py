@@ -160,7 +160,7 @@ def topk(z: A, k: Int) -> A:
     if is_torch(z):
         import torch
 
-        from .torch_ops import _array as torch_array
+        from ._tensors import array_of as torch_array
         from .torch_sparsek import known
 
         array = torch_array(known(z, "z").cpu())
@@ -475,7 +475,7 @@ class SparseKCache:
             if str(x.dtype).removeprefix("torch.") != dtype:
                 raise BadType(f"{name}: {x.dtype}, this cache wants {dtype}")
             if torch:
-                from .torch_ops import _array as torch_array
+                from ._tensors import array_of as torch_array
 
                 x = torch_array(x)
             arrays.append(x.view(np.uint16) if str(x.dtype) == "bfloat16" else x)

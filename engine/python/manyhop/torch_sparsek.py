@@ -11,7 +11,7 @@ from ._operator import operator, refuse_tangents
 from ._check import number, real
 from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
 from .errors import BadType, BadValue
-from .torch_ops import _DTYPES, _array, _real, _tensor, autocast, cast, on_device, room, same_types, stream_of
+from ._tensors import DTYPES, array_of, autocast, cast, dense_tensor, on_device, real_type, room, same_types, stream_of
 
 
 @operator("manyhop::sparsek", waits=True)
@@ -21,7 +21,7 @@ def _sparsek(z: Tensor, k: Tensor, offsets: Optional[Tensor], temperature: float
     tau = torch.empty(k.shape, dtype=torch.float64, device=z.device)
     cuts = None if offsets is None else ragged(offsets.cpu().numpy(), z.numel())
     with on_device(z):  # k of each row is read on the host
-        _core.sparsek(_array(z), 0.0, _array(p), np.ascontiguousarray(_array(k.cpu())), cuts, temperature, _array(tau), ordered,
+        _core.sparsek(array_of(z), 0.0, array_of(p), np.ascontiguousarray(array_of(k.cpu())), cuts, temperature, array_of(tau), ordered,
                       torch.get_num_threads(), stream_of(z))
     return p, tau
 
@@ -38,7 +38,7 @@ def _sparsek_backward(p: Tensor, g: Tensor, k: Tensor, offsets: Optional[Tensor]
     dk = torch.empty(k.shape, dtype=torch.float64, device=p.device)
     cuts = None if offsets is None else ragged(offsets.cpu().numpy(), p.numel())
     with on_device(p):
-        _core.sparsek_vjp(_array(p), _array(g), _array(dz), _array(dk), cuts, temperature, torch.get_num_threads(), stream_of(p))
+        _core.sparsek_vjp(array_of(p), array_of(g), array_of(dz), array_of(dk), cuts, temperature, torch.get_num_threads(), stream_of(p))
     return dz, dk.to(k.device)
 
 
@@ -79,17 +79,17 @@ def sparsek_jvp(p, dz, dk, temperature, offsets):
     with room(rows, flat, rows.dtype, "the result"):
         out = torch.empty(flat, dtype=rows.dtype, device=rows.device)
     with on_device(rows):
-        _core.sparsek_jvp(_array(rows), _array(change), _array(out), jvp_of_k(dk, rows, cuts), cuts,
+        _core.sparsek_jvp(array_of(rows), array_of(change), array_of(out), jvp_of_k(dk, rows, cuts), cuts,
                           temperature, torch.get_num_threads(), stream_of(rows))
     return out.reshape(shape).to(p.dtype)
 
 
 def known(z, name):
     """Of a type that is computed in; float16 as float32."""
-    z = _tensor(z, name, cuda=True)
+    z = dense_tensor(z, name, cuda=True)
     if z.dtype == torch.float16:
         return cast(z, torch.float32, name)
-    if z.dtype not in _DTYPES:
+    if z.dtype not in DTYPES:
         raise BadType(f"{name}: {z.dtype}, expected float64, float32, bfloat16 or float16")
     return z
 
@@ -145,14 +145,14 @@ def sparsek(z, k, *, temperature=1.0, offsets=None, method="linear", return_tau=
 
 def causal_sparsek(scores, k, cap, temperature):
     """:func:`manyhop.causal_sparsek` of a tensor; without gradients."""
-    scores = _tensor(scores.detach(), "scores", cuda=True)
+    scores = dense_tensor(scores.detach(), "scores", cuda=True)
     check_real(scores, "scores")
     if scores.dim() not in (1, 2):
         raise BadValue(f"scores: {scores.dim()} axes, 1 or 2 are wanted")
-    kind = _real(scores.dtype) if scores.is_floating_point() else torch.float64
+    kind = real_type(scores.dtype) if scores.is_floating_point() else torch.float64
     rows = cast(scores, kind, "scores").reshape(scores.shape[0] if scores.dim() == 2 else 1, scores.shape[-1])
     with on_device(rows):
-        found = _core.causal_selections(_array(rows), k, cap, temperature, torch.get_num_threads(), stream_of(rows))
+        found = _core.causal_selections(array_of(rows), k, cap, temperature, torch.get_num_threads(), stream_of(rows))
     found = [Selection(core) for core in found]
     return found if scores.dim() == 2 else found[0]
 
@@ -166,7 +166,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, scores: Tensor, keys: float, cap
     with room(q, shape, q.dtype, "the result"):
         out = q.new_empty(shape)
     with on_device(q):
-        _core.sparsek_attention(_array(q), _array(k), _array(v), _array(scores), _array(out), options, torch.get_num_threads(),
+        _core.sparsek_attention(array_of(q), array_of(k), array_of(v), array_of(scores), array_of(out), options, torch.get_num_threads(),
                                 _settings._limit, stream_of(q))
     return out
 
@@ -184,8 +184,8 @@ def _attention_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, scores: Tens
     options = attention_options(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
     grads = [torch.empty_like(x) if want else x.new_empty(0) for x, want in zip((q, k, v, scores), needed)]
     with on_device(q):
-        _core.sparsek_attention_backward(_array(q), _array(k), _array(v), _array(scores), _array(g),
-                                         *(_array(x) if want else None for x, want in zip(grads, needed)), options,
+        _core.sparsek_attention_backward(array_of(q), array_of(k), array_of(v), array_of(scores), array_of(g),
+                                         *(array_of(x) if want else None for x, want in zip(grads, needed)), options,
                                          torch.get_num_threads(), _settings._limit, stream_of(q))
     return tuple(grads)
 
@@ -216,8 +216,8 @@ _attention.register_autograd(_backward_attention, setup_context=_setup_attention
 def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, gate="values", temperature=1.0, hops=1,
                       teleport=0.0, scale=None):
     """:func:`manyhop.sparsek_attention` on torch tensors."""
-    q = _tensor(q, "q", cuda=True)
-    k, v, scores = (_tensor(x, name, q, cuda=True) for name, x in (("k", k), ("v", v), ("scores", scores)))
+    q = dense_tensor(q, "q", cuda=True)
+    k, v, scores = (dense_tensor(x, name, q, cuda=True) for name, x in (("k", k), ("v", v), ("scores", scores)))
     refuse_tangents(q, k, v, scores)
     check_real(scores, "scores")
     for name, x, axes in (("q", q, 4), ("k", k, 4), ("v", v, 4), ("scores", scores, 3)):
@@ -226,4 +226,4 @@ def sparsek_attention(q, k, v, scores, *, keys=64, cap=None, window=0, sinks=0, 
     check_shapes(q.shape, k.shape, v.shape, scores.shape)
     q, k, v, kind = same_types(*autocast(q, k, v))
     given = attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale)
-    return _attention(q, k, v, cast(scores, _real(q.dtype), "scores"), *given).to(kind)
+    return _attention(q, k, v, cast(scores, real_type(q.dtype), "scores"), *given).to(kind)

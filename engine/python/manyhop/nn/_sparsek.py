@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._check import flag, whole
 from .._sparsek import SparseKCache, attention_arguments, causal_sparsek
 from ..errors import BadType, BadValue
-from ..torch_ops import autocast, same_types
+from .._tensors import autocast, same_types
 from ..torch_sparsek import sparsek_attention
 from ._config import HIDDEN, check_tensor
 
