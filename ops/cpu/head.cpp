@@ -64,7 +64,7 @@ void Head<T, S>::pack() {
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
   if constexpr (std::is_same_v<T, bf16>) {
     if (!resources.shape.tiles) return;
-    const Offset padded = width();
+    const Offset padded = tile_width(in.d);
     const auto range = [&](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
         copy_half(in.k, in.token(i), in.d, 0, padded, scratch_.half_k + i * padded);

@@ -32,10 +32,10 @@ class Carver {
   std::size_t used_ = 0;
 };
 
-/// Features that rows of K and Z are padded to: whole tiles where tiles multiply them.
+/// Features that rows of K and Z are padded to: whole tiles where tiles multiply rows of floats.
 template <class S>
 Offset head_width(const HeadShape& shape, Offset features) {
-  return shape.tiles ? tile_width(features) : padded_width<S>(features);
+  return shape.tiles && !shape.half ? tile_width(features) : padded_width<S>(features);
 }
 
 /// Scratch of one panel in flight.
@@ -70,7 +70,7 @@ struct HeadScratch {
   std::vector<S*> checkpoint;
   std::vector<C*> g;       // backward: G of a segment, and one more
   bool keys_lent = false;  // g[0] lies where k does
-  // With tiles: k [n_cols][width], and the pairs of the Z that a hop reads, at last those of k.
+  // With tiles: k [n_cols][tile_width(d)], and the pairs of the Z that a hop reads, at last those of k.
   bf16* half_k = nullptr;
   bf16* pairs = nullptr;
   // Backward: what is taken off k before it is paired [width]; all Z of a segment side by side, [longest]

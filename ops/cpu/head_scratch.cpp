@@ -34,8 +34,7 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
     scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(widest));
     scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);
     const Offset hops = shape.backward ? std::clamp<Offset>(shape.hops, 1, kTileBatch) : 0;
-    scratch.queries =
-        carver.take<bf16>(kPanelRows * std::max(head_width<C>(shape, shape.d), hops * value_width));
+    scratch.queries = carver.take<bf16>(kPanelRows * std::max(tile_width(shape.d), hops * value_width));
     scratch.weights = carver.take<bf16>(tile_weight_elements(shape.max_panel_cols));
   }
   return scratch;
