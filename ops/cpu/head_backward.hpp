@@ -152,9 +152,6 @@ class Backward {
   // Z of the segment's hops side by side in bf16, for tiles.
   void make_halves(int hops);
 
-  // Likewise the pairs of k, for key_products.
-  void pair_keys();
-
   // out = d_values k over the panel's dense columns, in s.out.
   void key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s);
 

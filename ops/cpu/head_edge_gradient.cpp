@@ -149,16 +149,6 @@ void Backward<T>::accumulate(int hops, bool fresh) {
 }
 
 template <class T>
-void Backward<T>::pair_keys() {
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (!head_.resources.shape.tiles) return;
-    const Rows<const C> keys = head_.keys(scratch().k);
-    center_of(keys, in_.n_cols, scratch().center);
-    head_.pair_up(keys, scratch().center);
-  }
-}
-
-template <class T>
 void Backward<T>::finish(int hops, int segments) {
   const bool keep_all = parallel_;
   const bool whole = scratch().d_values != nullptr;
@@ -166,7 +156,7 @@ void Backward<T>::finish(int hops, int segments) {
   const Rows<C> dk = head_.keys(scratch().dk);
   if (segments <= 1) make_halves(hops);
   if (segments <= 1 && rest_first) rest_gradient(hops, true);
-  pair_keys();
+  head_.pair_up(Rows<const C>(head_.keys(scratch().k)));  // for key_products
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
     C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
@@ -254,16 +244,7 @@ void Backward<T>::key_products(const PanelView& view, const C* d_values, PanelSc
   const Rows<const C> keys = head_.keys(scratch().k);
   if constexpr (std::is_same_v<T, bf16>) {
     if (tiled(view, head_.careful_keys)) {
-      // Gradients of a row sum to nearly nothing, and with them what all keys have in common.
       head_.tile_products(view, s, d_values, keys.width);
-      alignas(64) C sums[kPanelRows] = {};
-      for (Offset c = 0; c < view.panel->dense_cols; ++c) {
-        for (Offset r = 0; r < kPanelRows; ++r) sums[r] += d_values[c * kPanelRows + r];
-      }
-      for (Offset r = 0; r < kPanelRows; ++r) {
-        C* row = s.out + r * keys.width;
-        for (Offset f = 0; f < keys.width; ++f) row[f] += sums[r] * scratch().center[f];
-      }
       return;
     }
   }

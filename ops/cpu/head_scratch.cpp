@@ -54,8 +54,8 @@ HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const H
   if (shape.tiles) {
     scratch.half_k = carver.take<bf16>(shape.n_cols * tile_width(shape.d));
     scratch.pairs = carver.take<bf16>(pair_elements(longest, std::max(width, value_width)));
+    if (!shape.half) scratch.center = carver.take<C>(std::max(width, value_width));
     if (shape.backward) {
-      scratch.center = carver.take<C>(width);
       scratch.halves = carver.take<bf16>(longest * segments.length * value_width);
       scratch.centers = carver.take<C>(segments.length * value_width);
     }
