@@ -189,7 +189,6 @@ TEST_CASE("tiles: a NaN weight stays NaN, a large one becomes infinite") {
 TEST_CASE("tiles: floats round to what rows of bf16 hold") {
   const Offset n = 5;
   const Offset width = 96;
-  Draw draw(4);
   std::vector<float> floats(at(n * width));
   std::vector<bf16> halves(floats.size());
   const Rows<float> rows{floats.data(), n, width};
