@@ -26,7 +26,8 @@ struct AttentionOptions;
 /// the same. Stays empty where the backward pass would not take it (checkpointed, implicit, hops = 0, the
 /// reference backend) or where it would pass the memory limit.
 /// A call of bf16 tensors that is given a state holds rows between hops in fp32, one without in bf16;
-/// products round their factors to bf16 either way, where the machine multiplies bf16.
+/// products round their factors to bf16 either way, where the machine multiplies bf16 and the plan's graph
+/// has dense columns enough (Plan::explain).
 ///
 /// Bytes    about 4 h (m + (K - 1) n d_v) for fp32 and bf16, twice that for f64.
 class AttentionState {

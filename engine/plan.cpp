@@ -10,6 +10,7 @@
 #include "manyhop/engine/schedule.hpp"
 #include "manyhop/graphs/base/error.hpp"
 #include "manyhop/graphs/base/parallel.hpp"
+#include "manyhop/ops/cpu/tiles.hpp"
 
 namespace manyhop {
 
@@ -75,6 +76,30 @@ void check_size(const PlanOptions& o, const Graph& graph) {
   }
 }
 
+// Whether tiles save more than they cost where gradients follow: cells take 0.7 of the time there, but all
+// rows are rounded and paired, as much as 8 cells a row, and rows of float are padded to whole tiles for
+// single edges as well, each of which takes as long as three cells.
+bool tiles_pay(const ops::HeadShape& shape, std::span<const Tiling> tilings) {
+  double cells = 0;
+  double tiled = 0;  // padded to whole steps
+  double edges = 0;
+  double rows = 0;
+  for (const Tiling& tiling : tilings) {
+    for (const Panel& panel : tiling.panels) {
+      if (!ops::cpu::worth_tiles(panel)) continue;
+      cells += static_cast<double>(panel.dense_cols * kPanelRows);
+      tiled += static_cast<double>(ops::cpu::tile_weight_elements(panel.dense_cols));
+    }
+    edges += static_cast<double>(tiling.irregular_edges);
+    rows += static_cast<double>(tiling.rows.size());
+  }
+  const auto work = [&](Offset d, Offset d_value) { return static_cast<double>(d + shape.hops * d_value); };
+  const double wider =
+      work(ops::cpu::tile_width(shape.d), ops::cpu::tile_width(shape.d_value)) /
+      work(ops::cpu::padded_width<float>(shape.d), ops::cpu::padded_width<float>(shape.d_value));
+  return wider * (0.7 * tiled + 3 * edges) + 8 * rows < cells + 3 * edges;
+}
+
 ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
                         std::span<const Tiling> tilings) {
   ops::HeadShape shape{.n_rows = graphs[0].n_rows(),
@@ -84,6 +109,7 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
                        .hops = o.hops,
                        .backward = o.backward};
   for (const Tiling& tiling : tilings) shape.cover(tiling);
+  shape.dense = tiles_pay(shape, tilings);
   return shape;
 }
 
@@ -114,7 +140,8 @@ ops::HeadShape with_arithmetic(ops::HeadShape shape, DType dtype) {
   const bool rounds = dtype == DType::bf16 && shape.d_value >= 16;
   shape.half = rounds && !shape.backward && !shape.exact;
   // An iteration of rounded factors may end in a cycle instead of at a fixed point.
-  shape.tiles = rounds && shape.mode != ops::HeadBackward::implicit && !tiles_name().empty();
+  shape.tiles = rounds && (shape.half || shape.dense) && shape.mode != ops::HeadBackward::implicit &&
+                !tiles_name().empty();
   return shape;
 }
 

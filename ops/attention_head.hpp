@@ -104,6 +104,7 @@ struct HeadShape {
   bool kept = false;   // A and Z lie in memory that outlives the forward pass
   bool exact = false;  // gradients may follow: Z keeps the type of the arithmetic
   bool half = false;   // bf16 storage: V and Z are bf16 too, with sums in fp32; not where gradients follow
+  bool dense = false;  // tiles would save more than they cost where gradients follow, too
   bool tiles = false;  // of bf16: dense columns by tiles, all factors rounded to bf16, sums in fp32
 
   /// Grows to what heads over this tiling need.

@@ -64,7 +64,7 @@ void Head<T, S>::pack() {
   careful = !pack_rows(in.v, in.d_value, features(scratch_.z[0]));
   if constexpr (std::is_same_v<T, bf16>) {
     if (!resources.shape.tiles) return;
-    const Offset padded = width();
+    const Offset padded = tile_width(in.d);
     const auto range = [&](Offset begin, Offset end) {
       for (Offset i = begin; i < end; ++i) {
         copy_half(in.k, in.token(i), in.d, 0, padded, scratch_.half_k + i * padded);
@@ -76,9 +76,11 @@ void Head<T, S>::pack() {
 
 template <class T, class S>
 template <class R>
-void Head<T, S>::pair_up([[maybe_unused]] Rows<const R> x, [[maybe_unused]] const C* center) const {
+void Head<T, S>::pair_up([[maybe_unused]] Rows<const R> x) {
   if constexpr (std::is_same_v<T, bf16>) {
     if (!resources.shape.tiles) return;
+    if constexpr (std::is_same_v<R, float>) centered = center_of(x, in.n_cols, scratch_.center);
+    [[maybe_unused]] const float* center = centered ? scratch_.center : nullptr;
     const auto range = [&](Offset begin, Offset end) {
       if constexpr (std::is_same_v<R, float>) {
         make_pairs(x, center, begin, end, {scratch_.pairs, x.width});
@@ -113,8 +115,13 @@ template <class T, class S>
 void Head<T, S>::tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
                                Offset padded) const {
   if constexpr (std::is_same_v<T, bf16>) {
-    tile_weights(view, values, scratch.tiles, scratch.weights);
+    alignas(64) float sums[kPanelRows];
+    tile_weights(view, values, scratch.tiles, scratch.weights, sums);
     spmm_tiles(view, scratch.weights, {scratch_.pairs, padded}, scratch.tiles, scratch.out);
+    for (Offset r = 0; r < kPanelRows && centered; ++r) {
+      float* row = scratch.out + r * padded;
+      for (Offset f = 0; f < padded; ++f) row[f] += sums[r] * scratch_.center[f];
+    }
   }
 }
 
@@ -271,7 +278,7 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
   template __VA_ARGS__::Head(const HeadInput<__VA_ARGS__::Stored>&, const HeadResources&);             \
   template void __VA_ARGS__::pack();                                                                   \
   template void __VA_ARGS__::pack_keys();                                                              \
-  template void __VA_ARGS__::pair_up(Rows<const __VA_ARGS__::C>, const __VA_ARGS__::C*) const;         \
+  template void __VA_ARGS__::pair_up(Rows<const __VA_ARGS__::C>);                                      \
   template void __VA_ARGS__::tile_products(const PanelView&, PanelScratch<__VA_ARGS__::C>&,            \
                                            const __VA_ARGS__::C*, Offset) const;                       \
   template void __VA_ARGS__::gather_rows(const PanelView&, Rows<const __VA_ARGS__::C>, Offset, Offset, \

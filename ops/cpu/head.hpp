@@ -32,10 +32,10 @@ class Carver {
   std::size_t used_ = 0;
 };
 
-/// Features that rows of K and Z are padded to: whole tiles where tiles multiply them.
+/// Features that rows of K and Z are padded to: whole tiles where tiles multiply rows of floats.
 template <class S>
 Offset head_width(const HeadShape& shape, Offset features) {
-  return shape.tiles ? tile_width(features) : padded_width<S>(features);
+  return shape.tiles && !shape.half ? tile_width(features) : padded_width<S>(features);
 }
 
 /// Scratch of one panel in flight.
@@ -70,12 +70,13 @@ struct HeadScratch {
   std::vector<S*> checkpoint;
   std::vector<C*> g;       // backward: G of a segment, and one more
   bool keys_lent = false;  // g[0] lies where k does
-  // With tiles: k [n_cols][width], and the pairs of the Z that a hop reads, at last those of k.
+  // With tiles: k [n_cols][tile_width(d)], and the pairs of the Z that a hop reads, at last those of k.
   bf16* half_k = nullptr;
   bf16* pairs = nullptr;
-  // Backward: what is taken off k before it is paired [width]; all Z of a segment side by side, [longest]
-  // [hops][value_width], and what is taken off them [hops][value_width].
+  // With tiles and rows of floats: what is taken off rows before they are paired.
   C* center = nullptr;
+  // Backward: all Z of a segment side by side, [longest][hops][value_width], and what is taken off them
+  // [hops][value_width].
   bf16* halves = nullptr;
   C* centers = nullptr;
 
@@ -107,9 +108,9 @@ class Head {
   /// z_out = (1 - a) A z_in + a V with dropout of hop t. Makes (first) or reads A. Rows of z_out past n_rows
   /// are not touched. With `last` the result goes to out->out alone, and z_out is scratch (null: none).
   void hop(int t, bool first, const S* z_in, S* z_out, const HeadOutput<T>* out, bool last = false);
-  /// With tiles: the pairs of x, for the products that read it; of floats less `center` (null: none).
+  /// With tiles: the pairs of x, for the products that read it; of floats less their center.
   template <class R>
-  void pair_up(Rows<const R> x, const C* center = nullptr) const;
+  void pair_up(Rows<const R> x);
   /// A of one panel: softmax, dropout, and what `out` asks for beside the result (null: nothing).
   void make_weights(const PanelView& view, PanelScratch<C>& scratch, C* values, const HeadOutput<T>* out);
   /// What a caller may ask for beside `out`: lse and weights.
@@ -121,7 +122,7 @@ class Head {
   /// out = A z over the panel's dense columns.
   void dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
                       Rows<const S> z) const;
-  /// out = values x over the panel's dense columns by tiles, x as its pairs [.][padded].
+  /// out = values x over the panel's dense columns by tiles; pair_up(x) came before, x has rows of `padded`.
   void tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values, Offset padded) const;
   bool tiled(const Panel& panel) const { return resources.shape.tiles && !careful && worth_tiles(panel); }
   /// Makes scores of rows with a large peak again, relative to it; the peak is left in shift [32]. False when
@@ -161,6 +162,7 @@ class Head {
   HeadScratch<C, S> scratch_;
   bool careful = false;       // v, or a Z that a hop has written, holds a NaN or an infinity
   bool careful_keys = false;  // k does
+  bool centered = false;      // what pair_up took off is not 0
 
  private:
   /// Whether all of it was finite.

@@ -127,9 +127,21 @@ class Backward {
 
   void mask(int t, C* g);
 
-  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for the segment's hops: of single edges in passes over all
-  // panels, a block of features at a time, where there is memory for those of all panels.
-  void rest_gradient(int hops, bool fresh);
+  // body(first, count, fresh) for the hops of one segment that holds all of them, in groups as several
+  // segments would have them: the memory at hand must not show in the order of sums.
+  template <class F>
+  void for_groups(int hops, F&& body) const {
+    const Segments groups = Segments::of(head_.resources.shape, true);
+    for (int j = groups.count - 1; j >= 0; --j) {
+      const int first = j * groups.length;
+      body(first, std::min(groups.length, hops - first), j + 1 == groups.count);
+    }
+  }
+
+  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for hops first .. first + count - 1 of the segment: of single
+  // edges in passes over all panels, a block of features at a time, where there is memory for those of all
+  // panels.
+  void rest_gradient(int first, int count, bool fresh);
   void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest);
   // Memory for gradients of single edges where d_values is not there; null: none that is large enough.
   C* rest_alone();
@@ -140,7 +152,7 @@ class Backward {
     return rest_alone() + in_.tiling->rest_indptr[static_cast<std::size_t>(panel.first)];
   }
   // Of dense columns, and with `rest` of single edges, in one panel.
-  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
+  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh, bool rest,
                       C* d_values);
 
   void accumulate(int hops, bool fresh);
@@ -151,9 +163,6 @@ class Backward {
 
   // Z of the segment's hops side by side in bf16, for tiles.
   void make_halves(int hops);
-
-  // Likewise the pairs of k, for key_products.
-  void pair_keys();
 
   // out = d_values k over the panel's dense columns, in s.out.
   void key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s);
@@ -180,6 +189,7 @@ class Backward {
   std::vector<double> teleport_sums_;       // by panel: sum of A dA / (1 - a)
   const C* z_start_ = nullptr;
   int single_ = 0;
+  int halves_ = 0;  // hops that lie side by side
   bool arranged_ = false;
   bool weights_made_ = false;  // A lies in the head's memory
 };

@@ -62,16 +62,16 @@ auto Backward<T>::rest_alone() -> C* {
 }
 
 template <class T>
-void Backward<T>::rest_gradient(int hops, bool fresh) {
+void Backward<T>::rest_gradient(int first, int count, bool fresh) {
   if (in_.tiling->irregular_edges == 0) return;
   head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
-    for (int i = 0; i < hops; ++i) {
+    for (int i = first; i < first + count; ++i) {
       const Rows<const C> x = head_.features(z_at(i));
       for (Offset block = 0; block < x.width; block += x.kBlock) {
         check_stop();
         for (Offset p = begin; p < end; ++p) {
           const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
-          rest_scores(view, i, block, !fresh || i > 0 || block > 0, rest_of(*view.panel));
+          rest_scores(view, i, block, !fresh || i > first || block > 0, rest_of(*view.panel));
         }
       }
     }
@@ -87,31 +87,33 @@ void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool a
 }
 
 template <class T>
-void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int hops, bool fresh, bool rest,
-                                 C* d_values) {
+void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh,
+                                 bool rest, C* d_values) {
   const Offset padded = head_.value_width();
   const bool tiles = tiled(view, false);
+  const int end = first + count;
   if constexpr (std::is_same_v<T, bf16>) {
     // All hops are one product of long rows: <G_1, Z_0> + <G_2, Z_1> + ...
-    for (int i = 0; i < hops && tiles; i += kTileBatch) {
-      const int count = std::min<int>(kTileBatch, hops - i);
+    for (int i = first; i < end && tiles; i += kTileBatch) {
+      const int batch = std::min<int>(kTileBatch, end - i);
       alignas(64) C common[kPanelRows] = {};  // with the centers
-      for (int t = 0; t < count; ++t) {
+      for (int t = 0; t < batch; ++t) {
         Head<T>::gather_rows(view, g_after(i + t), 0, padded, s.rows);
         row_words(s.rows, padded, s.queries + t * padded * kPanelRows);
         add_dots(s.rows, scratch().centers + (i + t) * padded, padded, common);
       }
       for (Offset c = 0; c < view.panel->dense_cols; ++c) {
         C* cells = d_values + c * kPanelRows;
-        for (Offset r = 0; r < kPanelRows; ++r) cells[r] = fresh && i == 0 ? common[r] : cells[r] + common[r];
+        for (Offset r = 0; r < kPanelRows; ++r)
+          cells[r] = fresh && i == first ? common[r] : cells[r] + common[r];
       }
-      const TileKeys z{scratch().halves + i * padded, count * padded, hops * padded};
+      const TileKeys z{scratch().halves + i * padded, batch * padded, halves_ * padded};
       sddmm_tiles(view, s.queries, z, 1, true, s.tiles, d_values);
     }
   }
-  for (int i = 0; i < hops; ++i) {
+  for (int i = first; i < end; ++i) {
     const Rows<const C> x = head_.features(z_at(i));
-    const bool more = !fresh || i > 0;
+    const bool more = !fresh || i > first;
     if (!tiles) {
       Head<T>::gather_rows(view, g_after(i), 0, padded, s.rows);
       Head<T>::transpose_rows(s.rows, padded, s.rows_t);
@@ -127,6 +129,7 @@ template <class T>
 void Backward<T>::make_halves(int hops) {
   if constexpr (std::is_same_v<T, bf16>) {
     if (!head_.resources.shape.tiles) return;
+    halves_ = hops;
     const Offset padded = head_.value_width();
     C* centers = scratch().centers;
     for (int i = 0; i < hops; ++i) center_of(head_.features(z_at(i)), in_.n_cols, centers + i * padded);
@@ -142,20 +145,10 @@ void Backward<T>::make_halves(int hops) {
 template <class T>
 void Backward<T>::accumulate(int hops, bool fresh) {
   make_halves(hops);
-  rest_gradient(hops, fresh);
+  rest_gradient(0, hops, fresh);
   head_.for_panels(true, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
-    panel_gradient(view, s, hops, fresh, false, scratch().d_values + view.panel->values);
+    panel_gradient(view, s, 0, hops, fresh, false, scratch().d_values + view.panel->values);
   });
-}
-
-template <class T>
-void Backward<T>::pair_keys() {
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (!head_.resources.shape.tiles) return;
-    const Rows<const C> keys = head_.keys(scratch().k);
-    center_of(keys, in_.n_cols, scratch().center);
-    head_.pair_up(keys, scratch().center);
-  }
 }
 
 template <class T>
@@ -165,14 +158,17 @@ void Backward<T>::finish(int hops, int segments) {
   const bool rest_first = hops > 0 && (whole || rest_alone() != nullptr);
   const Rows<C> dk = head_.keys(scratch().dk);
   if (segments <= 1) make_halves(hops);
-  if (segments <= 1 && rest_first) rest_gradient(hops, true);
-  pair_keys();
+  if (segments <= 1 && rest_first)
+    for_groups(hops, [&](int first, int count, bool fresh) { rest_gradient(first, count, fresh); });
+  head_.pair_up(Rows<const C>(head_.keys(scratch().k)));  // for key_products
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
     C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
     if (segments <= 1) {
       if (hops == 0) std::fill_n(d_values, in_.tiling->panel_values(panel), C{0});
-      panel_gradient(view, s, hops, true, !rest_first, d_values);
+      for_groups(hops, [&](int first, int count, bool fresh) {
+        panel_gradient(view, s, first, count, fresh, !rest_first, d_values);
+      });
       if (rest_first && !whole) {
         const Offset dense = panel.dense_cols * kPanelRows;
         std::copy_n(rest_of(panel), in_.tiling->panel_values(panel) - dense, d_values + dense);
@@ -254,16 +250,7 @@ void Backward<T>::key_products(const PanelView& view, const C* d_values, PanelSc
   const Rows<const C> keys = head_.keys(scratch().k);
   if constexpr (std::is_same_v<T, bf16>) {
     if (tiled(view, head_.careful_keys)) {
-      // Gradients of a row sum to nearly nothing, and with them what all keys have in common.
       head_.tile_products(view, s, d_values, keys.width);
-      alignas(64) C sums[kPanelRows] = {};
-      for (Offset c = 0; c < view.panel->dense_cols; ++c) {
-        for (Offset r = 0; r < kPanelRows; ++r) sums[r] += d_values[c * kPanelRows + r];
-      }
-      for (Offset r = 0; r < kPanelRows; ++r) {
-        C* row = s.out + r * keys.width;
-        for (Offset f = 0; f < keys.width; ++f) row[f] += sums[r] * scratch().center[f];
-      }
       return;
     }
   }

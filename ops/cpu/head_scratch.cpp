@@ -34,8 +34,7 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
     scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(widest));
     scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);
     const Offset hops = shape.backward ? std::clamp<Offset>(shape.hops, 1, kTileBatch) : 0;
-    scratch.queries =
-        carver.take<bf16>(kPanelRows * std::max(head_width<C>(shape, shape.d), hops * value_width));
+    scratch.queries = carver.take<bf16>(kPanelRows * std::max(tile_width(shape.d), hops * value_width));
     scratch.weights = carver.take<bf16>(tile_weight_elements(shape.max_panel_cols));
   }
   return scratch;
@@ -55,8 +54,8 @@ HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const H
   if (shape.tiles) {
     scratch.half_k = carver.take<bf16>(shape.n_cols * tile_width(shape.d));
     scratch.pairs = carver.take<bf16>(pair_elements(longest, std::max(width, value_width)));
+    if (!shape.half) scratch.center = carver.take<C>(std::max(width, value_width));
     if (shape.backward) {
-      scratch.center = carver.take<C>(width);
       scratch.halves = carver.take<bf16>(longest * segments.length * value_width);
       scratch.centers = carver.take<C>(segments.length * value_width);
     }

@@ -43,7 +43,7 @@ void Head<T, S>::dense_scores(const PanelView& view, PanelScratch<C>& scratch, C
   if constexpr (std::is_same_v<T, bf16>) {
     if (resources.shape.tiles && worth_tiles(*view.panel)) {
       // Products of bf16 are exact in fp32, those of a scaled q would not be.
-      const Offset padded = width();
+      const Offset padded = tile_width(in.d);
       std::array<std::uint32_t, 128> words;
       auto* to = reinterpret_cast<std::uint32_t*>(scratch.queries);
       for (int r = 0; r < kPanelRows; ++r) {

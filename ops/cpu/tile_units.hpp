@@ -16,9 +16,10 @@ struct Unit {
   void (*float_pairs)(Rows<const float>, const float*, Offset, Offset, PairRows) = nullptr;
   void (*row_pairs)(const float*, Offset, Offset, PairRows) = nullptr;
   void (*halves)(Rows<const float>, const float*, Offset, Offset, bf16*, Offset) = nullptr;
+  bool (*center)(Rows<const float>, Offset, float*) = nullptr;
   void (*row_words)(const float*, Offset, bf16*) = nullptr;
   void (*scores)(const PanelView&, const bf16*, TileKeys, float, bool, const TileScratch&, float*) = nullptr;
-  void (*weights)(const PanelView&, const float*, const TileScratch&, bf16*) = nullptr;
+  void (*weights)(const PanelView&, const float*, const TileScratch&, bf16*, float*) = nullptr;
   void (*products)(const PanelView&, const bf16*, PairRows, const TileScratch&, float*) = nullptr;
   void (*scatter)(const PanelView&, const float*, PairRows, Offset, Offset, const TileScratch&,
                   Rows<float>) = nullptr;
@@ -41,6 +42,9 @@ struct Unit {
                               Offset stride) {                                                              \
       halves_of(z, center, begin, end, to, stride);                                                         \
     }                                                                                                       \
+    TARGET static bool center(Rows<const float> z, Offset count, float* to) {                               \
+      return center_of_rows(z, count, to);                                                                  \
+    }                                                                                                       \
     TARGET static void row_words(const float* rows, Offset width, bf16* words) {                            \
       words_of_rows(rows, width, words);                                                                    \
     }                                                                                                       \
@@ -49,8 +53,8 @@ struct Unit {
       scores_of_panel<Multiplier>(view, q, k, scale, accumulate, scratch, values);                          \
     }                                                                                                       \
     TARGET static void weights(const PanelView& view, const float* values, const TileScratch& scratch,      \
-                               bf16* to) {                                                                  \
-      weights_of_panel(view, values, scratch, to);                                                          \
+                               bf16* to, float* sums) {                                                     \
+      weights_of_panel(view, values, scratch, to, sums);                                                    \
     }                                                                                                       \
     TARGET static void products(const PanelView& view, const bf16* weights, PairRows x,                     \
                                 const TileScratch& scratch, float* out) {                                   \
@@ -61,8 +65,8 @@ struct Unit {
       scatter_of_panel<Multiplier>(view, values, g, from, to, scratch, out);                                \
     }                                                                                                       \
     static Unit unit(const char* name, const char* needs, bool (*available)(), bool (*right)()) {           \
-      return {name,   needs,     available, right,   pairs,    float_pairs, row_pairs,                      \
-              halves, row_words, scores,    weights, products, scatter};                                    \
+      return {name,   needs,  available, right,  pairs,   float_pairs, row_pairs,                           \
+              halves, center, row_words, scores, weights, products,    scatter};                            \
     }                                                                                                       \
   }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -152,15 +153,24 @@ struct Walk {
   }
 };
 
+// 16 rows of a column, rounded, and added to `sum` before that.
+MANYHOP_INLINE void round_and_add(const float* column, Floats& sum, Words& to) {
+  Floats x;
+  load(column, x);
+  sum += x;
+  round_high(x, to);
+}
+
 // 32 dense columns of weights, given by their numbers (null: absent), as [32 rows][32 columns].
-MANYHOP_INLINE void weight_step(const float* const* columns, bf16* to) {
+MANYHOP_INLINE void weight_step(const float* const* columns, bf16* to, Floats* sums) {
   for (Offset half = 0; half < kPanelRows; half += kLanes) {
+    Floats& sum = sums[half / kLanes];
     Words words[16];
     for (int pair = 0; pair < 16; ++pair) {
       Words low = {};
       Words high = {};
-      if (columns[2 * pair] != nullptr) round_high(columns[2 * pair] + half, low);
-      if (columns[2 * pair + 1] != nullptr) round_high(columns[2 * pair + 1] + half, high);
+      if (columns[2 * pair] != nullptr) round_and_add(columns[2 * pair] + half, sum, low);
+      if (columns[2 * pair + 1] != nullptr) round_and_add(columns[2 * pair + 1] + half, sum, high);
       words[pair] = (low >> 16) | (high & 0xFFFF0000U);
     }
     transpose(words);
@@ -169,19 +179,21 @@ MANYHOP_INLINE void weight_step(const float* const* columns, bf16* to) {
 }
 
 MANYHOP_INLINE void weights_of_panel(const PanelView& view, const float* values, const TileScratch& scratch,
-                                     bf16* to) {
+                                     bf16* to, float* sums) {
+  Floats totals[kPanelRows / kLanes] = {};
   const float* columns[kTileCols];
   Walk walk(view, scratch.loose);
   for (Offset first = walk.next(); first >= 0; first = walk.next(), to += kTileCols * kPanelRows) {
     for (Offset c = 0; c < kTileCols; ++c) columns[c] = values + (first + c) * kPanelRows;
-    weight_step(columns, to);
+    weight_step(columns, to, totals);
   }
   for (Offset from = 0; from < walk.loose_count; from += kTileCols, to += kTileCols * kPanelRows) {
     for (Offset c = 0; c < kTileCols; ++c) {
       columns[c] = from + c < walk.loose_count ? values + scratch.loose[from + c] * kPanelRows : nullptr;
     }
-    weight_step(columns, to);
+    weight_step(columns, to, totals);
   }
+  if (sums != nullptr) std::memcpy(sums, totals, sizeof(totals));
 }
 
 // Two rows as Rows keeps them, word by word into pairs of features in their order; null: zeros.
@@ -264,6 +276,39 @@ MANYHOP_INLINE void halves_of(Rows<const float> z, const float* center, Offset b
       store(words, to + i * stride + block);
     }
   }
+}
+
+// Squares of floats may lie outside of what floats hold: in double.
+MANYHOP_INLINE bool center_of_rows(Rows<const float> z, Offset count, float* center) {
+  using Doubles = double __attribute__((vector_size(64)));
+  using Eight = float __attribute__((vector_size(32)));
+  constexpr Offset kEights = kHalfGroup / 8;
+  constexpr double kShare = 0.25;  // of the root mean square; of 256 numbers around 0 the mean is a sixteenth
+  const Offset taken = std::min<Offset>(count, 256);
+  bool some = false;
+  for (Offset block = 0; block < z.width; block += kHalfGroup) {
+    Doubles sums[kEights] = {};
+    Doubles squares[kEights] = {};
+    for (Offset i = 0; i < taken; ++i) {
+      const float* row = z.row(block, i * count / taken);
+#pragma GCC unroll 4
+      for (Offset part = 0; part < kEights; ++part) {
+        Eight floats;
+        load(row + 8 * part, floats);
+        const Doubles x = __builtin_convertvector(floats, Doubles);
+        sums[part] += x;
+        squares[part] += x * x;
+      }
+    }
+    for (Offset f = 0; f < kHalfGroup; ++f) {
+      const double mean = sums[f / 8][f % 8] / static_cast<double>(taken);
+      const double limit = kShare * std::sqrt(squares[f / 8][f % 8] / static_cast<double>(taken));
+      const bool large = std::isfinite(limit) && mean != 0 && std::abs(mean) >= limit;
+      center[block + f] = large ? static_cast<float>(mean) : 0;
+      some = some || large;
+    }
+  }
+  return some;
 }
 
 MANYHOP_INLINE void words_of_rows(const float* rows, Offset width, bf16* to) {

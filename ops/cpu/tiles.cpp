@@ -3,9 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -83,34 +81,17 @@ void make_halves(Rows<const float> z, const float* center, Offset begin, Offset 
                  Offset stride) {
   chosen().unit.halves(z, center, begin, end, to, stride);
 }
-void center_of(Rows<const float> z, Offset count, float* center) {
-  constexpr float kShare = 0.25F;  // of the root mean square; of 256 numbers around 0 the mean is a sixteenth
-  const Offset taken = std::min<Offset>(count, 256);
-  for (Offset block = 0; block < z.width; block += z.kBlock) {
-    const Offset stride = z.stride(block);
-    float sums[Rows<float>::kBlock] = {};
-    float squares[Rows<float>::kBlock] = {};
-    for (Offset i = 0; i < taken; ++i) {
-      const float* row = z.row(block, i * count / taken);
-      for (Offset f = 0; f < stride; ++f) {
-        sums[f] += row[f];
-        squares[f] += row[f] * row[f];
-      }
-    }
-    for (Offset f = 0; f < stride; ++f) {
-      const float mean = sums[f] / static_cast<float>(taken);
-      const float limit = kShare * std::sqrt(squares[f] / static_cast<float>(taken));
-      center[block + f] = std::isfinite(limit) && std::abs(mean) >= limit ? mean : 0;
-    }
-  }
+bool center_of(Rows<const float> z, Offset count, float* center) {
+  return chosen().unit.center(z, count, center);
 }
 void row_words(const float* rows, Offset width, bf16* words) { chosen().unit.row_words(rows, width, words); }
 void sddmm_tiles(const PanelView& view, const bf16* q, TileKeys k, float scale, bool accumulate,
                  const TileScratch& scratch, float* values) {
   chosen().unit.scores(view, q, k, scale, accumulate, scratch, values);
 }
-void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights) {
-  chosen().unit.weights(view, values, scratch, weights);
+void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights,
+                  float* sums) {
+  chosen().unit.weights(view, values, scratch, weights, sums);
 }
 void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, const TileScratch& scratch,
                 float* out) {

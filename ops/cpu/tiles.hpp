@@ -59,9 +59,9 @@ void make_halves(Rows<const float> z, const float* center, Offset begin, Offset 
 void row_words(const float* rows, Offset width, bf16* words);
 
 /// center[f] = the mean of z over its first `count` rows or 256 of them, where that is a quarter of what they
-/// are or more, else 0. What rows have in common may be large beside what sets them apart, which rounding
-/// would lose; of rows without it, as V and K are given, bf16 holds every bit.
-void center_of(Rows<const float> z, Offset count, float* center);
+/// are or more, else 0; returns whether any is not 0. What rows have in common may be large beside what sets
+/// them apart, which rounding would lose; of rows without it, as V and K are given, bf16 holds every bit.
+bool center_of(Rows<const float> z, Offset count, float* center);
 
 /// Keys of sddmm_tiles: row i is data[i stride .. i stride + width), features in the order of the queries.
 struct TileKeys {
@@ -77,7 +77,9 @@ void sddmm_tiles(const PanelView& view, const bf16* q, TileKeys k, float scale, 
                  const TileScratch& scratch, float* values);
 
 /// The dense weights of a panel as tiles, rounded to bf16. Columns are taken in the order of spmm_tiles.
-void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights);
+/// sums[r] = the row's weights before rounding added up (null: not wanted).
+void tile_weights(const PanelView& view, const float* values, const TileScratch& scratch, bf16* weights,
+                  float* sums = nullptr);
 
 /// out[r] = sum over dense columns of weight x[col c], out [32][x.width].
 void spmm_tiles(const PanelView& view, const bf16* weights, PairRows x, const TileScratch& scratch,

@@ -323,6 +323,49 @@ TEST_CASE("attention_backward: a state belongs to its call") {
   CHECK_NOTHROW(attention_backward<float>(Context{}, made, qv, kv, vv, gv, gradients, options));
 }
 
+namespace {
+// Checkpoints want A and its gradient kept. Here all of Z takes less than these: the smallest workspace has
+// neither.
+template <class T>
+void check_checkpointed_under_limits() {
+  AttentionCase c;
+  c.graphs = {pattern("overlap(96, 32) | random(3, seed=2)", 157)};
+  c.heads = 2;
+  c.d = 64;
+  c.d_v = 32;
+  c.q = doubles(random_values<T>(c.heads * c.rows() * c.d, 4));
+  c.k = doubles(random_values<T>(c.rows() * c.d, 5));
+  c.v = doubles(random_values<T>(c.rows() * c.d_v, 6));
+  c.scale = 0.2;
+  c.hops = 7;
+  c.teleport = 0.3;
+  const auto g = doubles(random_values<T>(c.heads * c.rows() * c.d_v, 8));
+  const auto run = [&](Context ctx, std::size_t limit) {
+    ctx.memory_limit = limit;
+    return run_attention<T>(ctx, c, Layout::bhsd, {}, g, {}, AttentionBackward::checkpointed);
+  };
+  const auto want = run(on(Backend::cpu), 0);
+  int ran = 0;
+  for (std::size_t limit = 100000; ran < 3; limit += limit / 16) {
+    try {
+      const auto got = run(on(Backend::cpu, 1 + ran), limit);
+      CHECK(got.dq == want.dq);
+      CHECK(got.dk == want.dk);
+      CHECK(got.dteleport == want.dteleport);
+      ++ran;
+    } catch (const LimitError&) {
+      CHECK(ran == 0);
+    }
+  }
+}
+}  // namespace
+
+TEST_CASE("attention_backward: the memory limit does not show in the bits of checkpointed gradients") {
+  check_checkpointed_under_limits<float>();
+  check_checkpointed_under_limits<double>();
+  check_checkpointed_under_limits<bf16>();
+}
+
 TEST_CASE("attention_backward: whether a state fits the memory does not show in the bits of bf16") {
   const Offset n = 64;
   const auto values = random_values<bf16>(3 * n * 32, 9);

@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "manyhop/graphs/base/random.hpp"
@@ -143,10 +145,15 @@ TEST_CASE("tiles: weights times rows, any order of columns") {
         for (float& v : values) v = static_cast<float>(draw.rng.below(1 << 20)) / (1 << 20);
         std::vector<bf16> weights(at(tile_weight_elements(view.panel->dense_cols)), bf16(9));
         CHECK(weights.size() <= 2 * values.size());  // fits where the floats were
-        tile_weights(view, values.data(), scratch, weights.data());
+        std::vector<float> sums(at(kPanelRows), 1e9F);
+        tile_weights(view, values.data(), scratch, weights.data(), sums.data());
         std::vector<float> out(at(kPanelRows * width), 1e9F);
         spmm_tiles(view, weights.data(), {pairs.data(), width}, scratch, out.data());
         for (Offset r = 0; r < kPanelRows; ++r) {
+          double sum = 0;
+          for (Offset c = 0; c < view.panel->dense_cols; ++c)
+            sum += static_cast<double>(values[at(c * kPanelRows + r)]);
+          REQUIRE(std::abs(sums[at(r)] - sum) < 1e-4);
           for (Offset f = 0; f < width; ++f) {
             double want = 0;
             for (Offset c = 0; c < view.panel->dense_cols; ++c) {
@@ -182,7 +189,6 @@ TEST_CASE("tiles: a NaN weight stays NaN, a large one becomes infinite") {
 TEST_CASE("tiles: floats round to what rows of bf16 hold") {
   const Offset n = 5;
   const Offset width = 96;
-  Draw draw(4);
   std::vector<float> floats(at(n * width));
   std::vector<bf16> halves(floats.size());
   const Rows<float> rows{floats.data(), n, width};
@@ -225,6 +231,31 @@ TEST_CASE("tiles: floats round to what rows of bf16 hold") {
       REQUIRE(pairs[at((r / 2 * width + f) * 2 + r % 2)] == (f < 32 ? bf16(7) : bf16(number(r, f))));
     }
   }
+}
+
+TEST_CASE("tiles: a center where rows have a mean, of any size") {
+  const Offset width = 64;
+  for (const Offset n : {1, 7, 300, 1000}) {
+    for (const float size : {1.0F, 1e30F, 1e-30F}) {
+      std::vector<float> numbers(at(n * width));
+      const Rows<float> rows{numbers.data(), n, width};
+      for (Offset i = 0; i < n; ++i) {
+        const float around = i % 2 == 0 ? 1.0F : -1.0F;
+        for (Offset f = 0; f < width; ++f)
+          rows.row(f / 32 * 32, i)[f % 32] = size * (around + (f == 40 ? 3 : 0));
+      }
+      std::vector<float> center(at(width), 9);
+      CHECK(center_of(rows, n, center.data()));
+      CHECK(std::abs(center[40] / size - 3) <= (n < 8 ? 1 : 0.01F));
+      if (n > 7) CHECK(std::count(center.begin(), center.end(), 0.0F) == width - 1);
+    }
+  }
+  std::vector<float> some(at(32), std::numeric_limits<float>::infinity());
+  std::vector<float> center(at(32), 9);
+  some[3] = std::numeric_limits<float>::quiet_NaN();
+  some[4] = 0;
+  CHECK_FALSE(center_of({some.data(), 1, 32}, 1, center.data()));
+  CHECK(std::count(center.begin(), center.end(), 0.0F) == 32);
 }
 
 TEST_CASE("tiles: rows scattered into columns, added to what is there") {
