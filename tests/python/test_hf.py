@@ -154,6 +154,29 @@ def test_nested_checkpoints_and_settings_inside(reentrant):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(model), want))
 
 
+@pytest.mark.skipif(hf._saved_tensors_hooks is None, reason="torch before 2.8")
+def test_callers_are_looked_at_within_checkpoints_alone(monkeypatch):
+    x, model, looks, walk = ids(), bert("manyhop"), [], hf._checkpoints
+    monkeypatch.setattr(hf, "_checkpoints", lambda: looks.append(1) or walk())
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            model(x)
+    assert not looks
+    embeddings = torch.randn(1, 8, 32, requires_grad=True)
+    for reentrant in (False, True):
+        for mode in (torch.enable_grad, torch.no_grad):
+            def run(e):
+                with mode():
+                    found = model(inputs_embeds=e)[0]
+                return e.sin() + found
+
+            looks.clear()
+            out = torch.utils.checkpoint.checkpoint(run, embeddings, use_reentrant=reentrant)
+            assert len(looks) == 2
+            out.sum().backward()
+            assert len(looks) > 2
+
+
 def test_other_ways_to_run_a_layer_again_are_refused():
     model = bert("manyhop")
 
