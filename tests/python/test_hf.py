@@ -262,6 +262,27 @@ def test_compiled_models_refuse_what_they_cannot_mask():
     assert torch.allclose(compiled(x, use_cache=False)[0], mistral(x, use_cache=False)[0], atol=1e-5)
 
 
+@torch.no_grad()
+def test_faults_found_while_a_program_is_made_are_those_of_the_model():
+    blocks = pytest.importorskip("torch.nn.attention.flex_attention")
+    x, faults = ids(), []
+    for pattern, more, text in (("windw(2)", {}, "unknown name .*windw"), (mh.graph("full", 21), {}, "21 x 21 for 20"),
+                                ("full", {"attention_mask": torch.zeros(2, 1, 20, 20)}, "4 axes"),
+                                ("full", {"attention_mask": blocks.create_block_mask(lambda b, h, q, k: q >= k, 2, None, 20, 20,
+                                                                                     device="cpu")}, "type BlockMask")):
+        model = llama("manyhop").model
+        model.config.manyhop = {"pattern": pattern}
+        for call in (model, torch.compile(model, backend="eager")):
+            torch._dynamo.reset()
+            with pytest.raises(mh.Error, match=text) as fault:
+                call(x, use_cache=False, **more)
+            faults.append(fault.type)
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=text):  # torch's own, around the sentence
+            torch.compile(model, backend="eager", fullgraph=True)(x, use_cache=False, **more)
+    assert faults[::2] == faults[1::2]
+
+
 def test_settings_of_a_program_are_set_in_it():
     x, model = ids(), bert("manyhop")
 

@@ -396,6 +396,9 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
         pattern = pattern[layer]
     lengths = None
     if attention_mask is not None:
+        if not isinstance(attention_mask, torch.Tensor):
+            raise BadType(f"manyhop: a mask of type {type(attention_mask).__name__}, only padding [batch, tokens] can be masked; "
+                          "write other masks as a pattern")
         if attention_mask.dim() != 2:
             raise BadValue(f"manyhop: a mask of {attention_mask.dim()} axes, only padding [batch, tokens] can be masked; write "
                            "other masks as a pattern")
