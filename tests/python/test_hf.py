@@ -336,6 +336,8 @@ def test_refuses_what_it_cannot_mask():
         bert("manyhop")(x, attention_mask=left)
     with pytest.raises(mh.Error, match="axes"):
         bert("manyhop")(x, attention_mask=torch.zeros(2, 1, 20, 20))
+    with pytest.raises(mh.Error, match="3 texts for a batch of 2"):
+        bert("manyhop")(x, attention_mask=torch.ones(3, 20))
     packed = torch.arange(20)[None].repeat(2, 1) % 10
     with pytest.raises(mh.Error, match="packed"):
         llama("manyhop")(x, position_ids=packed, use_cache=False)

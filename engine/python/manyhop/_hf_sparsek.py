@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from ._check import whole
+from ._operator import between_programs
 from .errors import BadType, BadValue
 from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads
 
@@ -180,13 +180,6 @@ def sparsek_forward(module, query, key, value, attention_mask, dropout, scaling,
     return out.transpose(1, 2).contiguous(), None
 
 
-def _between_programs(function):
-    """Has torch.compile cut its program in two: what a cache holds changes from call to call, outside of tensors."""
-    why = ("manyhop: a SparseKCache is no part of a program: leave fullgraph=True away, or compile calls with use_cache=False")
-    said = {"reason": why} if "reason" in inspect.signature(torch.compiler.disable).parameters else {}  # since torch 2.7
-    return torch.compiler.disable(function, **said)
-
-
 class SparseKCacheLayer(CacheLayerMixin):
     """One layer: a window ring, sinks and kept keys for each item of the batch."""
 
@@ -211,7 +204,8 @@ class SparseKCacheLayer(CacheLayerMixin):
         self.waiting = True
         return key_states, value_states
 
-    @_between_programs
+    @between_programs("manyhop: a SparseKCache is no part of a program: leave fullgraph=True away, or compile calls with "
+                      "use_cache=False")
     def attend(self, own, q, k, v, hidden):
         settings, scores = own.settings, own.scores(hidden, self.tokens)
         if not self.caches:

@@ -198,6 +198,8 @@ def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mas
     tokens = attention_mask[:, :kv_length].to(torch.bool)
     if tokens.shape[1] < kv_length:
         raise BadValue(f"manyhop: a mask of {tokens.shape[1]} positions for {kv_length} keys")
+    if tokens.shape[0] != batch_size:
+        raise BadValue(f"manyhop: a mask of {tokens.shape[0]} texts for a batch of {batch_size}")
     if torch.compiler.is_compiling():  # whether there is padding is seen when the program runs
         return tokens
     return None if bool(tokens.all()) else tokens
