@@ -1,3 +1,7 @@
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 
@@ -69,6 +73,23 @@ def test_decoding_is_the_whole_sequence(layers):
     assert len(positions) <= 5 and gates.sum() == pytest.approx(3) and (np.diff(positions) > 0).all()
     cache.reset()
     assert cache.get_seq_length() == 0 and (model(x, past_key_values=cache).logits - want).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_caches_and_models_pickle(layers):
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4, sinks=1, layers=layers)
+    cache, file = hf.SparseKCache(model), io.BytesIO()
+    model(x[:, :30], past_key_values=cache)
+    torch.save(cache, file)
+    file.seek(0)
+    others = pickle.loads(pickle.dumps(cache)), copy.deepcopy(cache), torch.load(file, weights_only=False)
+    want = model(x[:, 30:], past_key_values=cache).logits
+    for other in others:
+        assert other.get_seq_length() == 30
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x[:, 30:], past_key_values=other).logits, want)
+        assert other.bytes == cache.bytes
 
 
 @torch.no_grad()
