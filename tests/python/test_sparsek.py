@@ -285,6 +285,12 @@ def test_pickled_selections_are_the_same(rng):
     assert repr(again(mh.causal_sparsek([], 2))) == "Selection(0 rows, 0 keys)"
 
 
+def test_selections_and_plans_are_not_made_by_hand():
+    for make, text in ((lambda: mh.Selection(3), r"made by mh.causal_sparsek\(\)"), (lambda: mh.Plan(None, None, {}), r"made by mh.plan\(\)")):
+        with pytest.raises(mh.errors.BadType, match=text):
+            make()
+
+
 def test_pickles_that_hold_something_else():
     x, u = np.ones((1, 20, 4), np.float32), np.arange(20, dtype=np.float32)[None]
     cache = mh.SparseKCache(1, head_dim=4, keys=3, window=2)

@@ -314,6 +314,8 @@ class Plan:
     """
 
     def __init__(self, core: _core.Plan, graph: Graphs, settings: dict[str, Any], backward: bool = False) -> None:
+        if not isinstance(core, _core.Plan):
+            raise BadType("Plan: made by mh.plan(), not by its constructor")
         self._core = core
         self._graph = graph
         self._settings = settings

@@ -233,6 +233,8 @@ class Selection:
     """
 
     def __init__(self, core: _core.CausalSelection) -> None:
+        if not isinstance(core, _core.CausalSelection):
+            raise BadType("Selection: made by mh.causal_sparsek(), not by its constructor")
         self._core = core
 
     def __reduce__(self) -> tuple[Any, ...]:
