@@ -90,6 +90,50 @@ SparsekCache<T>::SparsekCache(const SparsekCacheOptions& options, const Context&
 }
 
 template <class T>
+SparsekCache<T>::SparsekCache(const SparsekCacheOptions& options, const State& state, const Context& ctx)
+    : SparsekCache(options, ctx) {
+  if (state.fixed.size() != fixed_.size() || state.kept.size() != kept_.size() ||
+      state.positions.size() != slots_.size() || state.selections.size() != states_.size()) {
+    throw ValueError("sparsek cache: the state of a cache with other options");
+  }
+  std::copy(state.fixed.begin(), state.fixed.end(), fixed_.begin());
+  std::copy(state.kept.begin(), state.kept.end(), kept_.begin());
+  tokens_ = state.tokens;
+  const Offset cap = options_.select.cap;
+  for (Offset s = 0; s < options_.score_heads; ++s) {
+    const CausalSparsek::State& given = state.selections[at(s)];
+    states_[at(s)] = CausalSparsek(options_.select, given);
+    Offset used = 0;
+    for (Offset x = 0; x < cap; ++x) {
+      Slot& slot = slots_[at(s * cap + x)];
+      slot.position = state.positions[at(s * cap + x)];
+      used += slot.position == -1 ? 0 : 1;
+    }
+    // Every key has one place, and every other place is free: append() looks for them.
+    bool fits = given.rows == tokens_ && used == states_[at(s)].selected();
+    states_[at(s)].for_each([&](const CausalSparsek::Key& key, double) {
+      const auto first = slots_.begin() + s * cap;
+      const auto place =
+          std::find_if(first, first + cap, [&](const Slot& slot) { return slot.position == key.position; });
+      if (place == first + cap) {
+        fits = false;
+      } else {
+        place->score = key.score;
+      }
+    });
+    if (!fits) throw ValueError("sparsek cache: places of keys that no state has");
+  }
+}
+
+template <class T>
+typename SparsekCache<T>::State SparsekCache<T>::state() const {
+  State found{tokens_, fixed_, kept_, {}, {}};
+  for (const Slot& slot : slots_) found.positions.push_back(slot.position);
+  for (const CausalSparsek& one : states_) found.selections.push_back(one.state());
+  return found;
+}
+
+template <class T>
 Offset SparsekCache<T>::kept_heads() const {
   return std::max<Offset>(1, options_.kv_heads / options_.score_heads);
 }

@@ -29,9 +29,20 @@ struct SparsekCacheOptions {
 template <class T>
 class SparsekCache {
  public:
+  /// All that later tokens depend on beside the options.
+  struct State {
+    Offset tokens = 0;
+    std::vector<T> fixed, kept;                    // keys and values, as they are held
+    std::vector<Index> positions;                  // of those kept [h_s, c]; -1: a free place
+    std::vector<CausalSparsek::State> selections;  // [h_s]
+  };
+
   /// Allocates keys, values and slots at once. Throws ValueError for head counts that do not divide, an
   /// uncapped selection, negative sizes; LimitError past the context's memory limit.
   explicit SparsekCache(const SparsekCacheOptions& options, const Context& ctx = {});
+  /// Goes on from what state() of a cache with these options gave, elsewhere.   Throws as the other;
+  /// ValueError for another state.
+  SparsekCache(const SparsekCacheOptions& options, const State& state, const Context& ctx = {});
 
   /// Takes the next token: k [h_kv, d], v [h_kv, d_v], scores [h_s].   Cost O(h_kv (d + d_v) + h_s log c).
   /// Throws ValueError for other shapes or a NaN score; then nothing has changed.
@@ -42,6 +53,7 @@ class SparsekCache {
   void attend(TensorView<const T> q, TensorView<T> out) const;
 
   Offset tokens() const { return tokens_; }
+  State state() const;
   std::size_t bytes() const;  // held; does not grow with tokens
   const SparsekCacheOptions& options() const { return options_; }
   /// Of one score head: kept keys, thresholds.

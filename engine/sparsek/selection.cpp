@@ -68,6 +68,31 @@ CausalOptions checked(CausalOptions options) {
 
 CausalSparsek::CausalSparsek(const CausalOptions& options) : options_(checked(options)) {}
 
+CausalSparsek::CausalSparsek(const CausalOptions& options, State state) : CausalSparsek(options) {
+  std::vector<Index> positions;
+  bool fits = state.rows >= 0 && state.rows <= kMaxVertices && !std::isnan(state.tau) &&
+              !std::isnan(state.lost) && std::isfinite(state.sum) && std::isfinite(state.sum_rest);
+  for (const auto* keys : {&state.between, &state.full}) {
+    for (const Key& key : *keys) {
+      fits = fits && std::isfinite(key.score) && key.position >= 0 && key.position < state.rows;
+      positions.push_back(key.position);
+    }
+  }
+  std::sort(positions.begin(), positions.end());
+  fits = fits && std::adjacent_find(positions.begin(), positions.end()) == positions.end() &&
+         (options_.cap == kUncapped || static_cast<Offset>(positions.size()) <= options_.cap);
+  if (!fits) throw ValueError("causal sparsek: numbers and keys that no state has");
+  rows_ = state.rows;
+  tau_ = state.tau;
+  lost_ = state.lost;
+  sum_ = state.sum;
+  sum_rest_ = state.sum_rest;
+  between_ = std::move(state.between);
+  full_ = std::move(state.full);
+  std::make_heap(between_.begin(), between_.end(), worse);
+  std::make_heap(full_.begin(), full_.end(), worse);
+}
+
 void CausalSparsek::add(double value) {
   const double sum = sum_ + value;
   const double part = sum - sum_;

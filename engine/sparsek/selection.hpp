@@ -47,8 +47,19 @@ class CausalSparsek {
     std::span<const Index> left{};  // keys without a gate from this row on; valid until the next call
   };
 
+  /// All that later steps depend on beside the options; the order of the keys does not matter.
+  struct State {
+    Offset rows = 0;
+    double tau = -std::numeric_limits<double>::infinity();
+    double lost = -std::numeric_limits<double>::infinity();
+    double sum = 0, sum_rest = 0;
+    std::vector<Key> between, full;
+  };
+
   /// Throws ValueError for a k that is negative, NaN or infinite, a cap below k, or a bad temperature.
   explicit CausalSparsek(const CausalOptions& options);
+  /// Goes on from what state() gave, elsewhere.   Throws ValueError for numbers and keys that no state has.
+  CausalSparsek(const CausalOptions& options, State state);
 
   /// Takes the score of the next token.   Cost O(log c), amortised. Throws ValueError naming the token when
   /// the score is NaN (the state stays as it was), or past 2^31 - 1 tokens.
@@ -64,6 +75,7 @@ class CausalSparsek {
     for (const Key& key : full_) f(key, 1.0);
   }
   const CausalOptions& options() const { return options_; }
+  State state() const { return {rows_, tau_, lost_, sum_, sum_rest_, between_, full_}; }
 
   static double gate(double score, double tau) {
     const double p = score - tau;

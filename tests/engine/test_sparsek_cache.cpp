@@ -89,6 +89,45 @@ TEST_CASE("sparsek cache: gates are those of the whole sequence, bit for bit, fo
   }
 }
 
+TEST_CASE("sparsek cache: a state goes on with the same bits") {
+  const SparsekCacheOptions options{.heads = 2,
+                                    .score_heads = 1,
+                                    .head_dim = 3,
+                                    .select = {.k = 3.5, .cap = 5},
+                                    .join = {.window = 2, .sinks = 1}};
+  const Offset n = 90;
+  const auto x = random_values<float>(n * 6, 5, 2);
+  const auto u = random_values<float>(n, 6, 2);
+  SparsekCache<float> cache(options);
+  std::vector<float> want(6), got(6);
+  const auto row = [&](Offset i) { return TensorView<const float>(x.data() + i * 6, {2, 3}); };
+  for (Offset i = 0; i < n; ++i) {
+    SparsekCache<float> other(options, cache.state());
+    CHECK(other.bytes() == cache.bytes());
+    for (const auto& [one, out] : {std::pair{&cache, &want}, std::pair{&other, &got}}) {
+      one->append(row(i), row(i), {u.data() + i, {1}});
+      one->attend(row(i), {out->data(), {2, 3}});
+    }
+    REQUIRE(got == want);
+  }
+  const auto refused = [&](auto&& change) {
+    auto state = cache.state();
+    change(state);
+    CHECK_THROWS_AS(SparsekCache<float>(options, state), ValueError);
+  };
+  refused([](auto& s) { s.fixed.pop_back(); });
+  refused([](auto& s) { s.kept.push_back(0); });
+  refused([](auto& s) { s.positions.pop_back(); });
+  refused([](auto& s) { s.selections.clear(); });
+  refused([](auto& s) { ++s.tokens; });
+  refused([](auto& s) { s.positions.assign(5, -1); });
+  refused([](auto& s) { s.positions.assign(5, -2); });
+  refused([](auto& s) { s.selections[0].tau = std::nan(""); });
+  refused([](auto& s) { s.selections[0].between.push_back({0, 95}); });
+  refused([](auto& s) { s.selections[0].full.push_back(s.selections[0].between.at(0)); });
+  CHECK_THROWS_AS(SparsekCache<double>(options, SparsekCache<double>::State{}), ValueError);
+}
+
 TEST_CASE("sparsek cache: errors") {
   CHECK_THROWS_AS(SparsekCache<float>({.heads = 4, .kv_heads = 3}), ValueError);
   CHECK_THROWS_AS(SparsekCache<float>({.heads = 6, .kv_heads = 3, .score_heads = 2}), ValueError);

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import signal
 import threading
 import time
@@ -188,6 +190,19 @@ def test_plans_run_and_explain(rng):
         p.run(q, k.astype(float), v)
     assert p.run(*(x.transpose(0, 2, 1, 3) for x in (q, k, v)), layout="bshd").shape == (1, 128, 2, 16)
     assert p.run(*(x.astype(np.float16) for x in (q, k, v))).dtype == np.float16  # computed in float32
+
+
+def test_plans_pickle_by_what_was_asked_for(rng):
+    g = [mh.graph("diffuser(8, 8, 4)", 128), mh.graph("full", 128)]
+    p = mh.plan(g, heads=2, head_dim=16, hops=3, batch=2, value_dim=8, backward=True)
+    q, k, v = tensors(rng, 2, 2, 128, 16, d_v=8)
+    other = pickle.loads(pickle.dumps(p))
+    assert repr(other) == repr(p) and other.memory() == p.memory()
+    assert np.array_equal(other.run(q, k, v, teleport=0.1), p.run(q, k, v, teleport=0.1))
+    assert copy.copy(p) is p and copy.deepcopy([p])[0] is p
+    data = pickle.dumps(p)
+    with mh.memory_limit(1000), pytest.raises(mh.errors.LimitError, match="memory limit"):
+        pickle.loads(data)
 
 
 @pytest.mark.parametrize("change, kind, words", [

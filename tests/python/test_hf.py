@@ -154,6 +154,29 @@ def test_nested_checkpoints_and_settings_inside(reentrant):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(model), want))
 
 
+@pytest.mark.skipif(hf._saved_tensors_hooks is None, reason="torch before 2.8")
+def test_callers_are_looked_at_within_checkpoints_alone(monkeypatch):
+    x, model, looks, walk = ids(), bert("manyhop"), [], hf._checkpoints
+    monkeypatch.setattr(hf, "_checkpoints", lambda: looks.append(1) or walk())
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            model(x)
+    assert not looks
+    embeddings = torch.randn(1, 8, 32, requires_grad=True)
+    for reentrant in (False, True):
+        for mode in (torch.enable_grad, torch.no_grad):
+            def run(e):
+                with mode():
+                    found = model(inputs_embeds=e)[0]
+                return e.sin() + found
+
+            looks.clear()
+            out = torch.utils.checkpoint.checkpoint(run, embeddings, use_reentrant=reentrant)
+            assert len(looks) == 2
+            out.sum().backward()
+            assert len(looks) > 2
+
+
 def test_other_ways_to_run_a_layer_again_are_refused():
     model = bert("manyhop")
 
@@ -229,13 +252,35 @@ def test_compiled_models_refuse_what_they_cannot_mask():
         torch._dynamo.reset()
         with pytest.raises(mh.Error, match="right"):
             torch.compile(bert("manyhop"), backend="eager", fullgraph=fullgraph)(x, attention_mask=left)
-        with pytest.raises(RuntimeError, match="packed"):
-            torch.compile(llama("manyhop").model, backend="eager", fullgraph=fullgraph)(
-                x, position_ids=torch.arange(20)[None].repeat(2, 1) % 10, use_cache=False)
+        for backend in ("eager", "aot_eager"):  # the latter leaves out what nothing looks at
+            with pytest.raises(mh.errors.BadValue, match="packed"):
+                torch.compile(llama("manyhop").model, backend=backend, fullgraph=fullgraph)(
+                    x, position_ids=torch.arange(20)[None].repeat(2, 1) % 10, use_cache=False)
     mistral = llama("manyhop", "Mistral", sliding_window=6).model
     torch._dynamo.reset()
     compiled = torch.compile(mistral, backend="eager", fullgraph=True)
     assert torch.allclose(compiled(x, use_cache=False)[0], mistral(x, use_cache=False)[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_faults_found_while_a_program_is_made_are_those_of_the_model():
+    blocks = pytest.importorskip("torch.nn.attention.flex_attention")
+    x, faults = ids(), []
+    for pattern, more, text in (("windw(2)", {}, "unknown name .*windw"), (mh.graph("full", 21), {}, "21 x 21 for 20"),
+                                ("full", {"attention_mask": torch.zeros(2, 1, 20, 20)}, "4 axes"),
+                                ("full", {"attention_mask": blocks.create_block_mask(lambda b, h, q, k: q >= k, 2, None, 20, 20,
+                                                                                     device="cpu")}, "type BlockMask")):
+        model = llama("manyhop").model
+        model.config.manyhop = {"pattern": pattern}
+        for call in (model, torch.compile(model, backend="eager")):
+            torch._dynamo.reset()
+            with pytest.raises(mh.Error, match=text) as fault:
+                call(x, use_cache=False, **more)
+            faults.append(fault.type)
+        torch._dynamo.reset()
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=text):  # torch's own, around the sentence
+            torch.compile(model, backend="eager", fullgraph=True)(x, use_cache=False, **more)
+    assert faults[::2] == faults[1::2]
 
 
 def test_settings_of_a_program_are_set_in_it():
@@ -291,6 +336,8 @@ def test_refuses_what_it_cannot_mask():
         bert("manyhop")(x, attention_mask=left)
     with pytest.raises(mh.Error, match="axes"):
         bert("manyhop")(x, attention_mask=torch.zeros(2, 1, 20, 20))
+    with pytest.raises(mh.Error, match="3 texts for a batch of 2"):
+        bert("manyhop")(x, attention_mask=torch.ones(3, 20))
     packed = torch.arange(20)[None].repeat(2, 1) % 10
     with pytest.raises(mh.Error, match="packed"):
         llama("manyhop")(x, position_ids=packed, use_cache=False)

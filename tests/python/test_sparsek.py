@@ -1,4 +1,5 @@
 import copy
+import pickle
 import time
 
 import numpy as np
@@ -249,6 +250,68 @@ def test_cache_decodes_what_the_capped_form_gives(rng, heads, kv, s):
         last = mh.causal_sparsek(u[0], given["keys"], cap=given.get("cap")).to_graph().to_dense()[-1]
         positions, gates = cache.kept(0)
         assert positions.tolist() == np.flatnonzero(last).tolist() and np.allclose(gates, last[positions], atol=1e-6)
+
+
+def again(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_pickled_caches_go_on_with_the_same_bits(rng, dtype):
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    x = rng.standard_normal((4, 90, 8)).astype(dtype)
+    u = rng.standard_normal((2, 90)).astype(np.float64 if dtype == "float64" else np.float32)
+    u[:, 3] = -INF
+    cache = mh.SparseKCache(4, kv_heads=2, score_heads=2, head_dim=8, keys=5, cap=8, window=6, sinks=2, gate="scores", dtype=dtype)
+    for first in (0, 1, 7, 40, 41):
+        last = {0: 1, 1: 7, 7: 40, 40: 41, 41: 90}[first]
+        other = again(cache)
+        assert other.bytes == cache.bytes and other.tokens == first and other.settings == cache.settings
+        got, want = (c.step(x[:, first:last], x[:2, first:last], x[2:, first:last], u[:, first:last]) for c in (other, cache))
+        assert got.tobytes() == want.tobytes()
+        assert all(np.array_equal(a, b) for head in (0, 1) for a, b in zip(other.kept(head), cache.kept(head)))
+
+
+def test_pickled_selections_are_the_same(rng):
+    u = rng.standard_normal(300)
+    u[[0, 17]] = -INF
+    for given in (dict(k=4), dict(k=2.5, cap=3, temperature=0.3), dict(k=4, cap=-1), dict(k=0), dict(k=1000)):
+        mine = mh.causal_sparsek(u, **given)
+        for other in (again(mine), copy.deepcopy([mine])[0]):
+            assert all(np.array_equal(getattr(mine, name), getattr(other, name)) for name in ("tau", "until", "score"))
+            assert (other.edges, other.capped_rows) == (mine.edges, mine.capped_rows)
+            assert other.to_graph(window=3) == mine.to_graph(window=3)
+    assert repr(again(mh.causal_sparsek([], 2))) == "Selection(0 rows, 0 keys)"
+
+
+def test_selections_and_plans_are_not_made_by_hand():
+    for make, text in ((lambda: mh.Selection(3), r"made by mh.causal_sparsek\(\)"), (lambda: mh.Plan(None, None, {}), r"made by mh.plan\(\)")):
+        with pytest.raises(mh.errors.BadType, match=text):
+            make()
+
+
+def test_pickles_that_hold_something_else():
+    x, u = np.ones((1, 20, 4), np.float32), np.arange(20, dtype=np.float32)[None]
+    cache = mh.SparseKCache(1, head_dim=4, keys=3, window=2)
+    cache.extend(x, x, u)
+    state = cache._core.state()
+    tokens, fixed, kept, places, numbers, counts, scores, positions = range(8)
+    nan, bad = np.float64([np.nan] * 4).tobytes(), [(tokens, 3), (tokens, -1), (counts, np.int64([99, 99]).tobytes())]
+    bad += [(part, state[part][:-1]) for part in range(1, 8)] + [(part, state[part][4:]) for part in (fixed, kept, places, positions)]
+    bad += [(numbers, nan), (scores, b"\xff" * len(state[scores])), (places, np.int32([-1] * 6).tobytes()),
+            (places, np.int32([-7] * 6).tobytes()), (positions, b"\0" * len(state[positions])), (counts, np.int64([-1, 1]).tobytes())]
+    for part, value in bad:
+        with pytest.raises(mh.errors.BadValue):
+            mh.SparseKCache(1, head_dim=4, keys=3, window=2)._core.restore(*(value if i == part else x for i, x in enumerate(state)))
+    with pytest.raises(mh.errors.BadValue, match="other options"):
+        mh.SparseKCache(1, head_dim=4, keys=3, window=3)._core.restore(*state)
+    selection = mh.causal_sparsek([0.5, 2.0, 1.0], 1)
+    state = selection._core.state()
+    for part, value in ((0, -1.0), (1, 0.5), (2, 0.0), (3, b""), (3, nan[:24]), (4, nan[:24]), (4, state[4][:-3]), (6, 9),
+                        (5, np.int32([-1, 2, 2]).tobytes()), (5, np.int32([1, 3, 2]).tobytes()), (5, np.int32([1, 0, 2]).tobytes())):
+        with pytest.raises((ValueError, TypeError)):
+            type(selection._core).from_state(*(value if i == part else x for i, x in enumerate(state)))
 
 
 def test_cache_takes_types_by_any_name():

@@ -1,3 +1,7 @@
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 
@@ -69,6 +73,23 @@ def test_decoding_is_the_whole_sequence(layers):
     assert len(positions) <= 5 and gates.sum() == pytest.approx(3) and (np.diff(positions) > 0).all()
     cache.reset()
     assert cache.get_seq_length() == 0 and (model(x, past_key_values=cache).logits - want).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [None, [1]])
+def test_caches_and_models_pickle(layers):
+    model, x = llama(), ids()
+    plugged(model, 3, cap=5, window=4, sinks=1, layers=layers)
+    cache, file = hf.SparseKCache(model), io.BytesIO()
+    model(x[:, :30], past_key_values=cache)
+    torch.save(cache, file)
+    file.seek(0)
+    others = pickle.loads(pickle.dumps(cache)), copy.deepcopy(cache), torch.load(file, weights_only=False)
+    want = model(x[:, 30:], past_key_values=cache).logits
+    for other in others:
+        assert other.get_seq_length() == 30
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x[:, 30:], past_key_values=other).logits, want)
+        assert other.bytes == cache.bytes
 
 
 @torch.no_grad()
@@ -181,6 +202,62 @@ def test_padding_on_the_right_is_not_seen():
     assert torch.allclose(model(x, past_key_values=cache).logits, model(x, use_cache=False).logits, atol=1e-5)
 
 
+def gradients(model, call, x):
+    model.zero_grad()
+    call(x, labels=x, use_cache=False).loss.backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_models_compile_whole(backend):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    model, x, mask = llama(), ids(), torch.ones(2, 40, dtype=torch.int64)
+    mask[0, 25:] = 0
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    programs = CompileCounterWithBackend(backend)
+    compiled = torch.compile(model, backend=programs, fullgraph=True)
+    with torch.no_grad():
+        for n in (40, 30, 20, 25, 39):
+            assert (compiled(x[:, :n], use_cache=False).logits - model(x[:, :n], use_cache=False).logits).abs().max() < 1e-6
+        assert programs.frame_count == 2  # one for the first length and one for all others
+        got, want = (call(x, attention_mask=mask, use_cache=False).logits for call in (compiled, model))
+        assert (got - want)[mask.bool()].abs().max() < 1e-6
+        hf.sparsek(model, 2, cap=4, window=3)
+        assert (compiled(x).logits - model(x).logits).abs().max() < 1e-6
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients(model, compiled, x), gradients(model, model, x)))
+
+
+@torch.no_grad()
+def test_a_cache_lies_between_programs():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    model, x, counts, parts = llama(), ids(), [], []
+    plugged(model, 3, cap=5, window=4, sinks=1)
+    programs, cache = CompileCounterWithBackend("eager"), hf.SparseKCache(model)
+    compiled = torch.compile(model, backend=programs)
+    for part in x.split([12] + [1] * 28, 1):
+        parts.append(compiled(part, past_key_values=cache).logits)
+        counts.append(programs.frame_count)
+    assert (torch.cat(parts, 1) - model(x, use_cache=False).logits).abs().max() < 1e-5
+    assert counts[2] == counts[-1] > 0  # none is made for a token's place
+    with pytest.raises(RuntimeError, match="SparseKCache is no part of a program: leave fullgraph=True away"):
+        torch.compile(model, backend="eager", fullgraph=True)(x, past_key_values=hf.SparseKCache(model))
+
+
+def test_attention_that_keeps_its_keywords_is_refused():
+    model, x = llama(), ids()
+    attention = model.model.layers[1].self_attn
+    plain = type(attention).forward
+    attention.forward = lambda hidden_states, position_embeddings, attention_mask, **_: plain(
+        attention, hidden_states, position_embeddings, attention_mask)
+    plugged(model, 3, window=4)
+    with pytest.raises(TypeError, match="LlamaAttention keeps the keywords .* layer 1"):
+        model(x, use_cache=False)
+
+
 @torch.no_grad()
 def test_programs_refuse_padding_on_the_left():
     """AOTAutograd leaves out what nothing looks at; this it must not."""
@@ -190,6 +267,9 @@ def test_programs_refuse_padding_on_the_left():
     torch._dynamo.reset()
     with pytest.raises(mh.Error, match="right"):
         torch.compile(model.model, backend="aot_eager")(ids(), attention_mask=mask, use_cache=False)
+    with pytest.raises(mh.errors.BadValue, match="packed"):
+        torch.compile(model.model, backend="aot_eager", fullgraph=True)(
+            ids(), position_ids=torch.arange(40)[None].repeat(2, 1) % 10, use_cache=False)
 
 
 def test_no_gradient_goes_through_a_cache():

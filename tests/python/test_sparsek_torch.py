@@ -258,6 +258,19 @@ def test_layers_decode_in_small_types(dtype, most):
 
 
 @torch.no_grad()
+def test_caches_lie_between_programs():
+    layer, x, caches = mh.nn.SparseKAttention(24, 4, keys=3, window=2), torch.randn(2, 9, 24), []
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="eager")
+    got = torch.cat([compiled(part, caches) for part in x.split([5, 1, 1, 2], 1)], 1)
+    assert torch.allclose(got, layer(x), atol=1e-5) and caches[1].tokens == 9
+    whole = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.allclose(whole(x), layer(x), atol=1e-6)
+    with pytest.raises(RuntimeError, match="SparseKAttention: caches are no part of a program: leave fullgraph=True away"):
+        whole(x, [])
+
+
+@torch.no_grad()
 def test_settings_of_running_caches_are_kept():
     layer, x, caches = mh.nn.SparseKAttention(24, 4, keys=3, window=2), torch.randn(1, 9, 24), []
     want = layer(x)

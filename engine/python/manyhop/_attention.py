@@ -303,7 +303,8 @@ def attention(q: Any, k: Any, v: Any, graph: Graphs, *, hops: Int = 1, teleport:
 
 
 class Plan:
-    """Tiles, kernels and memory for a graph and a shape, chosen once. Made by :func:`plan`.
+    """Tiles, kernels and memory for a graph and a shape, chosen once. Made by :func:`plan`. A pickle holds the graph and what
+    was asked for: the plan is made again on the machine that reads it.
 
     >>> import numpy as np, manyhop as mh
     >>> p = mh.plan(mh.graph("window(8)", 256), heads=2, head_dim=16, hops=3)
@@ -312,10 +313,13 @@ class Plan:
     (True, ['graph', 'inputs', 'total', 'workspace'])
     """
 
-    def __init__(self, core: _core.Plan, graph: Graphs, settings: dict[str, Any]) -> None:
+    def __init__(self, core: _core.Plan, graph: Graphs, settings: dict[str, Any], backward: bool = False) -> None:
+        if not isinstance(core, _core.Plan):
+            raise BadType("Plan: made by mh.plan(), not by its constructor")
         self._core = core
         self._graph = graph
         self._settings = settings
+        self._backward = backward
         self._ran = core
 
     @overload
@@ -404,9 +408,22 @@ class Plan:
         """
         return self._core.predicted_seconds()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _planned_again, (self._graph, {**self._settings, "backward": self._backward})
+
+    def __copy__(self) -> Plan:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Plan:
+        return self
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
         return f"Plan({given})"
+
+
+def _planned_again(graph, settings):
+    return plan(graph, **settings)
 
 
 def plan(graph: Graphs, *, heads: Int, head_dim: Int, dtype: Any = "f32", hops: Int = 1, backend: str = "cpu", batch: Int = 1,
@@ -432,4 +449,4 @@ def plan(graph: Graphs, *, heads: Int, head_dim: Int, dtype: Any = "f32", hops: 
                 "value_dim": head_dim if value_dim is None else whole(value_dim, "value_dim", 1),
                 "reorder": string(reorder, "reorder")}
     core = _core.plan(_graphs(graph, heads), backward=flag(backward, "backward"), memory_limit=_settings._limit, **settings)
-    return Plan(core, graph, settings)
+    return Plan(core, graph, settings, backward)

@@ -13,7 +13,7 @@ from . import _core
 from ._check import flag, is_compiling, path_name, vector, whole
 from ._conversions import Conversions, two, values_or_none
 from ._settings import need_memory
-from .errors import BadType, BadValue
+from .errors import BadType, BadValue, Error
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -433,13 +433,19 @@ _programs = {}
 def of_program(make, *given):
     """What make(*given) is in a traced program, such as a graph; it lives as long as programs may."""
     # Graphs go by number: their programs are made again for others, and torch takes numbers from anywhere.
-    return _once(make, *((whole(x._number, "graph"),) if isinstance(x, Graph) else x for x in given))
+    found, problem = _once(make, *((whole(x._number, "graph"),) if isinstance(x, Graph) else x for x in given))
+    if problem is not None:  # raised here, where torch hands it to the caller; from a constant it would be an error of its own
+        raise problem[0](problem[1])
+    return found
 
 
 def _once(make, *given):
     if (make, given) not in _programs:
-        _programs[make, given] = make(*(_by_number[x[0]] if isinstance(x, tuple) else x for x in given))
-    return _programs[make, given]
+        try:
+            _programs[make, given] = make(*(_by_number[x[0]] if isinstance(x, tuple) else x for x in given))
+        except Error as error:
+            return None, (type(error), str(error))
+    return _programs[make, given], None
 
 
 # What torch.compiler.assume_constant_result sets, which would load torch to do so: made while torch.compile traces.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
 from ._check import whole
+from ._operator import between_programs
 from .errors import BadType, BadValue
 from .nn._sparsek import SparseKScores, SparseKSettings, check_score_heads
 
@@ -26,7 +26,6 @@ class SparseK(nn.Module):
         super().__init__()
         self.scores = SparseKScores(hidden_size, heads)
         self.settings = settings
-        self.seen = {}  # by thread: (hidden states, layer of the cache) of the call that is running
 
 
 def attention_modules(model: nn.Module) -> list[nn.Module]:
@@ -54,7 +53,8 @@ def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 
     (`score_heads`, a divisor of the heads that divides the key heads or is divided by them); they start at 0.
     layers : numbers of the layers, None for all. gate : "scores" (log p joins the attention's scores: a key fades out as p
     falls) or "values". Called again it changes the settings and keeps the scores. Generation wants
-    ``past_key_values=mh.hf.SparseKCache(model)``, through which no gradient goes. :func:`unplug` takes it out.
+    ``past_key_values=mh.hf.SparseKCache(model)``, through which no gradient goes. :func:`unplug` takes it out. The model is one
+    program under torch.compile (fullgraph=True too); with a SparseKCache one between each two layers.
 
     >>> import torch, transformers, manyhop as mh
     >>> config = transformers.LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -87,7 +87,7 @@ def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 
         if module.layer_idx not in wanted:
             _unplug(module)
             continue
-        settings = SparseKSettings(keys, **given)
+        settings = SparseKSettings(keys, scale=getattr(module, "scaling", None), **given)
         weight = module.k_proj.weight
         kv_heads = module.k_proj.out_features // module.head_dim
         count = kv_heads if score_heads is None else score_heads
@@ -99,7 +99,7 @@ def sparsek(model: nn.Module, keys: Real = 64, *, window: Int = 0, sinks: Int = 
             heads = kv_heads * getattr(module, "num_key_value_groups", 1)
             check_score_heads(count, heads, kv_heads)
             module.sparsek = SparseK(module.k_proj.in_features, count, settings).to(weight.device)
-            module._sparsek_hook = module.register_forward_pre_hook(_note, with_kwargs=True)
+            module._sparsek_hook = module.register_forward_pre_hook(_hand_on, with_kwargs=True)
         chosen.append(module.sparsek.scores)
     return chosen
 
@@ -128,8 +128,12 @@ def unplug(model: nn.Module) -> None:
         _unplug(module)
 
 
-def _note(module, args, kwargs):
-    """Before the attention runs: what its scores are made of, which transformers does not hand on."""
+# A keyword of the attention module's call; transformers gives those it does not know to the attention function.
+HANDED_ON = "manyhop_sparsek"
+
+
+def _hand_on(module, args, kwargs):
+    """Before the attention runs: adds (what its scores are made of, layer of the cache), which transformers would not hand on."""
     hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
     # Its keyword has had several names; it is known by its kind.
     cache = next((x for x in (*kwargs.values(), *args) if isinstance(x, SparseKCache)), None)
@@ -139,37 +143,40 @@ def _note(module, args, kwargs):
         if not isinstance(layer, SparseKCacheLayer):
             raise BadValue(f"past_key_values: layer {module.layer_idx} was made before SparseK came into it; make a new "
                            "SparseKCache")
-    module.sparsek.seen[threading.get_ident()] = hidden, layer
+    return args, {**kwargs, HANDED_ON: (hidden, layer)}
 
 
-def sparsek_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None, **_):
+def sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window, handed_on):
     """Attention of a layer with SparseK: [b, h, s, d] in, [b, s, h, d] out."""
+    if handed_on is None:
+        raise BadType(f"manyhop: {type(module).__name__} keeps the keywords of its call to itself, so that SparseK in layer "
+                      f"{module.layer_idx} cannot see what scores are made of; leave it out of layers=")
     if sliding_window is not None:
         raise BadValue(f"manyhop: SparseK in layer {module.layer_idx}, which has a sliding window of {sliding_window}; leave it "
                        "out of layers=")
     if dropout:
         raise BadValue(f"manyhop: SparseK attention has no dropout ({dropout} in the model's configuration)")
     own = module.sparsek
-    hidden, layer = own.seen.pop(threading.get_ident())
+    hidden, layer = handed_on
+    settings = own.settings
+    if settings.scale != scaling:  # a program that sets it is traced once more
+        settings.scale = scaling
     if layer is not None:
         layer.waiting = False  # the tokens have come through, whatever becomes of the call
-    settings = own.settings
-    settings.scale = scaling
-    if layer is None:
-        if query.shape[2] != key.shape[2]:
-            raise BadValue(f"manyhop: {query.shape[2]} queries over {key.shape[2]} keys: SparseK decodes with "
-                           "past_key_values=mh.hf.SparseKCache(model), or with use_cache=False")
-        if attention_mask is not None:
-            from .nn import lengths_of
-
-            lengths = lengths_of(attention_mask)  # padding after the tokens is seen by none of them; other padding raises
-            if torch.compiler.is_compiling():  # a program leaves out what nothing looks at
-                torch._assert_async((lengths >= 0).all(), "attention_mask: negative lengths")
-        out = settings.attend(query, key, value, own.scores(hidden))
-    else:
         if attention_mask is not None:
             raise BadValue("manyhop: a padded batch cannot be decoded with a cache; use_cache=False, or texts of one length")
-        out = layer.attend(settings, query, key, value, own.scores(hidden, layer.tokens))
+        out = layer.attend(own, query, key, value, hidden)
+        return out.transpose(1, 2).contiguous(), None
+    if query.shape[2] != key.shape[2]:
+        raise BadValue(f"manyhop: {query.shape[2]} queries over {key.shape[2]} keys: SparseK decodes with "
+                       "past_key_values=mh.hf.SparseKCache(model), or with use_cache=False")
+    if attention_mask is not None:
+        from .nn import lengths_of
+
+        lengths = lengths_of(attention_mask)  # padding after the tokens is seen by none of them; other padding raises
+        if torch.compiler.is_compiling():  # a program leaves out what nothing looks at
+            torch._assert_async((lengths >= 0).all(), "attention_mask: negative lengths")
+    out = settings.attend(query, key, value, own.scores(hidden))
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -197,7 +204,10 @@ class SparseKCacheLayer(CacheLayerMixin):
         self.waiting = True
         return key_states, value_states
 
-    def attend(self, settings, q, k, v, scores):
+    @between_programs("manyhop: a SparseKCache is no part of a program: leave fullgraph=True away, or compile calls with "
+                      "use_cache=False")
+    def attend(self, own, q, k, v, hidden):
+        settings, scores = own.settings, own.scores(hidden, self.tokens)
         if not self.caches:
             out = settings.attend(q, k, v, scores)  # a prompt at once
             caches = settings.caches(q, k, v, scores)

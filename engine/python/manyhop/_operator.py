@@ -88,6 +88,25 @@ def operator(name, waits=False):
     return register
 
 
+def between_programs(why):
+    """Decorates a function for which torch.compile ends its program and begins another; fullgraph=True says `why` not."""
+    def register(function):
+        kept = []
+
+        @functools.wraps(function)
+        def call(*args):
+            if "torch._dynamo" not in sys.modules:
+                return function(*args)
+            if not kept:
+                kept.append(torch.compiler.disable(function))
+            return kept[0](*args)
+
+        # As torch.compiler.disable(reason=why) sets them, which would load the compiler; torch 2.5 has no such reasons.
+        call._torchdynamo_disable, call._torchdynamo_disable_msg = True, why
+        return call
+    return register
+
+
 class Operator:
     def __init__(self, name):
         self.name = name

@@ -222,7 +222,7 @@ def causal_sparsek(scores: ArrayLike, k: Real, *, cap: Int | None = None, temper
 
 
 class Selection:
-    """What :func:`causal_sparsek` returns: the keys and gates of every prefix, held as when each key leaves.
+    """What :func:`causal_sparsek` returns: the keys and gates of every prefix, held as when each key leaves. Selections pickle.
 
     >>> import manyhop as mh
     >>> selection = mh.causal_sparsek([0.1, 3.0, 0.2, 2.5], 1)
@@ -232,8 +232,19 @@ class Selection:
     [-inf, 0.1, 0.2, 2.25]
     """
 
-    def __init__(self, core: _core.Selection) -> None:
+    def __init__(self, core: _core.CausalSelection) -> None:
+        if not isinstance(core, _core.CausalSelection):
+            raise BadType("Selection: made by mh.causal_sparsek(), not by its constructor")
         self._core = core
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _selection_again, self._core.state()
+
+    def __copy__(self) -> Selection:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Selection:
+        return self
 
     @property
     def tau(self) -> Float64:
@@ -296,6 +307,10 @@ class Selection:
 
     def __repr__(self) -> str:
         return f"Selection({len(self.tau)} rows, {self.edges} keys)"
+
+
+def _selection_again(*state):
+    return Selection(_core.CausalSelection.from_state(*state))
 
 
 def attention_arguments(keys, cap, temperature, window, sinks, gate, hops, teleport, scale):
@@ -364,7 +379,7 @@ def sparsek_attention(q: A, k: A, v: A, scores: A, *, keys: Real = 64, cap: Int 
 class SparseKCache:
     """Keys and values for decoding token by token in constant memory: window, sinks, and at most `cap` kept keys a score head.
 
-    A step gives the rows that :func:`sparsek_attention` gives the same tokens; copies (``copy.copy``) go their own ways.
+    A step gives the rows that :func:`sparsek_attention` gives the same tokens; copies (``copy.copy``, pickles) go their own ways.
     dtype : float32, float64 or bfloat16, by name or as a type of NumPy or torch. NumPy or torch in, the same kind out; nothing
         here has gradients. (:class:`manyhop.nn.SparseKAttention` and models hold float16 as float32.)
 
@@ -388,9 +403,14 @@ class SparseKCache:
         self.value_dim: int = self.head_dim if value_dim is None else whole(value_dim, "value_dim", 1)
         self.settings: dict[str, Any] = {"keys": keys, "cap": cap, "window": window, "sinks": sinks, "gate": gate,
                                          "temperature": temperature, "scale": scale}
+        self._core = self._empty()
+
+    def _empty(self):
+        keys, cap, temperature, window, sinks, gate, scale = (
+            self.settings[name] for name in ("keys", "cap", "temperature", "window", "sinks", "gate", "scale"))
         options = _core.sparsek_cache_options(self.heads, self.kv_heads, self.score_heads, self.head_dim, self.value_dim,
                                               attention_options(keys, cap, temperature, window, sinks, gate, 1, 0.0, scale))
-        self._core = getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)
+        return getattr(_core, f"SparsekCache_{_DTYPES[self.dtype]}")(options, _settings._limit)
 
     @property
     def tokens(self) -> int:
@@ -419,6 +439,16 @@ class SparseKCache:
 
     def __deepcopy__(self, memo: Any) -> SparseKCache:
         return self.__copy__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_core": self._core.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        held = dict(state)
+        core = held.pop("_core")
+        self.__dict__.update(held)
+        self._core = self._empty()
+        self._core.restore(*core)
 
     def kept(self, score_head: Int = 0) -> tuple[Int32, Float64]:
         """(positions, gates) of the keys that a score head holds, in order of position.

@@ -35,7 +35,8 @@ from . import _core
 from ._attention import BACKWARD, attention
 from ._check import choice, whole
 from ._graph import Graph, graph as make_graph, of_program
-from ._hf_sparsek import SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
+from ._hf_sparsek import HANDED_ON, SparseKCache, attention_modules, sparsek, sparsek_forward, unplug
+from ._operator import operator
 from .errors import BadType, BadValue, Error
 from .nn import lengths_of
 from .nn._config import check_pattern, check_teleport, share
@@ -120,9 +121,8 @@ def register(pattern: Patterns = "full", hops: Int = 1, teleport: Real | torch.T
     backward : as in :func:`manyhop.attention`.
 
     Errors: BadValue and BadType for arguments, at once; from the model's call BadValue for a mask, a cache or an option of the
-    model that cannot be followed (in a program of torch.compile, which sees a packed batch when it runs, that one is torch's
-    RuntimeError). Models that compute attention by themselves (MPNet, DebertaV2) never call it and stay as they are: :func:`use`
-    says so where it is given the model.
+    model that cannot be followed (a program of torch.compile sees a packed batch when it runs). Models that compute attention by
+    themselves (MPNet, DebertaV2) never call it and stay as they are: :func:`use` says so where it is given the model.
 
     >>> import torch, transformers, manyhop as mh
     >>> mh.hf.register()
@@ -198,9 +198,24 @@ def mask(batch_size, q_length=None, kv_length=None, q_offset=0, kv_offset=0, mas
     tokens = attention_mask[:, :kv_length].to(torch.bool)
     if tokens.shape[1] < kv_length:
         raise BadValue(f"manyhop: a mask of {tokens.shape[1]} positions for {kv_length} keys")
+    if tokens.shape[0] != batch_size:
+        raise BadValue(f"manyhop: a mask of {tokens.shape[0]} texts for a batch of {batch_size}")
     if torch.compiler.is_compiling():  # whether there is padding is seen when the program runs
         return tokens
     return None if bool(tokens.all()) else tokens
+
+
+@operator("manyhop::plain_mask", waits=True)
+def _plain_when_run(holds: torch.Tensor) -> torch.Tensor:
+    """BadValue from a program; an assertion of torch would raise RuntimeError, or end the process's work on a GPU."""
+    if not bool(holds):
+        raise BadValue(_ODD_MASK)
+    return holds.clone()
+
+
+@_plain_when_run.register_fake
+def _(holds):
+    return torch.empty_like(holds)
 
 
 class _AnyHead:
@@ -218,9 +233,9 @@ def _kind(function, b, q, kv, offset, local_size, device):
     # Of a few tokens several may hold: what sees no more than "causal" is that.
     holds = {"full": True, "causal": True} if local_size is None else dict.fromkeys(_KINDS, True)
     tracing = torch.compiler.is_compiling()
-    step = max(1, 2**22 // max(b * kv, 1))  # rows at a time
-    for first in range(0, q, step):
-        rows = torch.arange(first, min(q, first + step), device=device)[None, None, :, None] + offset
+    pieces = max(1, -(-b * q * kv // 2**22))  # a program fits every length that makes as many
+    for i in range(pieces):
+        rows = torch.arange(q * i // pieces, q * (i + 1) // pieces, device=device)[None, None, :, None] + offset
         try:
             seen = torch.as_tensor(function(items, _AnyHead(), rows, cols)).expand(b, 1, rows.shape[2], kv)
         except (RuntimeError, TypeError, IndexError, AttributeError):
@@ -236,8 +251,8 @@ def _kind(function, b, q, kv, offset, local_size, device):
             elif holds[kind]:
                 holds[kind] = bool((seen == plain[kind]).all())
     if tracing:  # values come when the program runs; a cache of fixed size is refused as that of a causal model
-        if q:
-            torch._assert_async(torch.stack(list(holds.values())).any(), _ODD_MASK)
+        if q:  # what nothing looks at a program leaves out, but for assertions
+            torch._assert_async(_plain_when_run(torch.stack(list(holds.values())).any()), _ODD_MASK)
         return "causal"
     return next((kind.split()[0] for kind in _KINDS if holds.get(kind)), None)
 
@@ -286,6 +301,20 @@ def _graph_of(pattern, q, kv, causal, window):
     return pattern
 
 
+# Since torch 2.8; older ones have every call look at its callers.
+_saved_tensors_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _in_checkpoint():
+    """Whether a torch.utils.checkpoint may be around this call: 0.2 microseconds, where callers take 3 to 10."""
+    if _saved_tensors_hooks is None or torch._C._current_graph_task_id() != -1:  # a backward pass runs
+        return True
+    if _saved_tensors_hooks(True) is not None:  # use_reentrant=False saves through hooks of its own, in both passes
+        return True
+    # use_reentrant=True: where a Function's forward runs, forward-mode gradients are off. Inference turns them off as well.
+    return not torch._C._is_fwd_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
 def _checkpoints():
     """[(mark, again)] of the torch.utils.checkpoint calls around this one, the innermost first: an object of torch's that is
     the same one when its function runs again in backward, and whether it does so now.
@@ -316,6 +345,8 @@ def _same(a, b):
 def _of_forward(module, settings):
     """The settings that a layer had in its forward pass, where it runs again in backward: those around it may be others by
     then. Else `settings`."""
+    if not _in_checkpoint():
+        return settings
     around = _checkpoints()
     for mark, again in around:
         past = getattr(mark, "_manyhop", {}).get(module, []) if again else []
@@ -347,7 +378,8 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
         if kwargs.get(name, nothing) not in (nothing, None):
             raise BadValue(f"manyhop: the model wants {name}, which this attention has not; use attn_implementation='eager'")
     if getattr(module, "sparsek", None) is not None:
-        return sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window)
+        return sparsek_forward(module, query, key, value, attention_mask, dropout, scaling, sliding_window,
+                               kwargs.get(HANDED_ON))
     settings = {**_registered, **_checked(getattr(getattr(module, "config", None), NAME, None) or {}, "config.manyhop"),
                 **_module._around, **_checked(kwargs.get(NAME) or {}, NAME)}
     if not torch.compiler.is_compiling():
@@ -366,6 +398,9 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
         pattern = pattern[layer]
     lengths = None
     if attention_mask is not None:
+        if not isinstance(attention_mask, torch.Tensor):
+            raise BadType(f"manyhop: a mask of type {type(attention_mask).__name__}, only padding [batch, tokens] can be masked; "
+                          "write other masks as a pattern")
         if attention_mask.dim() != 2:
             raise BadValue(f"manyhop: a mask of {attention_mask.dim()} axes, only padding [batch, tokens] can be masked; write "
                            "other masks as a pattern")

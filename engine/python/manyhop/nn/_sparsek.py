@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._check import flag, whole
+from .._operator import between_programs
 from .._sparsek import SparseKCache, attention_arguments, causal_sparsek
 from ..errors import BadType, BadValue
 from .._tensors import autocast, same_types
@@ -195,17 +196,20 @@ class SparseKAttention(nn.Module):
                 raise BadType(f"caches: a list with {type(cache).__name__}, that of an earlier call is wanted")
         q, k, v = (part(hidden).unflatten(2, (-1, self.head_dim)).transpose(1, 2)
                    for part in (self.query, self.key, self.value))
-        first = caches[0].tokens if caches else 0
-        scores = self.scores(hidden, first)
         if caches is None:
-            out = self.settings.attend(q, k, v, scores)
+            out = self.settings.attend(q, k, v, self.scores(hidden))
         else:
-            if not caches:
-                caches.extend(self.settings.caches(q, k, v, scores))
-            if len(caches) != len(hidden):
-                raise BadValue(f"caches: {len(caches)} for a batch of {len(hidden)}")
-            out = self.settings.step(caches, q, k, v, scores)
+            out = self._decode(caches, q, k, v, hidden)
         return self.output(out.transpose(1, 2).flatten(2))
+
+    @between_programs("SparseKAttention: caches are no part of a program: leave fullgraph=True away, or compile calls without them")
+    def _decode(self, caches, q, k, v, hidden):
+        scores = self.scores(hidden, caches[0].tokens if caches else 0)
+        if not caches:
+            caches.extend(self.settings.caches(q, k, v, scores))
+        if len(caches) != len(hidden):
+            raise BadValue(f"caches: {len(caches)} for a batch of {len(hidden)}")
+        return self.settings.step(caches, q, k, v, scores)
 
     if TYPE_CHECKING:
         @like(forward)
