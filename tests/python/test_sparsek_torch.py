@@ -266,7 +266,8 @@ def test_caches_lie_between_programs():
     assert torch.allclose(got, layer(x), atol=1e-5) and caches[1].tokens == 9
     whole = torch.compile(layer, backend="eager", fullgraph=True)
     assert torch.allclose(whole(x), layer(x), atol=1e-6)
-    with pytest.raises(RuntimeError, match="SparseKAttention: caches are no part of a program: leave fullgraph=True away"):
+    why = "disable" if torch.__version__.startswith("2.5.") else "SparseKAttention: caches are no part of a program: leave fullgraph=True away"
+    with pytest.raises(RuntimeError, match=why):
         whole(x, [])
 
 

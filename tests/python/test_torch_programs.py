@@ -251,7 +251,7 @@ def test_transforms_of_programs():
     for call in (lambda x: mh.attention(x, x, x, g), lambda x: mh.diffuse(g, x[0, 0]).value, lambda x: mh.sparsek(x, 2),
                  lambda x: mh.sparsek_attention(x, x, x, x[..., 0], keys=2)):
         torch._dynamo.reset()
-        with pytest.raises(mh.Error, match="torch.func cannot differentiate it inside a compiled program"):
+        with pytest.raises(mh.Error, match="cannot differentiate it"):
             torch.func.grad(lambda x: torch.compile(call, backend="eager")(x).sum())(x)  # noqa: B023
 
 

@@ -28,8 +28,8 @@ try:
 except ImportError as error:  # pragma: no cover
     from .errors import Error
 
-    raise Error("manyhop.hf wants torch and transformers (4.57 or later), not installed here: pip install torch transformers"
-                ) from error
+    raise Error(f"manyhop.hf wants torch and transformers (4.57 or later, and a torch that it takes), which do not import here "
+                f"({error}): pip install torch transformers") from error
 
 from . import _core
 from ._attention import BACKWARD, attention

@@ -34,6 +34,9 @@ def tf32_is_wanted():
     return switches.allow_tf32 if precision is None else precision == "tf32"
 
 
+# Whether whole programs (fullgraph=True) take an operator whose output's size follows from which graph it is.
+_SIZES_MAY_BE_UNKNOWN = torch.__version__ >= (2, 10)
+
 # What a block of the pool, by its address, held last: blocks come back of the same size.
 _laid_out = {}
 
@@ -249,8 +252,8 @@ def attention(q, k, v, graph, *, hops=1, teleport=0.0, scale=None, bias=None, le
     else:
         seed = _signed(seed)
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, bias, teleport_tensor))
-    if lengths_tensor is not None:
-        keep = False  # the size of what is kept follows from the lengths; backward makes it again
+    if lengths_tensor is not None or (torch.compiler.is_compiling() and not _SIZES_MAY_BE_UNKNOWN):
+        keep = False  # the size of what is kept follows from the lengths, or the graph; backward makes it again
     out, lse, weights, _ = _attention(
         q, k, v, bias, teleport_tensor, seed_tensor, lengths_tensor, graphs, *settings, seed, layout, bool(return_lse),
         bool(return_weights), keep, backward, reorder, backend)
