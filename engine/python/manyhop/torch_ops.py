@@ -1,4 +1,5 @@
-"""Importing this registers every operator, ``torch.ops.manyhop.*``: for exported programs, which name them."""
+"""Importing this registers the operators ``torch.ops.manyhop.*`` of attention, diffusion and SparseK, which exported programs
+name; those of Hugging Face models want ``manyhop.hf`` too."""
 
 from . import torch_attention, torch_diffusion, torch_sparsek
 
