@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
-#include <tuple>
 
 #include "manyhop/engine/plan.hpp"
 #include "manyhop/engine/schedule.hpp"
@@ -20,24 +19,28 @@ using ops::cpu::Rates;
 double arithmetic_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 // Sizes that gather alike are measured once a process.
-const Rates& rates_for(const Plan::Data& data) {
-  const Offset n_cols = data.graphs[0].n_cols();
+Rates known_rates(int row_bytes, Offset n_cols) {
   static std::mutex mutex;
-  static std::map<std::tuple<int, bool, Offset>, Rates> known;
-  const ops::HeadShape& shape = data.schedule.shape;
-  const int row_bytes = shape.half ? 2 : static_cast<int>(arithmetic_bytes(data.options.dtype));
-  const bool mixed = shape.tiles && !shape.half;  // tiles multiply rounded rows of floats
+  static std::map<std::pair<int, Offset>, Rates> known;
   Offset size = 64;
   while (size < n_cols && size < (Offset{1} << 17)) size *= 2;
   const std::lock_guard lock(mutex);
-  const auto [item, fresh] = known.try_emplace({row_bytes, mixed, size});
+  const auto [item, fresh] = known.try_emplace({row_bytes, size});
   if (fresh) {
     item->second = row_bytes == 8   ? ops::cpu::measure_rates<double, double>(size)
                    : row_bytes == 4 ? ops::cpu::measure_rates<float, float>(size)
                                     : ops::cpu::measure_rates<float, bf16>(size);
-    if (mixed) item->second.tile_flops = ops::cpu::measure_rates<float, bf16>(size).tile_flops;
   }
   return item->second;
+}
+
+Rates rates_for(const Plan::Data& data) {
+  const Offset n_cols = data.graphs[0].n_cols();
+  const ops::HeadShape& shape = data.schedule.shape;
+  if (shape.half) return known_rates(2, n_cols);
+  Rates rates = known_rates(static_cast<int>(arithmetic_bytes(data.options.dtype)), n_cols);
+  if (shape.tiles) rates.tile_flops = known_rates(2, n_cols).tile_flops;  // of rounded rows of floats
+  return rates;
 }
 
 /// Work of one head, and what it takes one thread.
@@ -184,7 +187,7 @@ std::vector<std::string> Plan::explain() const {
   }
   std::vector<std::string> timing;
   if (data_->backend == Backend::cpu) {
-    const Rates& rates = rates_for(*data_);
+    const Rates rates = rates_for(*data_);
     const Parts p = parts_of(*data_, rates);
     std::vector<std::string> rejected;
     kernel_lines(*data_, rates, p, lines, rejected);

@@ -96,33 +96,25 @@ void Head<T, S>::pair_up([[maybe_unused]] Rows<const R> x) {
 
 template <class T, class S>
 void Head<T, S>::dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
-                                Rows<const S> z) const {
+                                Rows<const S> x, bool ask_masks) const {
   if constexpr (std::is_same_v<T, bf16>) {
-    if (tiled(*view.panel)) {
+    if (tiled(*view.panel, ask_masks)) {
+      const PairRows pairs{scratch_.pairs, x.width};
       if constexpr (std::is_same_v<S, bf16>) {  // make_weights left them as tiles
-        spmm_tiles(view, reinterpret_cast<const bf16*>(values), {scratch_.pairs, z.width}, scratch.tiles,
-                   scratch.out);
+        spmm_tiles(view, reinterpret_cast<const bf16*>(values), pairs, scratch.tiles, scratch.out);
       } else {
-        tile_products(view, scratch, values, z.width);
+        alignas(64) float sums[kPanelRows];
+        tile_weights(view, values, scratch.tiles, scratch.weights, sums);
+        spmm_tiles(view, scratch.weights, pairs, scratch.tiles, scratch.out);
+        for (Offset r = 0; r < kPanelRows && centered; ++r) {
+          float* row = scratch.out + r * x.width;
+          for (Offset f = 0; f < x.width; ++f) row[f] += sums[r] * scratch_.center[f];
+        }
       }
       return;
     }
   }
-  spmm_dense<C, S>(view, values, z, scratch.out, careful);
-}
-
-template <class T, class S>
-void Head<T, S>::tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
-                               Offset padded) const {
-  if constexpr (std::is_same_v<T, bf16>) {
-    alignas(64) float sums[kPanelRows];
-    tile_weights(view, values, scratch.tiles, scratch.weights, sums);
-    spmm_tiles(view, scratch.weights, {scratch_.pairs, padded}, scratch.tiles, scratch.out);
-    for (Offset r = 0; r < kPanelRows && centered; ++r) {
-      float* row = scratch.out + r * padded;
-      for (Offset f = 0; f < padded; ++f) row[f] += sums[r] * scratch_.center[f];
-    }
-  }
+  spmm_dense<C, S>(view, values, x, scratch.out, ask_masks);
 }
 
 template <class T, class S>
@@ -178,7 +170,7 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
   if (!careful) pair_up(from);
   const auto complete = [&](const PanelView& view, PanelScratch<C>& scratch, const C* values,
                             Rows<const S> rest) {
-    dense_products(view, scratch, values, from);
+    dense_products(view, scratch, values, from, careful);
     Finish<C, S> what{.keep = keep, .teleport = teleport, .z = scratch.out, .rest = rest};
     // A rectangular graph has no V of its own for a row, and no teleport.
     if (in.teleport != 0) what.v = v;
@@ -274,19 +266,19 @@ void attention_head(const HeadInput<T>& in, const HeadOutput<T>& out, const Head
 }
 
 // Members of head_weights.cpp are instantiated there.
-#define MANYHOP_INSTANTIATE(...)                                                                       \
-  template __VA_ARGS__::Head(const HeadInput<__VA_ARGS__::Stored>&, const HeadResources&);             \
-  template void __VA_ARGS__::pack();                                                                   \
-  template void __VA_ARGS__::pack_keys();                                                              \
-  template void __VA_ARGS__::pair_up(Rows<const __VA_ARGS__::C>);                                      \
-  template void __VA_ARGS__::tile_products(const PanelView&, PanelScratch<__VA_ARGS__::C>&,            \
-                                           const __VA_ARGS__::C*, Offset) const;                       \
-  template void __VA_ARGS__::gather_rows(const PanelView&, Rows<const __VA_ARGS__::C>, Offset, Offset, \
-                                         __VA_ARGS__::C*);                                             \
-  template void __VA_ARGS__::drop_hop(int, Offset, __VA_ARGS__::C*) const;                             \
-  template void __VA_ARGS__::hop(int, bool, const __VA_ARGS__::C*, __VA_ARGS__::C*,                    \
-                                 const HeadOutput<__VA_ARGS__::Stored>*, bool);                        \
-  template void attention_head<__VA_ARGS__::Stored>(                                                   \
+#define MANYHOP_INSTANTIATE(...)                                                                            \
+  template __VA_ARGS__::Head(const HeadInput<__VA_ARGS__::Stored>&, const HeadResources&);                  \
+  template void __VA_ARGS__::pack();                                                                        \
+  template void __VA_ARGS__::pack_keys();                                                                   \
+  template void __VA_ARGS__::pair_up(Rows<const __VA_ARGS__::C>);                                           \
+  template void __VA_ARGS__::dense_products(const PanelView&, PanelScratch<__VA_ARGS__::C>&,                \
+                                            const __VA_ARGS__::C*, Rows<const __VA_ARGS__::C>, bool) const; \
+  template void __VA_ARGS__::gather_rows(const PanelView&, Rows<const __VA_ARGS__::C>, Offset, Offset,      \
+                                         __VA_ARGS__::C*);                                                  \
+  template void __VA_ARGS__::drop_hop(int, Offset, __VA_ARGS__::C*) const;                                  \
+  template void __VA_ARGS__::hop(int, bool, const __VA_ARGS__::C*, __VA_ARGS__::C*,                         \
+                                 const HeadOutput<__VA_ARGS__::Stored>*, bool);                             \
+  template void attention_head<__VA_ARGS__::Stored>(                                                        \
       const HeadInput<__VA_ARGS__::Stored>&, const HeadOutput<__VA_ARGS__::Stored>&, const HeadResources&)
 MANYHOP_INSTANTIATE(Head<float>);
 MANYHOP_INSTANTIATE(Head<double>);

@@ -119,12 +119,13 @@ class Head {
   /// values = softmax of the panel; leaves scaled q rows in scratch.rows. lse [32].
   void panel_softmax(const PanelView& view, PanelScratch<C>& scratch, C* values, C* lse) const;
   void dense_scores(const PanelView& view, PanelScratch<C>& scratch, C* values) const;
-  /// out = A z over the panel's dense columns.
-  void dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values,
-                      Rows<const S> z) const;
-  /// out = values x over the panel's dense columns by tiles; pair_up(x) came before, x has rows of `padded`.
-  void tile_products(const PanelView& view, PanelScratch<C>& scratch, const C* values, Offset padded) const;
-  bool tiled(const Panel& panel) const { return resources.shape.tiles && !careful && worth_tiles(panel); }
+  /// out = values x over the panel's dense columns; where tiles multiply, pair_up(x) came before.
+  void dense_products(const PanelView& view, PanelScratch<C>& scratch, const C* values, Rows<const S> x,
+                      bool ask_masks) const;
+  /// Whether tiles multiply the panel's dense columns, which ask no masks.
+  bool tiled(const Panel& panel, bool ask_masks) const {
+    return resources.shape.tiles && !ask_masks && worth_tiles(panel);
+  }
   /// Makes scores of rows with a large peak again, relative to it; the peak is left in shift [32]. False when
   /// no row has one.
   bool sharpen(const PanelView& view, C* values, const C* peak, C* shift) const;

@@ -121,10 +121,6 @@ class Backward {
     return head_.features(static_cast<const C*>(scratch().g[static_cast<std::size_t>(i) + 1]));
   }
 
-  bool tiled(const PanelView& view, bool careful) const {
-    return head_.resources.shape.tiles && !careful && worth_tiles(*view.panel);
-  }
-
   void mask(int t, C* g);
 
   // body(first, count, fresh) for the hops of one segment that holds all of them, in groups as several
@@ -163,9 +159,6 @@ class Backward {
 
   // Z of the segment's hops side by side in bf16, for tiles.
   void make_halves(int hops);
-
-  // out = d_values k over the panel's dense columns, in s.out.
-  void key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s);
 
   void finish_panel(const PanelView& view, PanelScratch<C>& s, Offset p, const C* weights, C* d_values);
 

@@ -45,7 +45,7 @@ template <class T>
 void Backward<T>::scatter_columns(const PanelView& view, const C* values, const C* rows, Offset from,
                                   Offset to, Rows<C> out, bool careful, PanelScratch<C>& s) {
   if constexpr (std::is_same_v<T, bf16>) {
-    if (tiled(view, careful)) {
+    if (head_.tiled(*view.panel, careful)) {
       const PairRows pairs{s.queries, out.width};
       row_pairs(rows, from, to, pairs);
       scatter_tiles(view, values, pairs, from, to, s.tiles, out);
@@ -90,7 +90,7 @@ template <class T>
 void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh,
                                  bool rest, C* d_values) {
   const Offset padded = head_.value_width();
-  const bool tiles = tiled(view, false);
+  const bool tiles = head_.tiled(*view.panel, false);
   const int end = first + count;
   if constexpr (std::is_same_v<T, bf16>) {
     // All hops are one product of long rows: <G_1, Z_0> + <G_2, Z_1> + ...
@@ -160,7 +160,7 @@ void Backward<T>::finish(int hops, int segments) {
   if (segments <= 1) make_halves(hops);
   if (segments <= 1 && rest_first)
     for_groups(hops, [&](int first, int count, bool fresh) { rest_gradient(first, count, fresh); });
-  head_.pair_up(Rows<const C>(head_.keys(scratch().k)));  // for key_products
+  if (!gradient_.q.empty()) head_.pair_up(Rows<const C>(head_.keys(scratch().k)));
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
     C* d_values = whole ? scratch().d_values + panel.values : s.d_values;
@@ -232,7 +232,7 @@ void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset
     for (int r = 0; r < panel.count; ++r) targets[r] = rest.row(block, r);
     spmm_rest<C, C>(view, d_values, keys, block, targets);
   }
-  key_products(view, d_values, s);
+  head_.dense_products(view, s, d_values, keys, head_.careful_keys);
   cpu::finish<C, C>(view, {.keep = static_cast<C>(in_.scale),
                            .z = s.out,
                            .rest = rest,
@@ -243,18 +243,6 @@ void Backward<T>::finish_panel(const PanelView& view, PanelScratch<C>& s, Offset
     copy_row<C, C>(rest, r, s.out);
     write_row<T>(s.out, in_.d, gradient_.q, in_.token(view.row(r)));
   }
-}
-
-template <class T>
-void Backward<T>::key_products(const PanelView& view, const C* d_values, PanelScratch<C>& s) {
-  const Rows<const C> keys = head_.keys(scratch().k);
-  if constexpr (std::is_same_v<T, bf16>) {
-    if (tiled(view, head_.careful_keys)) {
-      head_.tile_products(view, s, d_values, keys.width);
-      return;
-    }
-  }
-  spmm_dense<C, C>(view, d_values, keys, s.out, head_.careful_keys);
 }
 
 template <class T>

@@ -41,7 +41,7 @@ void Head<T, S>::load_queries(const PanelView& view, Offset from, Offset to, C* 
 template <class T, class S>
 void Head<T, S>::dense_scores(const PanelView& view, PanelScratch<C>& scratch, C* values) const {
   if constexpr (std::is_same_v<T, bf16>) {
-    if (resources.shape.tiles && worth_tiles(*view.panel)) {
+    if (tiled(*view.panel, false)) {
       // Products of bf16 are exact in fp32, those of a scaled q would not be.
       const Offset padded = tile_width(in.d);
       std::array<std::uint32_t, 128> words;
@@ -201,7 +201,7 @@ void Head<T, S>::make_weights(const PanelView& view, PanelScratch<C>& scratch, C
   drop_edges(view, values);
   if (out != nullptr) report(view, values, lse, *out);
   if constexpr (std::is_same_v<S, bf16>) {
-    if (!tiled(*view.panel)) return;
+    if (!tiled(*view.panel, careful)) return;
     tile_weights(view, values, scratch.tiles, scratch.weights);
     std::copy_n(scratch.weights, tile_weight_elements(view.panel->dense_cols),
                 reinterpret_cast<bf16*>(values));
