@@ -2,7 +2,7 @@
 // asked.
 #pragma once
 
-/// A test of the device, skipped where there is none.
+/// A test of the device: without one it counts as skipped, not as passed.
 #define DEVICE_CASE(name) TEST_CASE(name* doctest::skip(*manyhop::test::no_device() != '\0'))
 
 #include <cuda_runtime.h>
