@@ -66,6 +66,20 @@ class _Library(torch.library.Library):
 _library = _Library("manyhop", "FRAGMENT")
 
 
+def _uncompiled(function):
+    """What calls the function as torch.compiler.disable has it, which would load the compiler, once that is loaded."""
+    kept = []
+
+    @functools.wraps(function)
+    def call(*args):
+        if "torch._dynamo" not in sys.modules:
+            return function(*args)
+        if not kept:
+            kept.append(torch.compiler.disable(function))
+        return kept[0](*args)
+    return call
+
+
 def operator(name, waits=False):
     """Decorates a function of tensors and plain values, annotated, that changes none of its inputs; it becomes what calls the
     operator. `waits`: for a GPU, so that torch.compile leaves it out of CUDA graphs."""
@@ -73,17 +87,7 @@ def operator(name, waits=False):
         function.__annotations__ = typing.get_type_hints(function)  # torch 2.5 takes no strings, which the future import leaves
         unsafe = getattr(torch.Tag, "cudagraph_unsafe", None) if waits else None
         torch.library.define(name, torch.library.infer_schema(function, mutates_args=()), tags=() if unsafe is None else (unsafe,))
-        kept = []
-
-        @functools.wraps(function)
-        def call(*args):
-            if "torch._dynamo" not in sys.modules:
-                return function(*args)
-            if not kept:
-                kept.append(torch.compiler.disable(function))
-            return kept[0](*args)
-
-        torch.library.impl(name, "default", call)
+        torch.library.impl(name, "default", _uncompiled(function))
         return Operator(name)
     return register
 
@@ -91,16 +95,7 @@ def operator(name, waits=False):
 def between_programs(why):
     """Decorates a function for which torch.compile ends its program and begins another; fullgraph=True says `why` not."""
     def register(function):
-        kept = []
-
-        @functools.wraps(function)
-        def call(*args):
-            if "torch._dynamo" not in sys.modules:
-                return function(*args)
-            if not kept:
-                kept.append(torch.compiler.disable(function))
-            return kept[0](*args)
-
+        call = _uncompiled(function)
         # As torch.compiler.disable(reason=why) sets them, which would load the compiler; torch 2.5 has no such reasons.
         call._torchdynamo_disable, call._torchdynamo_disable_msg = True, why
         return call
