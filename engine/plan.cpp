@@ -107,7 +107,8 @@ ops::HeadShape shape_of(const PlanOptions& o, std::span<const Graph> graphs,
                        .d = o.head_dim,
                        .d_value = o.value_dim,
                        .hops = o.hops,
-                       .backward = o.backward};
+                       .backward = o.backward,
+                       .shared = o.kv_heads != o.heads};
   for (const Tiling& tiling : tilings) shape.cover(tiling);
   shape.dense = tiles_pay(shape, tilings);
   return shape;

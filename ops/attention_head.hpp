@@ -100,6 +100,7 @@ struct HeadShape {
   bool scattered = false;  // in some they are an eighth of the values or more
   Offset by_column = 0;    // most single edges of a tiling that comes with RestByColumn
   bool backward = false;
+  bool shared = false;  // heads share k and v
   HeadBackward mode = HeadBackward::stored;
   bool kept = false;   // A and Z lie in memory that outlives the forward pass
   bool exact = false;  // gradients may follow: Z keeps the type of the arithmetic

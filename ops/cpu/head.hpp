@@ -62,11 +62,13 @@ struct HeadScratch {
   C* values = nullptr;  // [value_count] when stored
   // Backward: gradients of A [value_count], where they are summed over segments or scattered by features.
   C* d_values = nullptr;
-  // Backward, [by_column]: A of single edges column by column; once all hops have gone back, gradients of it.
+  // Backward, [by_column]: A of single edges column by column; once all hops have gone back, gradients of it
+  // row by row.
   C* by_column = nullptr;
-  C* dk = nullptr;    // [n_cols][d]
-  C* dv = nullptr;    // [longest][d_value]
-  std::vector<S*> z;  // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
+  C* d_column = nullptr;  // gradients of it column by column, as the hops go back; may lie where dk does
+  C* dk = nullptr;        // [n_cols][d]
+  C* dv = nullptr;        // [longest][d_value]
+  std::vector<S*> z;      // forward: Z_0 = V .. Z_K, some of them the same; backward: V and a segment of Z
   std::vector<S*> checkpoint;
   std::vector<C*> g;       // backward: G of a segment, and one more
   bool keys_lent = false;  // g[0] lies where k does

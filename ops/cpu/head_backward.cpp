@@ -24,7 +24,7 @@ std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 template <class T>
 void Backward<T>::run() {
   if (gradient_.first) {
-    std::fill_n(scratch().dk, in_.n_cols * head_.width(), C{0});
+    clear_keys();
     std::fill_n(scratch().dv, z_size(), C{0});
   } else if (gradient_.own_order) {
     reorder_sums(false);
@@ -51,6 +51,11 @@ void Backward<T>::run() {
   if (gradient_.teleport != nullptr) {
     for (const double part : teleport_sums_) *gradient_.teleport -= part;
   }
+}
+
+template <class T>
+void Backward<T>::clear_keys() {
+  std::fill_n(scratch().dk, in_.n_cols * head_.width(), C{0});
 }
 
 // Between heads the sums lie by tokens. K and Z_0 are not in use then.
@@ -127,18 +132,22 @@ double Backward<T>::dot_with_v(const C* g) {
 }
 
 template <class T>
-void Backward<T>::pull_back(const C* g_in, C* g_out) {
+void Backward<T>::pull_back(const C* g_in, C* g_out, const C* z, bool fresh) {
   const Rows<C> out = head_.features(g_out);
   const Rows<const C> g = head_.features(g_in);
   // Single edges first, of all panels, one block of features after the other: the block stays in L2.
-  const bool by_column = in_.by_column != nullptr && scratch().by_column != nullptr;
-  if (!by_column) std::fill_n(g_out, z_size(), C{0});
-  if (by_column) {
+  if (!by_column()) std::fill_n(g_out, z_size(), C{0});
+  if (by_column()) {
     arrange_by_column();
     for (Offset block = 0; block < out.width; block += out.kBlock) {
       check_stop();
       ranges(in_.n_cols, [&](Offset begin, Offset end) {
-        gather_columns<C>(*in_.by_column, scratch().by_column, g, block, begin, end, out);
+        if (z == nullptr) {
+          gather_columns<C>(*in_.by_column, scratch().by_column, g, block, begin, end, out);
+        } else {
+          pull_columns<C>(*in_.by_column, scratch().by_column, g, head_.features(z), block, begin, end, out,
+                          scratch().d_column, !fresh || block > 0);
+        }
       });
     }
   } else if (in_.tiling->irregular_edges > 0) {
@@ -195,6 +204,20 @@ void Backward<T>::arrange_by_column() {
 }
 
 template <class T>
+void Backward<T>::gradients_by_row() {
+  head_.for_strips([&](PanelScratch<C>&, Offset begin, Offset end) {
+    for (Offset p = begin; p < end; ++p) {
+      const Panel& panel = in_.tiling->panels[at(p)];
+      const Offset first = in_.tiling->rest_indptr[at(panel.first)];
+      const Offset last = in_.tiling->rest_indptr[at(panel.first + panel.count)];
+      C* rest = rest_of(panel);
+      for (Offset e = first; e < last; ++e) rest[e - first] = scratch().d_column[in_.by_column->slots[at(e)]];
+    }
+  });
+  if (scratch().d_column == scratch().dk) clear_keys();
+}
+
+template <class T>
 auto Backward<T>::stored_weights(const PanelView& view, PanelScratch<C>& s) -> const C* {
   if (head_.resources.stored) return scratch().values + view.panel->values;
   head_.make_weights(view, s, s.values, nullptr);
@@ -245,7 +268,7 @@ void Backward<T>::unrolled() {
       mask(t, g_next);
       if (teleport != 0) add(scratch().dv, g_next, teleport, in_.n_rows);
       if (gradient_.teleport != nullptr) *gradient_.teleport += dot_with_v(g_next);
-      pull_back(g_next, g[at(t - begin)]);
+      pull_back(g_next, g[at(t - begin)], pulls_gradients() ? z_at(t - begin) : nullptr, t + 1 == hops);
     }
     g_last = g[0];
     if (segments.count > 1)
@@ -254,6 +277,7 @@ void Backward<T>::unrolled() {
       single_ = end - begin;
   }
   add(scratch().dv, g_last, C{1}, in_.n_cols);
+  if (pulls_gradients()) gradients_by_row();
   if (scratch().keys_lent) head_.pack_keys();
   finish(single_, segments.count);
 }

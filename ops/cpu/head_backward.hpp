@@ -65,6 +65,8 @@ class Backward {
     }
   }
 
+  void clear_keys();
+
   // dk and dv from this head's vertices to tokens, or back.
   void reorder_sums(bool by_token);
 
@@ -78,11 +80,18 @@ class Backward {
   // <g, v> summed in fixed chunks.
   double dot_with_v(const C* g);
 
-  // g_out = (1 - a) A^T g_in, all features of all columns.
-  void pull_back(const C* g_in, C* g_out);
+  // g_out = (1 - a) A^T g_in, all features of all columns. With z, gradients of the single edges on the way:
+  // d_column (+)= <g_in, z>, which the pass reads anyway.
+  void pull_back(const C* g_in, C* g_out, const C* z = nullptr, bool fresh = false);
 
   // A of the single edges column by column, once.
   void arrange_by_column();
+
+  // Whether hops on their way back gather single edges by column, and whether they make gradients of them.
+  bool by_column() { return in_.by_column != nullptr && scratch().by_column != nullptr; }
+  bool pulls_gradients() { return by_column() && scratch().d_column != nullptr && in_.hops > 0; }
+  // What they have made, row by row.
+  void gradients_by_row();
 
   const C* stored_weights(const PanelView& view, PanelScratch<C>& s);
 
@@ -134,11 +143,12 @@ class Backward {
     }
   }
 
-  // d_values (+)= sum_i <G_{i+1, r}, Z_{i, c}> for hops first .. first + count - 1 of the segment: of single
-  // edges in passes over all panels, a block of features at a time, where there is memory for those of all
-  // panels.
-  void rest_gradient(int first, int count, bool fresh);
+  // rest (+)= sum_i <G_{i+1, r}, Z_{i, c}> over the segment's hops, the last one first, as hops go back that
+  // make them on the way: in passes over all panels, a block of features at a time, where there is memory for
+  // the single edges of all panels, else in one panel.
+  void rest_gradient(int hops, bool fresh);
   void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest);
+  void panel_rest_gradient(const PanelView& view, int hops, C* rest);
   // Memory for gradients of single edges where d_values is not there; null: none that is large enough.
   C* rest_alone();
   // Of a panel's single edges, in either.
@@ -147,8 +157,8 @@ class Backward {
       return scratch().d_values + panel.values + panel.dense_cols * kPanelRows;
     return rest_alone() + in_.tiling->rest_indptr[static_cast<std::size_t>(panel.first)];
   }
-  // Of dense columns, and with `rest` of single edges, in one panel.
-  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh, bool rest,
+  // The same of a panel's dense columns, hops first .. first + count - 1 of the segment.
+  void panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh,
                       C* d_values);
 
   void accumulate(int hops, bool fresh);

@@ -62,20 +62,29 @@ auto Backward<T>::rest_alone() -> C* {
 }
 
 template <class T>
-void Backward<T>::rest_gradient(int first, int count, bool fresh) {
+void Backward<T>::rest_gradient(int hops, bool fresh) {
   if (in_.tiling->irregular_edges == 0) return;
   head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
-    for (int i = first; i < first + count; ++i) {
-      const Rows<const C> x = head_.features(z_at(i));
-      for (Offset block = 0; block < x.width; block += x.kBlock) {
+    const Offset width = head_.value_width();
+    for (int i = hops - 1; i >= 0; --i) {
+      for (Offset block = 0; block < width; block += Rows<C>::kBlock) {
         check_stop();
         for (Offset p = begin; p < end; ++p) {
           const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
-          rest_scores(view, i, block, !fresh || i > first || block > 0, rest_of(*view.panel));
+          rest_scores(view, i, block, !fresh || i + 1 < hops || block > 0, rest_of(*view.panel));
         }
       }
     }
   });
+}
+
+template <class T>
+void Backward<T>::panel_rest_gradient(const PanelView& view, int hops, C* rest) {
+  const Offset width = head_.value_width();
+  for (int i = hops - 1; i >= 0; --i) {
+    for (Offset block = 0; block < width; block += Rows<C>::kBlock)
+      rest_scores(view, i, block, i + 1 < hops || block > 0, rest);
+  }
 }
 
 template <class T>
@@ -88,7 +97,7 @@ void Backward<T>::rest_scores(const PanelView& view, int i, Offset block, bool a
 
 template <class T>
 void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int first, int count, bool fresh,
-                                 bool rest, C* d_values) {
+                                 C* d_values) {
   const Offset padded = head_.value_width();
   const bool tiles = head_.tiled(*view.panel, false);
   const int end = first + count;
@@ -111,17 +120,10 @@ void Backward<T>::panel_gradient(const PanelView& view, PanelScratch<C>& s, int 
       sddmm_tiles(view, s.queries, z, 1, true, s.tiles, d_values);
     }
   }
-  for (int i = first; i < end; ++i) {
-    const Rows<const C> x = head_.features(z_at(i));
-    const bool more = !fresh || i > first;
-    if (!tiles) {
-      Head<T>::gather_rows(view, g_after(i), 0, padded, s.rows);
-      Head<T>::transpose_rows(s.rows, padded, s.rows_t);
-      sddmm_dense<C>(view, s.rows_t, x, d_values, more);
-    }
-    if (!rest) continue;
-    for (Offset block = 0; block < x.width; block += x.kBlock)
-      rest_scores(view, i, block, more || block > 0, d_values + view.panel->dense_cols * kPanelRows);
+  for (int i = first; i < end && !tiles; ++i) {
+    Head<T>::gather_rows(view, g_after(i), 0, padded, s.rows);
+    Head<T>::transpose_rows(s.rows, padded, s.rows_t);
+    sddmm_dense<C>(view, s.rows_t, head_.features(z_at(i)), d_values, !fresh || i > first);
   }
 }
 
@@ -145,9 +147,9 @@ void Backward<T>::make_halves(int hops) {
 template <class T>
 void Backward<T>::accumulate(int hops, bool fresh) {
   make_halves(hops);
-  rest_gradient(0, hops, fresh);
+  if (!pulls_gradients()) rest_gradient(hops, fresh);
   head_.for_panels(true, [&](const PanelView& view, PanelScratch<C>& s, Offset) {
-    panel_gradient(view, s, 0, hops, fresh, false, scratch().d_values + view.panel->values);
+    panel_gradient(view, s, 0, hops, fresh, scratch().d_values + view.panel->values);
   });
 }
 
@@ -158,8 +160,7 @@ void Backward<T>::finish(int hops, int segments) {
   const bool rest_first = hops > 0 && (whole || rest_alone() != nullptr);
   const Rows<C> dk = head_.keys(scratch().dk);
   if (segments <= 1) make_halves(hops);
-  if (segments <= 1 && rest_first)
-    for_groups(hops, [&](int first, int count, bool fresh) { rest_gradient(first, count, fresh); });
+  if (segments <= 1 && rest_first && !pulls_gradients()) rest_gradient(hops, true);
   if (!gradient_.q.empty()) head_.pair_up(Rows<const C>(head_.keys(scratch().k)));
   head_.for_panels(keep_all, [&](const PanelView& view, PanelScratch<C>& s, Offset p) {
     const Panel& panel = *view.panel;
@@ -167,10 +168,12 @@ void Backward<T>::finish(int hops, int segments) {
     if (segments <= 1) {
       if (hops == 0) std::fill_n(d_values, in_.tiling->panel_values(panel), C{0});
       for_groups(hops, [&](int first, int count, bool fresh) {
-        panel_gradient(view, s, first, count, fresh, !rest_first, d_values);
+        panel_gradient(view, s, first, count, fresh, d_values);
       });
-      if (rest_first && !whole) {
-        const Offset dense = panel.dense_cols * kPanelRows;
+      const Offset dense = panel.dense_cols * kPanelRows;
+      if (!rest_first) {
+        panel_rest_gradient(view, hops, d_values + dense);
+      } else if (!whole) {
         std::copy_n(rest_of(panel), in_.tiling->panel_values(panel) - dense, d_values + dense);
       }
     }

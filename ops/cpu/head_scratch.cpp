@@ -84,6 +84,11 @@ HeadScratch<C, S> HeadScratch<C, S>::carve(Carver& carver, Carver& kept, const H
   if (stored && (parallel || segments.count > 1 || rest_alone))
     scratch.d_values = carver.take<C>(shape.value_count);
   scratch.dk = carver.take<C>(shape.n_cols * width);
+  if (stored && shape.by_column > 0 && shape.hops > 0 && shape.mode != HeadBackward::implicit) {
+    // The sums for k begin when the hops are done, but for those of an earlier head.
+    const bool lent = !shape.shared && shape.by_column <= shape.n_cols * width;
+    scratch.d_column = lent ? scratch.dk : carver.take<C>(shape.by_column);
+  }
   scratch.dv = take_sums();
   for (int i = 1; i < segments.length; ++i) scratch.z.push_back(take_z(shape.kept ? kept : carver));
   // The last G is needed when A is there and dq is not yet: the keys make room for it and are packed again.

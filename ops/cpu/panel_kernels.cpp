@@ -4,6 +4,7 @@
 #include <hwy/foreach_target.h>  // IWYU pragma: keep
 #include <hwy/highway.h>
 
+#include "manyhop/ops/cpu/panel_columns-inl.hpp"
 #include "manyhop/ops/cpu/panel_products-inl.hpp"
 #include "manyhop/ops/cpu/panel_scores-inl.hpp"
 #include "manyhop/ops/cpu/simd.hpp"
@@ -20,6 +21,8 @@ struct KernelTable {
   void (*scatter_dense)(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);
   void (*scatter_rest)(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);
   void (*gather_columns)(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, Rows<C>);
+  void (*pull_columns)(const RestByColumn&, const C*, Rows<const C>, Rows<const C>, Offset, Offset, Offset,
+                       Rows<C>, C*, bool);
   void (*softmax_backward)(const PanelView&, const C*, C*, const C*);
 };
 
@@ -61,6 +64,10 @@ struct Kernels {
                              Offset begin, Offset end, Rows<C> out) {
     GatherColumns(edges, values, g, f, begin, end, out);
   }
+  static void pull_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Rows<const C> z,
+                           Offset f, Offset begin, Offset end, Rows<C> out, C* dots, bool accumulate) {
+    PullColumns(edges, values, g, z, f, begin, end, out, dots, accumulate);
+  }
   static void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
     SoftmaxBackward(view, weights, d_values, d_lse);
   }
@@ -80,8 +87,8 @@ struct Products {
 template <class C>
 KernelTable<C> table() {
   using K = Kernels<C>;
-  return {K::sddmm_dense,   K::sddmm_rest,   K::row_peaks,      K::softmax,
-          K::scatter_dense, K::scatter_rest, K::gather_columns, K::softmax_backward};
+  return {K::sddmm_dense,  K::sddmm_rest,     K::row_peaks,    K::softmax,         K::scatter_dense,
+          K::scatter_rest, K::gather_columns, K::pull_columns, K::softmax_backward};
 }
 template <class C, class S>
 ProductTable<C, S> products() {
@@ -178,6 +185,11 @@ void gather_columns(const RestByColumn& edges, const C* values, Rows<const C> g,
   kernels<C>().gather_columns(edges, values, g, f, begin, end, out);
 }
 template <class C>
+void pull_columns(const RestByColumn& edges, const C* values, Rows<const C> g, Rows<const C> z, Offset f,
+                  Offset begin, Offset end, Rows<C> out, C* dots, bool accumulate) {
+  kernels<C>().pull_columns(edges, values, g, z, f, begin, end, out, dots, accumulate);
+}
+template <class C>
 void softmax_backward(const PanelView& view, const C* weights, C* d_values, const C* d_lse) {
   kernels<C>().softmax_backward(view, weights, d_values, d_lse);
 }
@@ -186,15 +198,17 @@ void finish(const PanelView& view, const Finish<C, S>& what) {
   products<C, S>().finish(view, what);
 }
 
-#define MANYHOP_INSTANTIATE(C)                                                                          \
-  template void sddmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                    \
-  template void sddmm_rest<C>(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);      \
-  template void row_peaks<C>(const PanelView&, C*, C*);                                                 \
-  template void softmax<C>(const PanelView&, C*, const C*, C*);                                         \
-  template void scatter_dense<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);  \
-  template void scatter_rest<C>(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);  \
-  template void gather_columns<C>(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset, \
-                                  Rows<C>);                                                             \
+#define MANYHOP_INSTANTIATE(C)                                                                               \
+  template void sddmm_dense<C>(const PanelView&, const C*, Rows<const C>, C*, bool);                         \
+  template void sddmm_rest<C>(const PanelView&, const C* const*, Rows<const C>, Offset, C*, bool);           \
+  template void row_peaks<C>(const PanelView&, C*, C*);                                                      \
+  template void softmax<C>(const PanelView&, C*, const C*, C*);                                              \
+  template void scatter_dense<C>(const PanelView&, const C*, const C*, Offset, Offset, Rows<C>, bool);       \
+  template void scatter_rest<C>(const PanelView&, const C*, const C* const*, Offset, Offset, Rows<C>);       \
+  template void gather_columns<C>(const RestByColumn&, const C*, Rows<const C>, Offset, Offset, Offset,      \
+                                  Rows<C>);                                                                  \
+  template void pull_columns<C>(const RestByColumn&, const C*, Rows<const C>, Rows<const C>, Offset, Offset, \
+                                Offset, Rows<C>, C*, bool);                                                  \
   template void softmax_backward<C>(const PanelView&, const C*, C*, const C*)
 MANYHOP_INSTANTIATE(float);
 MANYHOP_INSTANTIATE(double);

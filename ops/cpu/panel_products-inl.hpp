@@ -159,7 +159,7 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, co
                            Offset stride, Offset p, S* HWY_RESTRICT out) {
   const Index* HWY_RESTRICT cols = rest.cols;
   const Offset count = rest.count;
-  [[maybe_unused]] const Offset most = rest.last - rest.cols;
+  const Offset most = rest.last - rest.cols;
   using Io = FeatureIo<C, S>;
   constexpr int NV = NL * Io::kVectors;
   const Tag<C> d;
@@ -167,7 +167,10 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, co
   const auto add_edge = [&](Offset edge, V* sum) HWY_ATTR {
     const V weight = hn::Set(d, values[edge]);
     const S* source = x + cols[edge] * stride;
-    if constexpr (kFar) ask_for(x + cols[std::min(edge + kEdgesAhead, most)] * stride);
+    if constexpr (kFar)
+      ask_for(x + cols[std::min(edge + kEdgesAhead, most)] * stride);
+    else
+      __builtin_prefetch(x + cols[std::min(edge + kNearAhead, most)] * stride);
 #pragma GCC unroll 8
     for (int l = 0; l < NL; ++l) {
       V value[Io::kVectors];
@@ -322,40 +325,6 @@ HWY_INLINE void ScatterRest(const PanelView& view, const C* values, const C* con
                                             out.stride(block));
     }
   });
-}
-
-// One sum after the other in the order of the edges, as scatter_row has them; the vectors of a block hide the
-// latency.
-template <int NV, class C>
-HWY_INLINE void gather_column(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT rows, Offset count,
-                              const C* HWY_RESTRICT g, Offset stride, C* HWY_RESTRICT out) {
-  const Tag<C> d;
-  using V = hn::Vec<Tag<C>>;
-  V sum[NV];
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
-  for (Offset e = 0; e < count; ++e) {
-    const V weight = hn::Set(d, values[e]);
-    const C* source = g + rows[e] * stride;
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) sum[v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[v]);
-  }
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) hn::Store(sum[v], d, out + v * kLanes<C>);
-}
-
-template <class C>
-HWY_INLINE void GatherColumns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f,
-                              Offset begin, Offset end, Rows<C> out) {
-  const Offset stride = g.stride(f);
-  for (Offset j = begin; j < end; ++j) {
-    const Offset first = edges.indptr[at(j)];
-    const Offset count = edges.indptr[at(j + 1)] - first;
-    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
-      gather_column<decltype(vectors)::value>(values + first, edges.rows.data() + first, count,
-                                              g.block(f) + inside, stride, out.row(f, j) + inside);
-    });
-  }
 }
 
 template <class C, class S>

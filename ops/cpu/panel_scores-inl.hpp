@@ -98,6 +98,31 @@ HWY_INLINE auto four_sums(V a, V b, V c, V e) {
 #endif
 }
 
+// out[e] (+)= the sum of the lanes of sum[e], e < NE: of each in the same order, whatever NE is.
+template <int NE, class C>
+HWY_INLINE void store_sums(const hn::Vec<Tag<C>>* sum, C* HWY_RESTRICT out, bool accumulate) {
+  const Tag<C> d;
+  if constexpr (HWY_TARGET != HWY_SCALAR && sizeof(C) == 4 && kLanes<C> >= 4) {
+    const hn::CappedTag<C, 4> four;
+    if constexpr (NE == 4) {
+      auto sums = four_sums(sum[0], sum[1], sum[2], sum[3]);
+      if (accumulate) sums = hn::Add(hn::LoadU(four, out), sums);
+      hn::StoreU(sums, four, out);
+    } else {
+      static_assert(NE == 1);
+      const auto none = hn::Zero(d);
+      const C value = hn::GetLane(four_sums(sum[0], none, none, none));
+      *out = accumulate ? *out + value : value;
+    }
+  } else {
+#pragma GCC unroll 4
+    for (int e = 0; e < NE; ++e) {
+      const C value = hn::GetLane(hn::SumOfLanes(d, sum[e]));
+      out[e] = accumulate ? out[e] + value : value;
+    }
+  }
+}
+
 // NE products of one row with gathered rows of one block of x.
 template <int NE, class C>
 HWY_INLINE void dot_edges(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base, Offset stride,
@@ -112,18 +137,26 @@ HWY_INLINE void dot_edges(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base,
 #pragma GCC unroll 4
     for (int e = 0; e < NE; ++e) sum[e] = hn::MulAdd(a, hn::Load(d, base + cols[e] * stride + f), sum[e]);
   }
-  if constexpr (NE == 4 && HWY_TARGET != HWY_SCALAR && sizeof(C) == 4 && kLanes<C> >= 4) {
-    const hn::CappedTag<C, 4> four;
-    auto sums = four_sums(sum[0], sum[1], sum[2], sum[3]);
-    if (accumulate) sums = hn::Add(hn::LoadU(four, out), sums);
-    hn::StoreU(sums, four, out);
-  } else {
-#pragma GCC unroll 4
-    for (int e = 0; e < NE; ++e) {
-      const C value = hn::GetLane(hn::SumOfLanes(d, sum[e]));
-      out[e] = accumulate ? out[e] + value : value;
+  store_sums<NE, C>(sum, out, accumulate);
+}
+
+// The products of one row with the rows `cols` of one block of x; `last` as in RestRow.
+template <class C>
+HWY_INLINE void dot_row(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base, Offset stride,
+                        const Index* HWY_RESTRICT cols, Offset count, const Index* last, bool ask_far,
+                        C* HWY_RESTRICT out, bool accumulate) {
+  const Offset most = last - cols;
+  Offset e = 0;
+  for (; e + 4 <= count; e += 4) {
+    if (ask_far) {
+      for (Offset i = e; i < e + 4; ++i) ask_for(base + cols[std::min(i + kEdgesAhead, most)] * stride);
+    } else {
+      const Index* ahead = cols + std::min(e + kNearAhead, most - 3);
+      for (Offset i = 0; i < 4; ++i) __builtin_prefetch(base + ahead[i] * stride);
     }
+    dot_edges<4>(row, base, stride, cols + e, out + e, accumulate);
   }
+  for (; e < count; ++e) dot_edges<1>(row, base, stride, cols + e, out + e, accumulate);
 }
 
 template <int NC, class C>
@@ -154,17 +187,8 @@ HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<cons
   const bool ask = far(x, f);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
-    const C* row = rows[r];
-    C* out = to + (rest.first - dense);
-    Offset e = 0;
-    for (; e + 4 <= rest.count; e += 4) {
-      if (ask) {
-        for (Offset i = 0; i < 4; ++i)
-          ask_for(base + *std::min(rest.cols + e + i + kEdgesAhead, rest.last) * stride);
-      }
-      dot_edges<4>(row, base, stride, rest.cols + e, out + e, accumulate);
-    }
-    for (; e < rest.count; ++e) dot_edges<1>(row, base, stride, rest.cols + e, out + e, accumulate);
+    dot_row(rows[r], base, stride, rest.cols, rest.count, rest.last, ask, to + (rest.first - dense),
+            accumulate);
   }
 }
 
