@@ -216,8 +216,8 @@ void Head<T, S>::hop(int t, bool first, const S* z_in, S* z_out, const HeadOutpu
       for (Offset p = begin; p < end; ++p) {
         if (p % 64 == 0) check_stop();
         const Panel& panel = in.tiling->panels[at(p)];
-        if (columns) expand_columns(*in.tiling, panel, scratch.cols);
-        body(PanelView{in.tiling, &panel, scratch.cols}, scratch_.values + panel.values);
+        body(columns ? scratch.expand(*in.tiling, panel) : scratch.view(*in.tiling, panel),
+             scratch_.values + panel.values);
       }
     };
     if (first) each(true, [&](const PanelView& view, C* values) { make(view, scratch, values); });

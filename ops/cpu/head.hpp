@@ -46,13 +46,19 @@ struct PanelScratch {
   C* out;       // [32][width]
   C* values;    // [max_panel_values], when values are not kept
   C* d_values;  // [max_panel_values], backward
-  Index* cols;  // [max_panel_cols]
+  Index* cols;  // [max_panel_cols], and the rows that have each column
+  std::uint32_t* masks;
   // With tiles:
   TileScratch tiles{};
   bf16* queries = nullptr;  // [features / 2 words][32], of q or of G of up to 16 hops; or a panel's pairs
   bf16* weights = nullptr;  // tile_weight_elements(max_panel_cols)
 
   static PanelScratch carve(Carver& carver, const HeadShape& shape);
+  PanelView view(const Tiling& tiling, const Panel& panel) const { return {&tiling, &panel, cols, masks}; }
+  PanelView expand(const Tiling& tiling, const Panel& panel) const {
+    expand_columns(tiling, panel, cols, masks);
+    return view(tiling, panel);
+  }
 };
 
 /// Scratch of one head in flight.
@@ -194,8 +200,7 @@ void Head<T, S>::for_panels(bool parallel, F&& body) const {
   const auto count = static_cast<Offset>(in.tiling->panels.size());
   const auto one = [&](Offset p, PanelScratch<C>& scratch) {
     const Panel& panel = in.tiling->panels[static_cast<std::size_t>(p)];
-    expand_columns(*in.tiling, panel, scratch.cols);
-    body(PanelView{in.tiling, &panel, scratch.cols}, scratch, p);
+    body(scratch.expand(*in.tiling, panel), scratch, p);
   };
   if (!parallel || resources.threads == 1) {
     for (Offset p = 0; p < count; ++p) {

@@ -161,8 +161,7 @@ void Backward<T>::pull_back(const C* g_in, C* g_out, const C* z, bool fresh) {
     const auto pass = [&](Offset from, PanelScratch<C>& s) {
       const Offset to = std::min(from + step, out.width);
       for (const Panel& panel : in_.tiling->panels) {
-        if (!head_.resources.stored) expand_columns(*in_.tiling, panel, s.cols);
-        rest(PanelView{in_.tiling, &panel, s.cols}, s, from, to);
+        rest(head_.resources.stored ? s.view(*in_.tiling, panel) : s.expand(*in_.tiling, panel), s, from, to);
       }
     };
     const Offset passes = (out.width + step - 1) / step;

@@ -107,8 +107,7 @@ class Backward {
     parallel_for(width / step_, [&](Offset slice) {
       head_.with_scratch([&](PanelScratch<C>& s) {
         for (const Panel& panel : in_.tiling->panels) {
-          expand_columns(*in_.tiling, panel, s.cols);
-          body(PanelView{in_.tiling, &panel, s.cols}, s, slice * step_, (slice + 1) * step_);
+          body(s.expand(*in_.tiling, panel), s, slice * step_, (slice + 1) * step_);
         }
       });
     });

@@ -30,6 +30,7 @@ PanelScratch<C> PanelScratch<C>::carve(Carver& carver, const HeadShape& shape) {
   scratch.values = carver.take<C>(shape.max_panel_values);
   scratch.d_values = shape.backward ? carver.take<C>(shape.max_panel_values) : nullptr;
   scratch.cols = carver.take<Index>(shape.max_panel_cols);
+  scratch.masks = carver.take<std::uint32_t>(shape.max_panel_cols);
   if (shape.tiles) {
     scratch.tiles.gathered = carver.take<bf16>(tile_gather_elements(widest));
     scratch.tiles.loose = carver.take<Index>(shape.max_panel_cols);

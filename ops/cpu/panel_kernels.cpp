@@ -137,10 +137,17 @@ ProductTable<C, S> products() {
 }
 }  // namespace
 
-void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols) {
+void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols, std::uint32_t* masks) {
+  const std::uint32_t rows = ~std::uint32_t{0} >> (kPanelRows - panel.count);
   for (Offset s = panel.segment; s < panel.segment_end; ++s) {
     const Segment& segment = tiling.segments[static_cast<std::size_t>(s)];
-    for (Index c = 0; c < segment.count; ++c) *cols++ = segment.begin + c;
+    const std::uint32_t* some = segment.mask < 0 ? nullptr : tiling.masks.data() + segment.mask;
+    for (Index c = 0; c < segment.count; ++c) {
+      cols[c] = segment.begin + c;
+      masks[c] = some == nullptr ? rows : some[c] & rows;
+    }
+    cols += segment.count;
+    masks += segment.count;
   }
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "manyhop/graphs/base/tensor.hpp"
 #include "manyhop/graphs/tiling.hpp"
@@ -54,16 +55,18 @@ struct PanelView {
   const Tiling* tiling = nullptr;
   const Panel* panel = nullptr;
   const Index* cols = nullptr;  // the dense columns one by one, [dense_cols]
+  // Of each of them the rows that have it, a bit a row. Null: not known, products take all cells.
+  const std::uint32_t* masks = nullptr;
 
   std::size_t first() const { return static_cast<std::size_t>(panel->first); }
   Index row(int r) const { return tiling->rows[first() + static_cast<std::size_t>(r)]; }
 };
 
-/// cols[0 .. dense_cols) of a panel.
-void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols);
+/// cols and masks [0 .. dense_cols) of a panel.
+void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols, std::uint32_t* masks);
 
 /// values[c, r] = (accumulate ? values[c, r] : 0) + sum_f rows[r][f] x[col c][f] for dense cells; rows_t
-/// [width][32] is the transpose of rows, x [n_cols][width].
+/// [width][32] is the transpose of rows, x [n_cols][width]. Cells that are no edge hold anything finite.
 template <class C>
 void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate);
 

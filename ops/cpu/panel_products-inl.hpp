@@ -1,4 +1,6 @@
 // Products of a panel's values with rows of features; included once for each instruction set.
+#include <bit>
+#include <iterator>
 #include <type_traits>
 
 #include "manyhop/ops/cpu/panel-inl.hpp"
@@ -105,18 +107,47 @@ HWY_INLINE void spmm_careful(const PanelView& view, const C* values, Rows<const 
 
 // 32 rows as 6 + 6 + 6 + 6 + 4 + 4: twelve sums and their operands fill sixteen registers; five sixes and a
 // two took 15 % longer, for two rows cannot hide the latency of a multiply-add.
+struct RowGroup {
+  int first;
+  int rows;
+};
+inline constexpr RowGroup kRowGroups[] = {{0, 6}, {6, 6}, {12, 6}, {18, 6}, {24, 4}, {28, 4}};
+
+// Of each group of rows the columns of a chunk from the first to the last that it has: a band of 65 columns
+// leaves a sixth of its panels' cells out.
+struct ColumnSpans {
+  Offset begin[std::size(kRowGroups)];
+  Offset end[std::size(kRowGroups)];
+
+  HWY_INLINE ColumnSpans(const std::uint32_t* masks, Offset count) {
+    for (std::size_t i = 0; i < std::size(kRowGroups); ++i) {
+      begin[i] = 0;
+      end[i] = count;
+      if (masks == nullptr) continue;
+      const std::uint32_t rows = ((1U << kRowGroups[i].rows) - 1) << kRowGroups[i].first;
+      while (begin[i] < end[i] && (masks[begin[i]] & rows) == 0) ++begin[i];
+      while (begin[i] < end[i] && (masks[end[i] - 1] & rows) == 0) --end[i];
+    }
+  }
+};
+
 template <int NL, bool kAhead, class C, class S>
-HWY_INLINE void product_rows(const C* values, const Index* cols, Offset count, const S* x, Offset stride,
-                             C* out, Offset width, bool starts, const C* ahead) {
-  product_tile<6, NL, false>(values, cols, count, x, stride, out, width, starts, ahead);
-  product_tile<6, NL, kAhead>(values + 6, cols, count, x, stride, out + 6 * width, width, starts, ahead);
-  int r = 12;
-  for (; r < 24; r += 6) {
-    product_tile<6, NL, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
-  }
-  for (; r < kPanelRows; r += 4) {
-    product_tile<4, NL, false>(values + r, cols, count, x, stride, out + r * width, width, starts, ahead);
-  }
+HWY_INLINE void product_rows(const C* values, const Index* cols, const ColumnSpans& spans, const S* x,
+                             Offset stride, C* out, Offset width, bool starts, const C* ahead) {
+  const auto group = [&](auto index, auto asks) HWY_ATTR {
+    constexpr std::size_t kIndex = decltype(index)::value;
+    constexpr RowGroup kGroup = kRowGroups[kIndex];
+    const Offset begin = spans.begin[kIndex];
+    product_tile<kGroup.rows, NL, decltype(asks)::value>(values + begin * kPanelRows + kGroup.first,
+                                                         cols + begin, spans.end[kIndex] - begin, x, stride,
+                                                         out + kGroup.first * width, width, starts, ahead);
+  };
+  group(std::integral_constant<std::size_t, 0>(), std::false_type());
+  group(std::integral_constant<std::size_t, 1>(), std::bool_constant<kAhead>());
+  group(std::integral_constant<std::size_t, 2>(), std::false_type());
+  group(std::integral_constant<std::size_t, 3>(), std::false_type());
+  group(std::integral_constant<std::size_t, 4>(), std::false_type());
+  group(std::integral_constant<std::size_t, 5>(), std::false_type());
 }
 
 // The values come from L3 or memory and are read once a hop: each chunk asks for the next one's, a line for
@@ -130,6 +161,7 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> 
   constexpr Offset kChunkLines = kChunk * kPanelRows / kLine<C>;
   for (Offset chunk = 0; chunk < view.panel->dense_cols; chunk += kChunk) {
     const Offset count = std::min(kChunk, view.panel->dense_cols - chunk);
+    const ColumnSpans spans(view.masks == nullptr ? nullptr : view.masks + chunk, count);
     const C* part = values + chunk * kPanelRows;
     const C* next = part + kChunk * kPanelRows;
     Offset asked = 0;
@@ -141,11 +173,11 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> 
         C* target = out + block + Io::feature(p);
         const C* ahead = next + asked * kLine<C>;
         if (kLoads * Io::kVectors == 2 && asked < kChunkLines) {
-          product_rows<kLoads, true>(part, view.cols + chunk, count, source, stride, target, x.width,
+          product_rows<kLoads, true>(part, view.cols + chunk, spans, source, stride, target, x.width,
                                      chunk == 0, ahead);
-          asked += kChunk;
+          asked += spans.end[1] - spans.begin[1];
         } else {
-          product_rows<kLoads, false>(part, view.cols + chunk, count, source, stride, target, x.width,
+          product_rows<kLoads, false>(part, view.cols + chunk, spans, source, stride, target, x.width,
                                       chunk == 0, ahead);
         }
       });
@@ -228,9 +260,23 @@ HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const S> x
   }
 }
 
-// NC columns x NV vectors of features, summed over the 32 rows and added to out.
+// The rows from the first to the last that some of `count` columns have.
+struct RowSpan {
+  int begin = 0;
+  int end = kPanelRows;
+
+  HWY_INLINE RowSpan(const std::uint32_t* masks, int count) {
+    if (masks == nullptr) return;
+    std::uint32_t rows = 0;
+    for (int c = 0; c < count; ++c) rows |= masks[c];
+    begin = rows == 0 ? 0 : std::countr_zero(rows);
+    end = kPanelRows - std::countl_zero(rows);
+  }
+};
+
+// NC columns x NV vectors of features, summed over the rows of the span and added to out.
 template <int NC, int NV, class C>
-HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols,
+HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, RowSpan rows,
                              const C* HWY_RESTRICT g, Offset width, C* HWY_RESTRICT out, Offset stride) {
   const Tag<C> d;
   using V = hn::Vec<Tag<C>>;
@@ -240,7 +286,7 @@ HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_REST
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) sum[c][v] = hn::Zero(d);
   }
-  for (int r = 0; r < kPanelRows; ++r) {
+  for (int r = rows.begin; r < rows.end; ++r) {
     V value[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + r * width + v * kLanes<C>);
@@ -304,13 +350,15 @@ HWY_INLINE void ScatterDense(const PanelView& view, const C* values, const C* g,
     C* target = out.block(block) + f;
     const C* source = g + block + f;
     const Offset stride = out.stride(block);
+    const auto columns = [&](Offset c, auto n) HWY_ATTR {
+      constexpr int kColumns = decltype(n)::value;
+      const RowSpan rows(view.masks == nullptr ? nullptr : view.masks + c, kColumns);
+      scatter_tile<kColumns, kVectors>(values + c * kPanelRows, view.cols + c, rows, source, out.width,
+                                       target, stride);
+    };
     Offset c = 0;
-    for (; c + 6 <= dense; c += 6) {
-      scatter_tile<6, kVectors>(values + c * kPanelRows, view.cols + c, source, out.width, target, stride);
-    }
-    for (; c < dense; ++c) {
-      scatter_tile<1, kVectors>(values + c * kPanelRows, view.cols + c, source, out.width, target, stride);
-    }
+    for (; c + 6 <= dense; c += 6) columns(c, std::integral_constant<int, 6>());
+    for (; c < dense; ++c) columns(c, std::integral_constant<int, 1>());
   });
 }
 

@@ -25,8 +25,9 @@ namespace manyhop::ops::cpu::HWY_NAMESPACE {
 template <class C>
 inline constexpr Offset kDotChunk = Rows<C>::kBlock;
 
-// Two vectors of rows times NC columns: 2 NC sums in registers, 2 + NC loads for 2 NC products.
-template <int NC, class C>
+// NV vectors of rows times NC columns: NV NC sums in registers, of two vectors 2 + NC loads for 2 NC
+// products.
+template <int NC, int NV, class C>
 HWY_INLINE void dot_tile(const C* HWY_RESTRICT rows_t, Rows<const C> x, const Index* HWY_RESTRICT cols,
                          C* HWY_RESTRICT out, bool accumulate) {
   const Tag<C> d;
@@ -35,36 +36,33 @@ HWY_INLINE void dot_tile(const C* HWY_RESTRICT rows_t, Rows<const C> x, const In
     const Offset stride = x.stride(block);
     const C* HWY_RESTRICT base = x.block(block);
     const C* column[NC];
-    V low[NC];
-    V high[NC];
+    V sum[NC][NV];
 #pragma GCC unroll 8
     for (int c = 0; c < NC; ++c) {
       column[c] = base + cols[c] * stride;
-      low[c] = hn::Zero(d);
-      high[c] = hn::Zero(d);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) sum[c][v] = hn::Zero(d);
     }
     const C* HWY_RESTRICT row = rows_t + block * kPanelRows;
     for (Offset f = 0; f < stride; ++f) {
-      const V a = hn::Load(d, row + f * kPanelRows);
-      const V b = hn::Load(d, row + f * kPanelRows + kLanes<C>);
+      V a[NV];
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) a[v] = hn::Load(d, row + f * kPanelRows + v * kLanes<C>);
 #pragma GCC unroll 8
       for (int c = 0; c < NC; ++c) {
         const V value = hn::Set(d, column[c][f]);
-        low[c] = hn::MulAdd(a, value, low[c]);
-        high[c] = hn::MulAdd(b, value, high[c]);
-      }
-    }
-    if (accumulate || block > 0) {
-#pragma GCC unroll 8
-      for (int c = 0; c < NC; ++c) {
-        low[c] = hn::Add(hn::Load(d, out + c * kPanelRows), low[c]);
-        high[c] = hn::Add(hn::Load(d, out + c * kPanelRows + kLanes<C>), high[c]);
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; ++v) sum[c][v] = hn::MulAdd(a[v], value, sum[c][v]);
       }
     }
 #pragma GCC unroll 8
     for (int c = 0; c < NC; ++c) {
-      hn::Store(low[c], d, out + c * kPanelRows);
-      hn::Store(high[c], d, out + c * kPanelRows + kLanes<C>);
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) {
+        C* cell = out + c * kPanelRows + v * kLanes<C>;
+        if (accumulate || block > 0) sum[c][v] = hn::Add(hn::Load(d, cell), sum[c][v]);
+        hn::Store(sum[c][v], d, cell);
+      }
     }
   }
 }
@@ -159,12 +157,31 @@ HWY_INLINE void dot_row(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base, O
   for (; e < count; ++e) dot_edges<1>(row, base, stride, cols + e, out + e, accumulate);
 }
 
+// A vector of rows that has none of the columns is left out: its cells become 0, or stay.
 template <int NC, class C>
 HWY_INLINE Offset dot_columns(const PanelView& view, Offset c, const C* rows_t, Rows<const C> x, C* values,
                               bool accumulate) {
+  constexpr std::uint32_t kVector = ~std::uint32_t{0} >> (32 - kLanes<C>);
+  const auto clear = [&](Offset r) HWY_ATTR {
+    for (Offset i = c; i < c + NC && !accumulate; ++i)
+      hn::Store(hn::Zero(Tag<C>()), Tag<C>(), values + i * kPanelRows + r);
+  };
   for (; c + NC <= view.panel->dense_cols; c += NC) {
+    std::uint32_t rows = 0;
+    for (Offset i = c; i < c + NC; ++i) rows |= view.masks == nullptr ? ~std::uint32_t{0} : view.masks[i];
     for (Offset r = 0; r < kPanelRows; r += 2 * kLanes<C>) {
-      dot_tile<NC>(rows_t + r, x, view.cols + c, values + c * kPanelRows + r, accumulate);
+      const bool low = ((rows >> r) & kVector) != 0;
+      const bool high = ((rows >> (r + kLanes<C>)) & kVector) != 0;
+      const auto tile = [&](Offset first, auto vectors) HWY_ATTR {
+        dot_tile<NC, decltype(vectors)::value>(rows_t + first, x, view.cols + c,
+                                               values + c * kPanelRows + first, accumulate);
+      };
+      if (low && high) {
+        tile(r, std::integral_constant<int, 2>());
+        continue;
+      }
+      low ? tile(r, std::integral_constant<int, 1>()) : clear(r);
+      high ? tile(r + kLanes<C>, std::integral_constant<int, 1>()) : clear(r + kLanes<C>);
     }
   }
   return c;

@@ -62,8 +62,9 @@ Rates measure_rates(Offset n_cols) {
         }(),
         std::vector<Run>(at(kPanelRows), Run{0, static_cast<Index>(kCols)})));
     std::vector<Index> cols(at(kCols));
-    expand_columns(tiling, tiling.panels[0], cols.data());
-    const PanelView view{&tiling, tiling.panels.data(), cols.data()};
+    std::vector<std::uint32_t> masks(at(kCols));
+    expand_columns(tiling, tiling.panels[0], cols.data(), masks.data());
+    const PanelView view{&tiling, tiling.panels.data(), cols.data(), masks.data()};
     Block values(at(tiling.value_count), C(0.01)), out(at(kPanelRows * kWidth));
     RowBlock x(at(kCols * kWidth), S(0.5F));
     const Rows<const S> rows{x.data(), kCols, kWidth};

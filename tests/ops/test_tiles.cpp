@@ -50,10 +50,11 @@ template <class F>
 int for_tiled_panels(const Tiling& tiling, F&& body) {
   int seen = 0;
   std::vector<Index> cols(at(tiling.max_panel_cols));
+  std::vector<std::uint32_t> masks(at(tiling.max_panel_cols));
   for (const Panel& panel : tiling.panels) {
     if (!worth_tiles(panel)) continue;
-    expand_columns(tiling, panel, cols.data());
-    body(PanelView{&tiling, &panel, cols.data()});
+    expand_columns(tiling, panel, cols.data(), masks.data());
+    body(PanelView{&tiling, &panel, cols.data(), masks.data()});
     ++seen;
   }
   return seen;
