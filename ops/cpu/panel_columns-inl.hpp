@@ -103,7 +103,7 @@ HWY_INLINE void PullColumns(const RestByColumn& edges, const C* values, Rows<con
     const Offset first = edges.indptr[at(j)];
     const Offset count = edges.indptr[at(j + 1)] - first;
     const Index* rows = edges.rows.data() + first;
-    if constexpr (kVectors == 2) {  // more do not fit sixteen registers
+    if constexpr (kVectors <= 4) {  // with the dots they fit sixteen registers
       if (stride == g.kBlock && !ask) {
         pull_column<kVectors>(values + first, rows, count, last, g.block(f), z.row(f, j), out.row(f, j),
                               dots + first, accumulate);

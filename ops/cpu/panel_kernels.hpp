@@ -66,7 +66,8 @@ struct PanelView {
 void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols, std::uint32_t* masks);
 
 /// values[c, r] = (accumulate ? values[c, r] : 0) + sum_f rows[r][f] x[col c][f] for dense cells; rows_t
-/// [width][32] is the transpose of rows, x [n_cols][width]. Cells that are no edge hold anything finite.
+/// [width][32] is the transpose of rows, x [n_cols][width]. Of cells that are no edge some hold their
+/// product, some 0.
 template <class C>
 void sddmm_dense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values, bool accumulate);
 
