@@ -155,10 +155,10 @@ void forward(const Plan& plan, const ReadArray& q, const ReadArray& k, const Rea
   options.weights = real_output(weights, "weights", given.device());
   const std::span<std::byte> kept = bytes_of(state);
   AttentionState held;
+  if (state) options.state = &held;  // wanted; whether it fits must not show in the bits
   if (!kept.empty()) {
     if (!aligned(kept)) throw nb::value_error("state: memory aligned to 64 bytes is wanted");
     held.lend(kept.data(), kept.size());
-    options.state = &held;
   }
   dispatch(dtype, [&]<class T>(T) {
     const auto q_view = view_of<const T>(q, "q", given.device());

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 
 import numpy as np
@@ -453,6 +454,24 @@ def test_backward_under_a_smaller_limit_makes_again_what_does_not_fit(rng):
                 out.sum().backward()
         found.append((q.grad, k.grad, v.grad))
     assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_fits_the_memory_does_not_show_in_the_bits(rng, dtype):
+    graph = mh.graph("window(16) | random(3, seed=1)", 256)
+    values = rng.standard_normal((3, 1, 16, 256, 32), dtype=np.float32)
+    total = mh.plan(graph, heads=16, head_dim=32, hops=5, backward=True, dtype=str(dtype)[6:]).memory()["total"]
+    found = []
+    for limit in (None, total * 16 // 10):  # no room for A and Z
+        q, k, v = (torch.from_numpy(x.copy()).to(dtype).requires_grad_() for x in values)
+        with contextlib.nullcontext() if limit is None else mh.memory_limit(limit):
+            out = mh.attention(q, k, v, graph, hops=5)
+            kept = out.grad_fn is not None and any(x is not None and x.dtype == torch.uint8 and x.numel()
+                                                   for x in out.grad_fn.saved_tensors)
+            out.float().sum().backward()
+        found.append((kept, out, q.grad, k.grad, v.grad))
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1:], found[1][1:]))
+    assert (found[0][0], found[1][0]) == (True, False)
 
 
 def test_the_gradient_to_t_is_that_of_the_kernel_near_zero_too():

@@ -105,7 +105,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Optional[Tensor], teleport
     with on_device(q):
         _core.attention(call.plan, array_of(q), array_of(k), array_of(v), array_of(out), optional_array(bias),
                         array_of(lse) if want_lse else None, array_of(weights) if want_weights else None,
-                        array_of(state) if state.numel() else None, call.options)
+                        array_of(state) if keep and state.device.type == "cpu" else None, call.options)
     return out, lse, weights, state
 
 
