@@ -48,6 +48,17 @@ HWY_INLINE void ask_for(const S* row) {
   __builtin_prefetch(reinterpret_cast<const char*>(row) + 64);
 }
 
+// Asks for the row that a loop over edges reads some steps after edge e: columns cols[0 .. most] of blocks
+// that lie `stride` apart.
+template <bool kFar, class S>
+HWY_INLINE void ask_ahead(const S* base, Offset stride, const Index* cols, Offset e, Offset most) {
+  if constexpr (kFar) {
+    ask_for(base + cols[std::min(e + kEdgesAhead, most)] * stride);
+  } else {
+    __builtin_prefetch(base + cols[std::min(e + kNearAhead, most)] * stride);
+  }
+}
+
 // How features are loaded and stored: position p counts what lies in front of a load, lanes of C or words of
 // bf16. A load gives one vector of C, of bf16 two, 16 features apart.
 template <class C, class S>

@@ -14,19 +14,37 @@
 HWY_BEFORE_NAMESPACE();
 namespace manyhop::ops::cpu::HWY_NAMESPACE {
 
+// The single edges of a column; `most`: how far beyond the first `rows` may be read.
+template <class C>
+struct ColumnEdges {
+  const C* values;
+  const Index* rows;
+  Offset count;
+  Offset most;
+
+  HWY_INLINE ColumnEdges(const RestByColumn& edges, const C* of_all, Offset j) {
+    const Offset first = edges.indptr[at(j)];
+    values = of_all + first;
+    rows = edges.rows.data() + first;
+    count = edges.indptr[at(j + 1)] - first;
+    most = static_cast<Offset>(edges.rows.size()) - 1 - first;
+  }
+};
+
 // One sum after the other in the order of the edges, as scatter_row has them; the vectors of a block hide the
-// latency.
-template <int NV, class C>
-HWY_INLINE void gather_column(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT rows, Offset count,
-                              const C* HWY_RESTRICT g, Offset stride, C* HWY_RESTRICT out) {
+// latency. kAsk: this is who brings the rows.
+template <int NV, bool kAsk, bool kFar, class C>
+HWY_INLINE void gather_column(const ColumnEdges<C>& edges, const C* HWY_RESTRICT g, Offset stride,
+                              C* HWY_RESTRICT out) {
   const Tag<C> d;
   using V = hn::Vec<Tag<C>>;
   V sum[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(d);
-  for (Offset e = 0; e < count; ++e) {
-    const V weight = hn::Set(d, values[e]);
-    const C* source = g + rows[e] * stride;
+  for (Offset e = 0; e < edges.count; ++e) {
+    const V weight = hn::Set(d, edges.values[e]);
+    const C* source = g + edges.rows[e] * stride;
+    if constexpr (kAsk) ask_ahead<kFar>(g, stride, edges.rows, e, edges.most);
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) sum[v] = hn::MulAdd(weight, hn::Load(d, source + v * kLanes<C>), sum[v]);
   }
@@ -34,30 +52,26 @@ HWY_INLINE void gather_column(const C* HWY_RESTRICT values, const Index* HWY_RES
   for (int v = 0; v < NV; ++v) hn::Store(sum[v], d, out + v * kLanes<C>);
 }
 
-template <class C>
-HWY_INLINE void GatherColumns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f,
-                              Offset begin, Offset end, Rows<C> out) {
-  const Offset stride = g.stride(f);
-  for (Offset j = begin; j < end; ++j) {
-    const Offset first = edges.indptr[at(j)];
-    const Offset count = edges.indptr[at(j + 1)] - first;
-    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
-      gather_column<decltype(vectors)::value>(values + first, edges.rows.data() + first, count,
-                                              g.block(f) + inside, stride, out.row(f, j) + inside);
-    });
-  }
+template <bool kFar, class C>
+HWY_INLINE void gather_block(const ColumnEdges<C>& edges, const C* g, Offset stride, C* out) {
+  for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
+    constexpr int kVectors = decltype(vectors)::value;
+    if (inside == 0) {
+      gather_column<kVectors, true, kFar>(edges, g, stride, out);
+    } else {
+      gather_column<kVectors, false, kFar>(edges, g + inside, stride, out + inside);
+    }
+  });
 }
 
 // A whole block of features of one column, in V vectors: the rows that the sums gather are read once for the
 // dot products, too. Two columns at once, whose chains of additions do not wait for each other, gain nothing.
-template <int V, class C>
-HWY_INLINE void pull_column(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT rows, Offset count,
-                            const Index* last, const C* HWY_RESTRICT g, const C* HWY_RESTRICT z,
+template <int V, bool kFar, class C>
+HWY_INLINE void pull_column(const ColumnEdges<C>& edges, const C* HWY_RESTRICT g, const C* HWY_RESTRICT z,
                             C* HWY_RESTRICT out, C* HWY_RESTRICT dots, bool accumulate) {
   constexpr Offset kStride = V * kLanes<C>;
   const Tag<C> d;
   using Vec = hn::Vec<Tag<C>>;
-  const Offset most = last - rows;
   Vec sum[V];
   Vec own[V];
 #pragma GCC unroll 8
@@ -66,8 +80,9 @@ HWY_INLINE void pull_column(const C* HWY_RESTRICT values, const Index* HWY_RESTR
     own[v] = hn::Load(d, z + v * kLanes<C>);
   }
   const auto dot_of = [&](Offset e) HWY_ATTR {
-    const Vec weight = hn::Set(d, values[e]);
-    const C* source = g + rows[e] * kStride;
+    const Vec weight = hn::Set(d, edges.values[e]);
+    const C* source = g + edges.rows[e] * kStride;
+    ask_ahead<kFar>(g, kStride, edges.rows, e, edges.most);
     Vec dot = hn::Zero(d);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
@@ -78,13 +93,11 @@ HWY_INLINE void pull_column(const C* HWY_RESTRICT values, const Index* HWY_RESTR
     return dot;
   };
   Offset e = 0;
-  for (; e + 4 <= count; e += 4) {
-    const Index* ahead = rows + std::min(e + kNearAhead, most - 3);
-    for (Offset i = 0; i < 4; ++i) __builtin_prefetch(g + ahead[i] * kStride);
+  for (; e + 4 <= edges.count; e += 4) {
     const Vec dot[4] = {dot_of(e), dot_of(e + 1), dot_of(e + 2), dot_of(e + 3)};
     store_sums<4, C>(dot, dots + e, accumulate);
   }
-  for (; e < count; ++e) {
+  for (; e < edges.count; ++e) {
     const Vec dot = dot_of(e);
     store_sums<1, C>(&dot, dots + e, accumulate);
   }
@@ -93,29 +106,40 @@ HWY_INLINE void pull_column(const C* HWY_RESTRICT values, const Index* HWY_RESTR
 }
 
 template <class C>
+HWY_INLINE void GatherColumns(const RestByColumn& edges, const C* values, Rows<const C> g, Offset f,
+                              Offset begin, Offset end, Rows<C> out) {
+  const auto each = [&](auto is_far) HWY_ATTR {
+    for (Offset j = begin; j < end; ++j) {
+      gather_block<decltype(is_far)::value>(ColumnEdges<C>(edges, values, j), g.block(f), g.stride(f),
+                                            out.row(f, j));
+    }
+  };
+  far(g, f) ? each(std::true_type()) : each(std::false_type());
+}
+
+template <class C>
 HWY_INLINE void PullColumns(const RestByColumn& edges, const C* values, Rows<const C> g, Rows<const C> z,
                             Offset f, Offset begin, Offset end, Rows<C> out, C* dots, bool accumulate) {
   constexpr Offset kVectors = Rows<C>::kBlock / kLanes<C>;
   const Offset stride = g.stride(f);
-  const bool ask = far(g, f);
-  const Index* last = edges.rows.data() + (std::max<std::size_t>(edges.rows.size(), 1) - 1);
-  for (Offset j = begin; j < end; ++j) {
-    const Offset first = edges.indptr[at(j)];
-    const Offset count = edges.indptr[at(j + 1)] - first;
-    const Index* rows = edges.rows.data() + first;
-    if constexpr (kVectors <= 4) {  // with the dots they fit sixteen registers
-      if (stride == g.kBlock && !ask) {
-        pull_column<kVectors>(values + first, rows, count, last, g.block(f), z.row(f, j), out.row(f, j),
-                              dots + first, accumulate);
-        continue;
+  const auto each = [&](auto is_far) HWY_ATTR {
+    constexpr bool kFar = decltype(is_far)::value;
+    for (Offset j = begin; j < end; ++j) {
+      const ColumnEdges<C> column(edges, values, j);
+      C* column_dots = dots + (column.values - values);
+      if constexpr (kVectors <= 4) {  // with the dots they fit sixteen registers
+        if (stride == g.kBlock) {
+          pull_column<kVectors, kFar>(column, g.block(f), z.row(f, j), out.row(f, j), column_dots,
+                                      accumulate);
+          continue;
+        }
       }
+      gather_block<kFar>(column, g.block(f), stride, out.row(f, j));
+      dot_row<false>(z.row(f, j), g.block(f), stride, column.rows, column.count, column.rows + column.most,
+                     column_dots, accumulate);  // from L1
     }
-    for_features<4, C>(0, stride, [&](Offset inside, auto vectors) HWY_ATTR {
-      gather_column<decltype(vectors)::value>(values + first, rows, count, g.block(f) + inside, stride,
-                                              out.row(f, j) + inside);
-    });
-    dot_row(z.row(f, j), g.block(f), stride, rows, count, last, false, dots + first, accumulate);  // from L1
-  }
+  };
+  far(g, f) ? each(std::true_type()) : each(std::false_type());
 }
 
 }  // namespace manyhop::ops::cpu::HWY_NAMESPACE

@@ -199,10 +199,7 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, co
   const auto add_edge = [&](Offset edge, V* sum) HWY_ATTR {
     const V weight = hn::Set(d, values[edge]);
     const S* source = x + cols[edge] * stride;
-    if constexpr (kFar)
-      ask_for(x + cols[std::min(edge + kEdgesAhead, most)] * stride);
-    else
-      __builtin_prefetch(x + cols[std::min(edge + kNearAhead, most)] * stride);
+    ask_ahead<kFar>(x, stride, cols, edge, most);
 #pragma GCC unroll 8
     for (int l = 0; l < NL; ++l) {
       V value[Io::kVectors];
@@ -308,16 +305,19 @@ HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_REST
 }
 
 template <int NV, class C>
-HWY_INLINE void scatter_row(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, Offset count,
-                            const C* HWY_RESTRICT g, C* HWY_RESTRICT out, Offset stride) {
+HWY_INLINE void scatter_row(const C* HWY_RESTRICT values, const RestRow& rest, const C* HWY_RESTRICT g,
+                            C* HWY_RESTRICT out, Offset stride) {
+  const Index* HWY_RESTRICT cols = rest.cols;
+  const Offset most = rest.last - rest.cols;
   const Tag<C> d;
   using V = hn::Vec<Tag<C>>;
   V value[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + v * kLanes<C>);
-  for (Offset e = 0; e < count; ++e) {
+  for (Offset e = 0; e < rest.count; ++e) {
     const V weight = hn::Set(d, values[e]);
     C* target = out + cols[e] * stride;
+    ask_ahead<true>(out, stride, cols, e, most);
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
       hn::Store(hn::MulAdd(weight, value[v], hn::Load(d, target + v * kLanes<C>)), d, target + v * kLanes<C>);
@@ -368,9 +368,8 @@ HWY_INLINE void ScatterRest(const PanelView& view, const C* values, const C* con
   for_blocks<4, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
     for (int r = 0; r < view.panel->count; ++r) {
       const RestRow rest = rest_of(view, r);
-      scatter_row<decltype(vectors)::value>(values + rest.first, rest.cols, rest.count,
-                                            g[r] + (block + f - from), out.block(block) + f,
-                                            out.stride(block));
+      scatter_row<decltype(vectors)::value>(values + rest.first, rest, g[r] + (block + f - from),
+                                            out.block(block) + f, out.stride(block));
     }
   });
 }

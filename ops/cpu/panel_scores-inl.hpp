@@ -139,19 +139,14 @@ HWY_INLINE void dot_edges(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base,
 }
 
 // The products of one row with the rows `cols` of one block of x; `last` as in RestRow.
-template <class C>
+template <bool kFar, class C>
 HWY_INLINE void dot_row(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base, Offset stride,
-                        const Index* HWY_RESTRICT cols, Offset count, const Index* last, bool ask_far,
-                        C* HWY_RESTRICT out, bool accumulate) {
+                        const Index* HWY_RESTRICT cols, Offset count, const Index* last, C* HWY_RESTRICT out,
+                        bool accumulate) {
   const Offset most = last - cols;
   Offset e = 0;
   for (; e + 4 <= count; e += 4) {
-    if (ask_far) {
-      for (Offset i = e; i < e + 4; ++i) ask_for(base + cols[std::min(i + kEdgesAhead, most)] * stride);
-    } else {
-      const Index* ahead = cols + std::min(e + kNearAhead, most - 3);
-      for (Offset i = 0; i < 4; ++i) __builtin_prefetch(base + ahead[i] * stride);
-    }
+    for (Offset i = e; i < e + 4; ++i) ask_ahead<kFar>(base, stride, cols, i, most);
     dot_edges<4>(row, base, stride, cols + e, out + e, accumulate);
   }
   for (; e < count; ++e) dot_edges<1>(row, base, stride, cols + e, out + e, accumulate);
@@ -201,12 +196,14 @@ HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<cons
   const Offset dense = view.panel->dense_cols * kPanelRows;
   const C* base = x.block(f);
   const Offset stride = x.stride(f);
-  const bool ask = far(x, f);
-  for (int r = 0; r < view.panel->count; ++r) {
-    const RestRow rest = rest_of(view, r);
-    dot_row(rows[r], base, stride, rest.cols, rest.count, rest.last, ask, to + (rest.first - dense),
-            accumulate);
-  }
+  const auto row_by_row = [&](auto is_far) HWY_ATTR {
+    for (int r = 0; r < view.panel->count; ++r) {
+      const RestRow rest = rest_of(view, r);
+      dot_row<decltype(is_far)::value>(rows[r], base, stride, rest.cols, rest.count, rest.last,
+                                       to + (rest.first - dense), accumulate);
+    }
+  };
+  far(x, f) ? row_by_row(std::true_type()) : row_by_row(std::false_type());
 }
 
 // exp(x) for x <= 0, of a NaN NaN. For floats 2^n times the polynomial of Cephes' expf on |r| <= ln(2) / 2,
