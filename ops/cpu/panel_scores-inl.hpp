@@ -37,7 +37,7 @@ HWY_INLINE void dot_tile(const C* HWY_RESTRICT rows_t, Rows<const C> x, const In
     const C* HWY_RESTRICT base = x.block(block);
     const C* column[NC];
     V sum[NC][NV];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int c = 0; c < NC; ++c) {
       column[c] = base + cols[c] * stride;
 #pragma GCC unroll 2
@@ -48,14 +48,14 @@ HWY_INLINE void dot_tile(const C* HWY_RESTRICT rows_t, Rows<const C> x, const In
       V a[NV];
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) a[v] = hn::Load(d, row + f * kPanelRows + v * kLanes<C>);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int c = 0; c < NC; ++c) {
         const V value = hn::Set(d, column[c][f]);
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) sum[c][v] = hn::MulAdd(a[v], value, sum[c][v]);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int c = 0; c < NC; ++c) {
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) {
@@ -185,7 +185,10 @@ HWY_INLINE Offset dot_columns(const PanelView& view, Offset c, const C* rows_t, 
 template <class C>
 HWY_INLINE void SddmmDense(const PanelView& view, const C* rows_t, Rows<const C> x, C* values,
                            bool accumulate) {
-  Offset c = dot_columns<6>(view, 0, rows_t, x, values, accumulate);
+  Offset c = 0;
+  if constexpr (HWY_MAX_BYTES == 64)  // 32 registers: 3 % faster than six
+    c = dot_columns<12>(view, c, rows_t, x, values, accumulate);
+  c = dot_columns<6>(view, c, rows_t, x, values, accumulate);
   c = dot_columns<3>(view, c, rows_t, x, values, accumulate);
   dot_columns<1>(view, c, rows_t, x, values, accumulate);
 }
