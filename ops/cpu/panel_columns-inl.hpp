@@ -1,4 +1,9 @@
-// Products over the single edges of columns; included once for each instruction set.
+// Sums of rows into a panel's columns, and over the single edges of columns; included once for each
+// instruction set.
+#include <bit>
+#include <type_traits>
+
+#include "manyhop/ops/cpu/panel_products-inl.hpp"
 #include "manyhop/ops/cpu/panel_scores-inl.hpp"
 
 #if defined(MANYHOP_OPS_CPU_PANEL_COLUMNS_INL) == defined(HWY_TARGET_TOGGLE)
@@ -13,6 +18,123 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace manyhop::ops::cpu::HWY_NAMESPACE {
+
+// The rows from the first to the last that some of `count` columns have.
+struct RowSpan {
+  int begin = 0;
+  int end = kPanelRows;
+
+  HWY_INLINE RowSpan(const std::uint32_t* masks, int count) {
+    if (masks == nullptr) return;
+    std::uint32_t rows = 0;
+    for (int c = 0; c < count; ++c) rows |= masks[c];
+    begin = rows == 0 ? 0 : std::countr_zero(rows);
+    end = kPanelRows - std::countl_zero(rows);
+  }
+};
+
+// NC columns x NV vectors of features, summed over the rows of the span and added to out.
+template <int NC, int NV, class C>
+HWY_INLINE void scatter_tile(const C* HWY_RESTRICT values, const Index* HWY_RESTRICT cols, RowSpan rows,
+                             const C* HWY_RESTRICT g, Offset width, C* HWY_RESTRICT out, Offset stride) {
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V sum[NC][NV];
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[c][v] = hn::Zero(d);
+  }
+  for (int r = rows.begin; r < rows.end; ++r) {
+    V value[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + r * width + v * kLanes<C>);
+#pragma GCC unroll 8
+    for (int c = 0; c < NC; ++c) {
+      const V weight = hn::Set(d, values[c * kPanelRows + r]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[c][v] = hn::MulAdd(weight, value[v], sum[c][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < NC; ++c) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      C* cell = out + cols[c] * stride + v * kLanes<C>;
+      hn::Store(hn::Add(hn::Load(d, cell), sum[c][v]), d, cell);
+    }
+  }
+}
+
+template <int NV, class C>
+HWY_INLINE void scatter_row(const C* HWY_RESTRICT values, const RestRow& rest, const C* HWY_RESTRICT g,
+                            C* HWY_RESTRICT out, Offset stride) {
+  const Index* HWY_RESTRICT cols = rest.cols;
+  const Offset most = rest.last - rest.cols;
+  const Tag<C> d;
+  using V = hn::Vec<Tag<C>>;
+  V value[NV];
+#pragma GCC unroll 8
+  for (int v = 0; v < NV; ++v) value[v] = hn::Load(d, g + v * kLanes<C>);
+  for (Offset e = 0; e < rest.count; ++e) {
+    const V weight = hn::Set(d, values[e]);
+    C* target = out + cols[e] * stride;
+    ask_ahead<true>(out, stride, cols, e, most);
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      hn::Store(hn::MulAdd(weight, value[v], hn::Load(d, target + v * kLanes<C>)), d, target + v * kLanes<C>);
+    }
+  }
+}
+
+template <class C>
+HWY_INLINE void scatter_careful(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                                Rows<C> out) {
+  for_dense(view, [&](Offset first, std::uint32_t mask) {
+    const Index column = view.cols[first / kPanelRows];
+    for (int r = 0; r < kPanelRows; ++r) {
+      if (((mask >> r) & 1U) == 0) continue;
+      for (Offset f = from; f < to; ++f) {
+        const Offset block = f / out.kBlock * out.kBlock;
+        out.row(block, column)[f - block] += values[first + r] * g[r * out.width + f];
+      }
+    }
+  });
+}
+
+template <class C>
+HWY_INLINE void ScatterDense(const PanelView& view, const C* values, const C* g, Offset from, Offset to,
+                             Rows<C> out, bool careful) {
+  if (careful) return scatter_careful(view, values, g, from, to, out);
+  const Offset dense = view.panel->dense_cols;
+  for_blocks<2, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+    constexpr int kVectors = decltype(vectors)::value;
+    C* target = out.block(block) + f;
+    const C* source = g + block + f;
+    const Offset stride = out.stride(block);
+    const auto columns = [&](Offset c, auto n) HWY_ATTR {
+      constexpr int kColumns = decltype(n)::value;
+      const RowSpan rows(view.masks == nullptr ? nullptr : view.masks + c, kColumns);
+      scatter_tile<kColumns, kVectors>(values + c * kPanelRows, view.cols + c, rows, source, out.width,
+                                       target, stride);
+    };
+    Offset c = 0;
+    for (; c + 6 <= dense; c += 6) columns(c, std::integral_constant<int, 6>());
+    for (; c < dense; ++c) columns(c, std::integral_constant<int, 1>());
+  });
+}
+
+template <class C>
+HWY_INLINE void ScatterRest(const PanelView& view, const C* values, const C* const* g, Offset from, Offset to,
+                            Rows<C> out) {
+  for_blocks<4, C>(out.width, from, to, [&](Offset block, Offset f, auto vectors) HWY_ATTR {
+    for (int r = 0; r < view.panel->count; ++r) {
+      const RestRow rest = rest_of(view, r);
+      scatter_row<decltype(vectors)::value>(values + rest.first, rest, g[r] + (block + f - from),
+                                            out.block(block) + f, out.stride(block));
+    }
+  });
+}
 
 // The single edges of a column; `most`: how far beyond the first `rows` may be read.
 template <class C>

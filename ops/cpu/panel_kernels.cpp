@@ -7,6 +7,7 @@
 #include "manyhop/ops/cpu/panel_columns-inl.hpp"
 #include "manyhop/ops/cpu/panel_products-inl.hpp"
 #include "manyhop/ops/cpu/panel_scores-inl.hpp"
+#include "manyhop/ops/cpu/panel_softmax-inl.hpp"
 #include "manyhop/ops/cpu/simd.hpp"
 
 #ifndef MANYHOP_OPS_CPU_PANEL_KERNELS_TABLE
