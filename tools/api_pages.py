@@ -18,6 +18,7 @@ SUBMODULES = ("spectral", "nn", "hf", "plot", "errors")
 TITLES = {"graph": "Graphs", "attention": "Attention", "diffusion": "Diffusion", "ppr": "Personalised PageRank",
           "settings": "Threads and memory", "errors": "Errors", "spectral": "Spectra", "nn": "Models", "hf": "Hugging Face",
           "plot": "Pictures", "sparsek": "SparseK"}
+SHARED = {"sparsek_attention": "sparsek"}  # files whose names stand on another file's page
 
 
 def public(module):
@@ -33,6 +34,7 @@ def pages():
     found = {}
     for name, thing in public(manyhop).items():
         home = thing.__module__.split(".")[-1].lstrip("_")
+        home = SHARED.get(home, home)
         if home not in SUBMODULES:
             found.setdefault(home, ("", {}))[1][name] = thing
     for sub in SUBMODULES:

@@ -17,7 +17,8 @@ from ._diffusion import DiffuseResult, diffuse
 from ._graph import Graph, batch, graph
 from ._ppr import PprResult, gdc, ppr
 from ._settings import get_memory_limit, get_threads, memory_limit, release_memory, set_memory_limit, set_threads
-from ._sparsek import (Selection, SparseKCache, causal_sparsek, select, sparsek, sparsek_attention, sparsek_jvp, topk)
+from ._sparsek import Selection, causal_sparsek, select, sparsek, sparsek_jvp, topk
+from ._sparsek_attention import SparseKCache, sparsek_attention
 from .errors import Error
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from torch import Tensor
 from . import _core, _settings
 from ._operator import operator, refuse_tangents
 from ._check import number, real
-from ._sparsek import Selection, attention_arguments, attention_options, check_shapes, jvp_of_k, ragged
+from ._sparsek import Selection, jvp_of_k, ragged
+from ._sparsek_attention import attention_arguments, attention_options, check_shapes
 from .errors import BadType, BadValue
 from ._tensors import DTYPES, array_of, autocast, cast, dense_tensor, on_device, real_type, room, same_types, stream_of
 

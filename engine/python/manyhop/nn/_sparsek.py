@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .._check import flag, whole
 from .._operator import between_programs
-from .._sparsek import SparseKCache, attention_arguments, causal_sparsek
+from .._sparsek import causal_sparsek
+from .._sparsek_attention import SparseKCache, attention_arguments
 from ..errors import BadType, BadValue
 from .._tensors import autocast, same_types
 from ..torch_sparsek import sparsek_attention
