@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "manyhop/engine/version.hpp"
 #include "manyhop/graphs/base/error.hpp"
@@ -36,6 +37,25 @@ void check_verb(int argc, char** argv) {
   const std::string_view first = argv[1];
   if (!first.starts_with('-') && std::find(kVerbs.begin(), kVerbs.end(), first) == kVerbs.end())
     throw ValueError(fmt::format("'{}' is no verb: expected {}", first, fmt::join(kVerbs, ", ")));
+}
+
+// What is left over after a verb's options and arguments.
+std::string left_over(const CLI::App& app) {
+  const std::vector<CLI::App*> verbs = app.get_subcommands();
+  const CLI::App& verb = verbs.empty() ? app : *verbs.front();
+  const std::string where = verbs.empty() ? "" : verb.get_name() + ": ";
+  const std::vector<std::string> words = app.remaining(true);
+  const auto is_option = [](const std::string& word) { return word.size() > 1 && word.front() == '-'; };
+  const auto option = std::find_if(words.begin(), words.end(), is_option);
+  if (option == words.end()) {
+    return fmt::format("{}one argument too many: '{}', see manyhop VERB --help", where,
+                       words.empty() ? "" : words.front());
+  }
+  std::vector<std::string> names;
+  for (const CLI::Option* known : verb.get_options()) {
+    if (!known->get_positional()) names.push_back(known->get_name());
+  }
+  return fmt::format("{}no option {}: expected one of {}", where, *option, fmt::join(names, " "));
 }
 
 int run(int argc, char** argv) {
@@ -67,6 +87,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion&) {
     print(fmt::format("manyhop {}\n", version()));
     return kOk;
+  } catch (const CLI::ExtrasError&) {
+    return fail(kUsage, left_over(app));
   } catch (const CLI::ParseError& error) {
     return fail(kUsage, error.what());
   }

@@ -30,8 +30,10 @@ TEST_CASE("usage errors are one line and exit 2") {
   refused({"bench", "4k/nothing"}, "4k/diffuser");
   refused({"gen"}, "GRAPH");
   refused({"gen", "full"}, "-n");
-  refused({"gen", "full", "-n", "4", "--bogus"}, "--bogus");
-  refused({"gen", "full", "-n", "4", "extra"}, "extra");
+  refused({"gen", "full", "-n", "4", "--bogus"}, "gen: no option --bogus: expected one of --help --threads");
+  refused({"gen", "full", "--n", "4"}, "gen: no option --n: expected one of");
+  refused({"--bogus"}, "manyhop: no option --bogus: expected one of --help --version");
+  refused({"gen", "full", "-n", "4", "extra"}, "gen: one argument too many: 'extra'");
   refused({"gen", "full", "-n", "4", "--threads", "0"}, "--threads");
   refused({"gen", "full", "-n", "4", "--threads", "two"}, "--threads");
   refused({"gen", "full", "-n", "4"}, "MANYHOP_THREADS", {.extra = {"MANYHOP_THREADS=many"}});
