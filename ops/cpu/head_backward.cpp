@@ -194,11 +194,8 @@ template <class T>
 void Backward<T>::arrange_by_column() {
   if (std::exchange(arranged_, true)) return;
   for (const Panel& panel : in_.tiling->panels) {
-    const Offset first = in_.tiling->rest_indptr[at(panel.first)];
-    const Offset last = in_.tiling->rest_indptr[at(panel.first + panel.count)];
-    const C* values = scratch().values + panel.values + panel.dense_cols * kPanelRows;
-    for (Offset e = first; e < last; ++e)
-      scratch().by_column[in_.by_column->slots[at(e)]] = values[e - first];
+    const C* rest = scratch().values + panel.values + panel.dense_cols * kPanelRows;
+    for_slots(panel, [&](Offset i, Offset slot) { scratch().by_column[slot] = rest[i]; });
   }
 }
 
@@ -207,10 +204,8 @@ void Backward<T>::gradients_by_row() {
   head_.for_strips([&](PanelScratch<C>&, Offset begin, Offset end) {
     for (Offset p = begin; p < end; ++p) {
       const Panel& panel = in_.tiling->panels[at(p)];
-      const Offset first = in_.tiling->rest_indptr[at(panel.first)];
-      const Offset last = in_.tiling->rest_indptr[at(panel.first + panel.count)];
       C* rest = rest_of(panel);
-      for (Offset e = first; e < last; ++e) rest[e - first] = scratch().d_column[in_.by_column->slots[at(e)]];
+      for_slots(panel, [&](Offset i, Offset slot) { rest[i] = scratch().d_column[slot]; });
     }
   });
   if (scratch().d_column == scratch().dk) clear_keys();

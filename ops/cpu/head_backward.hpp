@@ -84,12 +84,21 @@ class Backward {
   // d_column (+)= <g_in, z>, which the pass reads anyway.
   void pull_back(const C* g_in, C* g_out, const C* z = nullptr, bool fresh = false);
 
+  // f(place among the panel's single edges, slot column by column) for each of them.
+  template <class F>
+  void for_slots(const Panel& panel, F&& f) const {
+    const auto position = static_cast<std::size_t>(panel.first);
+    const Offset first = in_.tiling->rest_indptr[position];
+    const Offset last = in_.tiling->rest_indptr[position + static_cast<std::size_t>(panel.count)];
+    for (Offset e = first; e < last; ++e) f(e - first, in_.by_column->slots[static_cast<std::size_t>(e)]);
+  }
+
   // A of the single edges column by column, once.
   void arrange_by_column();
 
   // Whether hops on their way back gather single edges by column, and whether they make gradients of them.
   bool by_column() { return in_.by_column != nullptr && scratch().by_column != nullptr; }
-  bool pulls_gradients() { return by_column() && scratch().d_column != nullptr && in_.hops > 0; }
+  bool pulls_gradients() { return by_column() && scratch().d_column != nullptr; }
   // What they have made, row by row.
   void gradients_by_row();
 
@@ -147,7 +156,14 @@ class Backward {
   // the single edges of all panels, else in one panel.
   void rest_gradient(int hops, bool fresh);
   void rest_scores(const PanelView& view, int i, Offset block, bool accumulate, C* rest);
-  void panel_rest_gradient(const PanelView& view, int hops, C* rest);
+  // body(hop, block of features, whether some came before) in the order of those sums.
+  template <class F>
+  void for_rest_scores(int hops, bool fresh, F&& body) const {
+    for (int i = hops - 1; i >= 0; --i) {
+      for (Offset block = 0; block < head_.value_width(); block += Rows<C>::kBlock)
+        body(i, block, !fresh || i + 1 < hops || block > 0);
+    }
+  }
   // Memory for gradients of single edges where d_values is not there; null: none that is large enough.
   C* rest_alone();
   // Of a panel's single edges, in either.

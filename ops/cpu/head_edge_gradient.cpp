@@ -65,26 +65,14 @@ template <class T>
 void Backward<T>::rest_gradient(int hops, bool fresh) {
   if (in_.tiling->irregular_edges == 0) return;
   head_.for_strips([&](PanelScratch<C>& s, Offset begin, Offset end) {
-    const Offset width = head_.value_width();
-    for (int i = hops - 1; i >= 0; --i) {
-      for (Offset block = 0; block < width; block += Rows<C>::kBlock) {
-        check_stop();
-        for (Offset p = begin; p < end; ++p) {
-          const PanelView view{in_.tiling, &in_.tiling->panels[at(p)], s.cols};
-          rest_scores(view, i, block, !fresh || i + 1 < hops || block > 0, rest_of(*view.panel));
-        }
+    for_rest_scores(hops, fresh, [&](int i, Offset block, bool more) {
+      check_stop();
+      for (Offset p = begin; p < end; ++p) {
+        const Panel& panel = in_.tiling->panels[at(p)];
+        rest_scores(s.view(*in_.tiling, panel), i, block, more, rest_of(panel));
       }
-    }
+    });
   });
-}
-
-template <class T>
-void Backward<T>::panel_rest_gradient(const PanelView& view, int hops, C* rest) {
-  const Offset width = head_.value_width();
-  for (int i = hops - 1; i >= 0; --i) {
-    for (Offset block = 0; block < width; block += Rows<C>::kBlock)
-      rest_scores(view, i, block, i + 1 < hops || block > 0, rest);
-  }
 }
 
 template <class T>
@@ -172,7 +160,9 @@ void Backward<T>::finish(int hops, int segments) {
       });
       const Offset dense = panel.dense_cols * kPanelRows;
       if (!rest_first) {
-        panel_rest_gradient(view, hops, d_values + dense);
+        for_rest_scores(hops, true, [&](int i, Offset block, bool more) {
+          rest_scores(view, i, block, more, d_values + dense);
+        });
       } else if (!whole) {
         std::copy_n(rest_of(panel), in_.tiling->panel_values(panel) - dense, d_values + dense);
       }
