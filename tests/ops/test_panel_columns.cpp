@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "manyhop/graphs/base/memory.hpp"
 #include "manyhop/graphs/base/random.hpp"
 #include "manyhop/graphs/patterns/pattern.hpp"
 #include "manyhop/ops/cpu/panel_kernels.hpp"
@@ -19,14 +20,7 @@ std::size_t at(Offset i) { return static_cast<std::size_t>(i); }
 
 // Kernels load whole lines.
 template <class C>
-struct Lines {
-  struct alignas(64) Line {
-    C value[64 / sizeof(C)];
-  };
-  explicit Lines(Offset count) : lines(at(count) * sizeof(C) / 64 + 1) {}
-  C* data() { return lines.front().value; }
-  std::vector<Line> lines;
-};
+using Lines = std::vector<C, BlockAllocator<C>>;
 
 template <class C>
 void compare(const Graph& graph, Offset width) {
@@ -35,22 +29,21 @@ void compare(const Graph& graph, Offset width) {
   const RestByColumn columns = rest_by_column(tiling, n);
   REQUIRE(tiling.irregular_edges > 0);
   CounterRng rng(7, 0, 0);
-  const auto draw = [&](Lines<C>& to, Offset count) {
-    for (Offset i = 0; i < count; ++i) to.data()[i] = static_cast<C>(rng.below(2001)) / C{1000} - C{1};
+  const auto drawn = [&](Offset count) {
+    Lines<C> values(at(count));
+    for (C& value : values) value = static_cast<C>(rng.below(2001)) / C{1000} - C{1};
+    return values;
   };
-  Lines<C> g_data(n * width);
-  Lines<C> z_data(n * width);
-  Lines<C> scattered(n * width);
-  Lines<C> gathered(n * width);
-  Lines<C> pulled(n * width);
-  draw(g_data, n * width);
-  draw(z_data, n * width);
+  const Lines<C> g_data = drawn(n * width);
+  const Lines<C> z_data = drawn(n * width);
+  Lines<C> scattered(at(n * width));
+  Lines<C> gathered(at(n * width));
+  Lines<C> pulled(at(n * width));
   const Rows<const C> g{g_data.data(), n, width};
   const Rows<const C> z{z_data.data(), n, width};
 
-  Lines<C> by_row(tiling.irregular_edges);
-  Lines<C> by_column(tiling.irregular_edges);
-  draw(by_row, tiling.irregular_edges);
+  const Lines<C> by_row = drawn(tiling.irregular_edges);
+  Lines<C> by_column(at(tiling.irregular_edges));
   for (Offset e = 0; e < tiling.irregular_edges; ++e)
     by_column.data()[columns.slots[at(e)]] = by_row.data()[e];
   std::vector<C> dots(at(tiling.irregular_edges), C{1});
