@@ -23,7 +23,9 @@ struct SelectedPanel {
   C threshold[kPanelRows];
   double origin = 0;
 
-  ops::cpu::PanelView view() const { return {&tiling, tiling.panels.data(), cols.data()}; }
+  ops::cpu::PanelView view() const {
+    return {&tiling, tiling.panels.data(), cols.data(), tiling.masks.data()};
+  }
   Offset count() const { return static_cast<Offset>(cols.size()); }
 
   /// Rows first .. first + rows - 1; `keys` are those of the row before and leave as those of the last row.

@@ -1,6 +1,7 @@
 // What the panel kernels share; included once for each instruction set.
 // Nothing here crosses lanes but SumOfLanes, so that the one-lane fallback runs the same code.
 #include <algorithm>
+#include <type_traits>
 
 #include "manyhop/ops/cpu/panel_kernels.hpp"
 
@@ -48,15 +49,30 @@ HWY_INLINE void ask_for(const S* row) {
   __builtin_prefetch(reinterpret_cast<const char*>(row) + 64);
 }
 
-// Asks for the row that a loop over edges reads some steps after edge e: columns cols[0 .. most] of blocks
-// that lie `stride` apart.
-template <bool kFar, class S>
-HWY_INLINE void ask_ahead(const S* base, Offset stride, const Index* cols, Offset e, Offset most) {
-  if constexpr (kFar) {
-    ask_for(base + cols[std::min(e + kEdgesAhead, most)] * stride);
-  } else {
-    __builtin_prefetch(base + cols[std::min(e + kNearAhead, most)] * stride);
-  }
+// The rows at the other ends of the single edges of one row or column; `others` may be read up to
+// others[most].
+struct SingleEdges {
+  const Index* others;
+  Offset count;
+  Offset most;
+};
+
+// Who brings the rows that a loop over edges reads: caches that hold them, or the loop from L2 or beyond.
+enum class Ask { none, near, far };
+
+// Asks for what the loop reads some steps after edge e; rows of base lie `stride` apart.
+template <Ask kAsk, class S>
+HWY_INLINE void ask_ahead(const S* base, Offset stride, const SingleEdges& edges, Offset e) {
+  if constexpr (kAsk == Ask::far)
+    ask_for(base + edges.others[std::min(e + kEdgesAhead, edges.most)] * stride);
+  if constexpr (kAsk == Ask::near)
+    __builtin_prefetch(base + edges.others[std::min(e + kNearAhead, edges.most)] * stride);
+}
+
+// body(std::integral_constant of what to ask for) for rows of the block of x that starts at feature f.
+template <class S, class F>
+HWY_INLINE void with_ask(Rows<const S> x, Offset f, F&& body) {
+  far(x, f) ? body(std::integral_constant<Ask, Ask::far>()) : body(std::integral_constant<Ask, Ask::near>());
 }
 
 // How features are loaded and stored: position p counts what lies in front of a load, lanes of C or words of
@@ -107,10 +123,8 @@ struct FeatureIo<float, bf16> {
 };
 
 struct RestRow {
-  const Index* cols;
-  Offset count;
-  Offset first;       // within the panel's values
-  const Index* last;  // of all single edges
+  SingleEdges edges;
+  Offset first;  // within the panel's values
 };
 
 HWY_INLINE RestRow rest_of(const PanelView& view, int r) {
@@ -118,22 +132,14 @@ HWY_INLINE RestRow rest_of(const PanelView& view, int r) {
   const Offset base = tiling.rest_indptr[at(view.panel->first)];
   const Offset begin = tiling.rest_indptr[at(view.panel->first + r)];
   const Offset end = tiling.rest_indptr[at(view.panel->first + r + 1)];
-  return {tiling.rest.data() + begin, end - begin, view.panel->dense_cols * kPanelRows + begin - base,
-          tiling.rest.data() + (std::max<std::size_t>(tiling.rest.size(), 1) - 1)};
+  return {{tiling.rest.data() + begin, end - begin, static_cast<Offset>(tiling.rest.size()) - 1 - begin},
+          view.panel->dense_cols * kPanelRows + begin - base};
 }
 
 // Calls f(first value of a dense column, mask word of it).
 template <class F>
 HWY_INLINE void for_dense(const PanelView& view, F&& f) {
-  const Tiling& tiling = *view.tiling;
-  const int count = view.panel->count;
-  const std::uint32_t rows = count == 32 ? ~std::uint32_t{0} : (std::uint32_t{1} << count) - 1;
-  Offset first = 0;
-  for (Offset s = view.panel->segment; s < view.panel->segment_end; ++s) {
-    const Segment& segment = tiling.segments[at(s)];
-    const std::uint32_t* masks = segment.mask < 0 ? nullptr : tiling.masks.data() + segment.mask;
-    for (Index i = 0; i < segment.count; ++i, first += kPanelRows) f(first, masks ? masks[i] & rows : rows);
-  }
+  for (Offset c = 0; c < view.panel->dense_cols; ++c) f(c * kPanelRows, view.masks[c]);
 }
 
 }  // namespace manyhop::ops::cpu::HWY_NAMESPACE

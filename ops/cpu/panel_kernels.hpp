@@ -54,15 +54,15 @@ inline Offset half_place(Offset f) {
 struct PanelView {
   const Tiling* tiling = nullptr;
   const Panel* panel = nullptr;
-  const Index* cols = nullptr;  // the dense columns one by one, [dense_cols]
-  // Of each of them the rows that have it, a bit a row. Null: not known, products take all cells.
+  // By expand_columns, for what reads dense columns: them one by one, and of each the rows that have it.
+  const Index* cols = nullptr;
   const std::uint32_t* masks = nullptr;
 
   std::size_t first() const { return static_cast<std::size_t>(panel->first); }
   Index row(int r) const { return tiling->rows[first() + static_cast<std::size_t>(r)]; }
 };
 
-/// cols and masks [0 .. dense_cols) of a panel.
+/// cols and masks [0 .. dense_cols) of a panel; a mask has a bit for each row.
 void expand_columns(const Tiling& tiling, const Panel& panel, Index* cols, std::uint32_t* masks);
 
 /// values[c, r] = (accumulate ? values[c, r] : 0) + sum_f rows[r][f] x[col c][f] for dense cells; rows_t

@@ -113,7 +113,7 @@ struct RowGroup {
 inline constexpr RowGroup kRowGroups[] = {{0, 6}, {6, 6}, {12, 6}, {18, 6}, {24, 4}, {28, 4}};
 
 // Of each group of rows the columns of a chunk from the first to the last that it has: a band of 65 columns
-// leaves a sixth of its panels' cells out.
+// leaves 15 % of its panels' cells out.
 struct ColumnSpans {
   Offset begin[std::size(kRowGroups)];
   Offset end[std::size(kRowGroups)];
@@ -122,7 +122,6 @@ struct ColumnSpans {
     for (std::size_t i = 0; i < std::size(kRowGroups); ++i) {
       begin[i] = 0;
       end[i] = count;
-      if (masks == nullptr) continue;
       const std::uint32_t rows = ((1U << kRowGroups[i].rows) - 1) << kRowGroups[i].first;
       while (begin[i] < end[i] && (masks[begin[i]] & rows) == 0) ++begin[i];
       while (begin[i] < end[i] && (masks[end[i] - 1] & rows) == 0) --end[i];
@@ -160,7 +159,7 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> 
   constexpr Offset kChunkLines = kChunk * kPanelRows / kLine<C>;
   for (Offset chunk = 0; chunk < view.panel->dense_cols; chunk += kChunk) {
     const Offset count = std::min(kChunk, view.panel->dense_cols - chunk);
-    const ColumnSpans spans(view.masks == nullptr ? nullptr : view.masks + chunk, count);
+    const ColumnSpans spans(view.masks + chunk, count);
     const C* part = values + chunk * kPanelRows;
     const C* next = part + kChunk * kPanelRows;
     Offset asked = 0;
@@ -185,12 +184,11 @@ HWY_INLINE void SpmmDense(const PanelView& view, const C* values, Rows<const S> 
 }
 
 // One row of single edges: NL loads of features, gathered; NE edges in flight, each with sums of its own.
-template <int NE, int NL, bool kFar, class C, class S>
-HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, const S* HWY_RESTRICT x,
+template <int NE, int NL, Ask kAsk, class C, class S>
+HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const SingleEdges& edges, const S* HWY_RESTRICT x,
                            Offset stride, Offset p, S* HWY_RESTRICT out) {
-  const Index* HWY_RESTRICT cols = rest.cols;
-  const Offset count = rest.count;
-  const Offset most = rest.last - rest.cols;
+  const Index* HWY_RESTRICT cols = edges.others;
+  const Offset count = edges.count;
   using Io = FeatureIo<C, S>;
   constexpr int NV = NL * Io::kVectors;
   const Tag<C> d;
@@ -198,7 +196,7 @@ HWY_INLINE void gather_row(const C* HWY_RESTRICT values, const RestRow& rest, co
   const auto add_edge = [&](Offset edge, V* sum) HWY_ATTR {
     const V weight = hn::Set(d, values[edge]);
     const S* source = x + cols[edge] * stride;
-    ask_ahead<kFar>(x, stride, cols, edge, most);
+    ask_ahead<kAsk>(x, stride, edges, edge);
 #pragma GCC unroll 8
     for (int l = 0; l < NL; ++l) {
       V value[Io::kVectors];
@@ -240,20 +238,23 @@ template <class C, class S>
 HWY_INLINE void SpmmRest(const PanelView& view, const C* values, Rows<const S> x, Offset f, S* const* out) {
   using Io = FeatureIo<C, S>;
   const Offset stride = x.stride(f);
-  const bool ask = far(x, f);
-  for (int r = 0; r < view.panel->count; ++r) {
-    const RestRow rest = rest_of(view, r);
-    for_features<4, C>(0, Io::positions(stride), [&](Offset p, auto loads) HWY_ATTR {
-      constexpr int kLoads = decltype(loads)::value;
-      // Eight sums hide the latency of a multiply-add.
-      constexpr int kEdges = kLoads * Io::kVectors >= 8 ? 1 : 2;
-      if (ask && p == 0) {
-        gather_row<kEdges, kLoads, true>(values + rest.first, rest, x.block(f), stride, p, out[r]);
-      } else {
-        gather_row<kEdges, kLoads, false>(values + rest.first, rest, x.block(f), stride, p, out[r]);
-      }
-    });
-  }
+  with_ask(x, f, [&](auto ask) HWY_ATTR {
+    for (int r = 0; r < view.panel->count; ++r) {
+      const RestRow rest = rest_of(view, r);
+      const C* weights = values + rest.first;
+      for_features<4, C>(0, Io::positions(stride), [&](Offset p, auto loads) HWY_ATTR {
+        constexpr int kLoads = decltype(loads)::value;
+        // Eight sums hide the latency of a multiply-add.
+        constexpr int kEdges = kLoads * Io::kVectors >= 8 ? 1 : 2;
+        if (p == 0) {
+          gather_row<kEdges, kLoads, decltype(ask)::value>(weights, rest.edges, x.block(f), stride, p,
+                                                           out[r]);
+        } else {
+          gather_row<kEdges, kLoads, Ask::none>(weights, rest.edges, x.block(f), stride, p, out[r]);
+        }
+      });
+    }
+  });
 }
 
 template <class C, class S>

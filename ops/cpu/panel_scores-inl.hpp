@@ -135,18 +135,16 @@ HWY_INLINE void dot_edges(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base,
   store_sums<NE, C>(sum, out, accumulate);
 }
 
-// The products of one row with the rows `cols` of one block of x; `last` as in RestRow.
-template <bool kFar, class C>
+// The products of one row with the rows of one block of x at the other ends of its edges.
+template <Ask kAsk, class C>
 HWY_INLINE void dot_row(const C* HWY_RESTRICT row, const C* HWY_RESTRICT base, Offset stride,
-                        const Index* HWY_RESTRICT cols, Offset count, const Index* last, C* HWY_RESTRICT out,
-                        bool accumulate) {
-  const Offset most = last - cols;
+                        const SingleEdges& edges, C* HWY_RESTRICT out, bool accumulate) {
   Offset e = 0;
-  for (; e + 4 <= count; e += 4) {
-    for (Offset i = e; i < e + 4; ++i) ask_ahead<kFar>(base, stride, cols, i, most);
-    dot_edges<4>(row, base, stride, cols + e, out + e, accumulate);
+  for (; e + 4 <= edges.count; e += 4) {
+    for (Offset i = e; i < e + 4; ++i) ask_ahead<kAsk>(base, stride, edges, i);
+    dot_edges<4>(row, base, stride, edges.others + e, out + e, accumulate);
   }
-  for (; e < count; ++e) dot_edges<1>(row, base, stride, cols + e, out + e, accumulate);
+  for (; e < edges.count; ++e) dot_edges<1>(row, base, stride, edges.others + e, out + e, accumulate);
 }
 
 // A vector of rows that has none of the columns is left out: its cells become 0, or stay.
@@ -160,7 +158,7 @@ HWY_INLINE Offset dot_columns(const PanelView& view, Offset c, const C* rows_t, 
   };
   for (; c + NC <= view.panel->dense_cols; c += NC) {
     std::uint32_t rows = 0;
-    for (Offset i = c; i < c + NC; ++i) rows |= view.masks == nullptr ? ~std::uint32_t{0} : view.masks[i];
+    for (Offset i = c; i < c + NC; ++i) rows |= view.masks[i];
     for (Offset r = 0; r < kPanelRows; r += 2 * kLanes<C>) {
       const bool low = ((rows >> r) & kVector) != 0;
       const bool high = ((rows >> (r + kLanes<C>)) & kVector) != 0;
@@ -196,14 +194,12 @@ HWY_INLINE void SddmmRest(const PanelView& view, const C* const* rows, Rows<cons
   const Offset dense = view.panel->dense_cols * kPanelRows;
   const C* base = x.block(f);
   const Offset stride = x.stride(f);
-  const auto row_by_row = [&](auto is_far) HWY_ATTR {
+  with_ask(x, f, [&](auto ask) HWY_ATTR {
     for (int r = 0; r < view.panel->count; ++r) {
       const RestRow rest = rest_of(view, r);
-      dot_row<decltype(is_far)::value>(rows[r], base, stride, rest.cols, rest.count, rest.last,
-                                       to + (rest.first - dense), accumulate);
+      dot_row<decltype(ask)::value>(rows[r], base, stride, rest.edges, to + (rest.first - dense), accumulate);
     }
-  };
-  far(x, f) ? row_by_row(std::true_type()) : row_by_row(std::false_type());
+  });
 }
 
 }  // namespace manyhop::ops::cpu::HWY_NAMESPACE

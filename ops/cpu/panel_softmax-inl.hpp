@@ -138,7 +138,7 @@ HWY_INLINE void RowPeaks(const PanelView& view, C* values, C* peak) {
     hn::Store(most[v], d, peak + static_cast<Offset>(v) * kLanes<C>);
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
-    for (Offset e = 0; e < rest.count; ++e) peak[r] = std::max(peak[r], values[rest.first + e]);
+    for (Offset e = 0; e < rest.edges.count; ++e) peak[r] = std::max(peak[r], values[rest.first + e]);
   }
 }
 
@@ -166,11 +166,11 @@ HWY_INLINE void Softmax(const PanelView& view, C* values, const C* peaks, C* lse
     lse[r] = -kInf;
     if (r >= view.panel->count) continue;
     const RestRow rest = rest_of(view, r);
-    total[r] += exp_row(values + rest.first, rest.count, peak[r]);
+    total[r] += exp_row(values + rest.first, rest.edges.count, peak[r]);
     if (total[r] == 0) continue;
     inverse[r] = 1 / total[r];
     lse[r] = peak[r] + std::log(total[r]);
-    for (Offset e = 0; e < rest.count; ++e) values[rest.first + e] *= inverse[r];
+    for (Offset e = 0; e < rest.edges.count; ++e) values[rest.first + e] *= inverse[r];
   }
   for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
     for (std::size_t v = 0; v < kRowVectors<C>; ++v) {
@@ -207,13 +207,13 @@ HWY_INLINE void SoftmaxBackward(const PanelView& view, const C* weights, C* d_va
   for (int r = 0; r < view.panel->count; ++r) {
     const RestRow rest = rest_of(view, r);
     double part[4] = {};  // four chains of additions hide their latency
-    for (Offset e = 0; e < rest.count; ++e) {
+    for (Offset e = 0; e < rest.edges.count; ++e) {
       part[e % 4] +=
           static_cast<double>(weights[rest.first + e]) * static_cast<double>(d_values[rest.first + e]);
     }
     dot[r] =
         static_cast<C>(total[r] + (part[0] + part[1]) + (part[2] + part[3]) - static_cast<double>(d_lse[r]));
-    for (Offset e = rest.first; e < rest.first + rest.count; ++e)
+    for (Offset e = rest.first; e < rest.first + rest.edges.count; ++e)
       d_values[e] = weights[e] * (d_values[e] - dot[r]);
   }
   for_dense(view, [&](Offset first, std::uint32_t mask) HWY_ATTR {
